@@ -1,0 +1,50 @@
+"""Triton's model configuration files, read with Triton's own protobuf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import DETECTOR, PIXELS, DetectorSpec
+from triptych.errors import ContractError
+
+
+def read_config(model_directory: Path) -> model_config_pb2.ModelConfig:
+    """The `config.pbtxt` of one model, its name filled in from the directory where the file leaves it out.
+
+    Raises:
+        ContractError: there is no such file, or it does not parse.
+    """
+    path = model_directory / "config.pbtxt"
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse(path.read_text(), config)
+    except FileNotFoundError as error:
+        hint = "publish one with `python build MODEL.onnx`" if model_directory.name == DETECTOR.name else "restore it"
+        raise ContractError(f"there is no {path}; {hint}") from error
+    except text_format.ParseError as error:
+        raise ContractError(f"{path} is not a model configuration: {error}") from error
+    config.name = config.name or model_directory.name
+    return config
+
+
+def detector_spec(config: model_config_pb2.ModelConfig) -> DetectorSpec:
+    """What a detector's configuration says of its input, its classes and its defaults.
+
+    Raises:
+        ContractError: the configuration does not describe a detector of the contract.
+    """
+    pixels = [tensor for tensor in config.input if tensor.name == PIXELS.name]
+    if len(pixels) != 1 or len(pixels[0].dims) != 3:
+        found = ", ".join(f"{tensor.name} {list(tensor.dims)}" for tensor in config.input) or "none"
+        raise ContractError(f"the detector must take one input {PIXELS.name} [height, width, 3], but got {found}")
+    height, width, _ = pixels[0].dims
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    return DetectorSpec.from_parameters(width, height, parameters)
+
+
+def read_detector_spec(model_repository: Path) -> DetectorSpec:
+    """The spec of the detector that a repository holds."""
+    return detector_spec(read_config(model_repository / DETECTOR.name))

@@ -1,0 +1,183 @@
+"""The contract between the models of the ensemble, and between the ensemble and its clients.
+
+Three models stand behind one public API, `detection`::
+
+    IMAGE ──> preprocess ──pixels──> detector ──candidates──> postprocess ──> BOXES SCORES LABELS COUNT
+                  ├────────────────geometry─────────────────────┘
+                  └──ERROR──────────────────────────────────────────────────> ERROR
+
+Every model batches in its first dimension; the shapes here leave it out. `SCORE_THRESHOLD` and
+`IOU_THRESHOLD` travel as request parameters, which Triton's ensemble hands to each of its steps, because an
+ensemble's inputs cannot be optional in every server we support.
+
+What varies from detector to detector (input size, letterbox, class names, default thresholds) is a
+`DetectorSpec`. It is stated once, in the `parameters` of the detector's `config.pbtxt`, and everybody reads it
+there: preprocess and postprocess from the repository, clients from the server.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from triptych.errors import ContractError
+
+MAX_CANDIDATES = 300
+"""Candidates that leave the detector for one image, best first."""
+
+MAX_DETECTIONS = 100
+"""Rows of `BOXES`, `SCORES` and `LABELS` for one image."""
+
+MAX_BATCH = 16
+"""Images in one request, and the largest batch that any model of the ensemble forms."""
+
+MAX_ENCODED_BYTES = 20_000_000
+"""Default limit on one encoded image, in bytes."""
+
+MAX_PIXELS = 50_000_000
+"""Default limit on one decoded image, in pixels, checked in its header before anything is decoded."""
+
+GEOMETRY_FIELDS = ("scale_x", "scale_y", "pad_left", "pad_top", "width", "height")
+"""Columns of `geometry`: x_letterbox = x_original * scale_x + pad_left, likewise y; then the original size.
+
+A row of zeros stands for an image that could not be read.
+"""
+
+CANDIDATE_FIELDS = ("x1", "y1", "x2", "y2", "score", "class")
+"""Columns of `candidates`; the corners are in letterbox pixels."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of the contract: its name, Triton data type and shape without the batch (-1: any size)."""
+
+    name: str
+    dtype: Literal["BYTES", "UINT8", "INT32", "FP32"]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The tensors that one model of the repository takes and gives."""
+
+    name: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+IMAGE = Tensor("IMAGE", "BYTES", (1,))
+PIXELS = Tensor("pixels", "UINT8", (-1, -1, 3))
+GEOMETRY = Tensor("geometry", "FP32", (len(GEOMETRY_FIELDS),))
+CANDIDATES = Tensor("candidates", "FP32", (-1, len(CANDIDATE_FIELDS)))
+BOXES = Tensor("BOXES", "FP32", (MAX_DETECTIONS, 4))
+SCORES = Tensor("SCORES", "FP32", (MAX_DETECTIONS,))
+LABELS = Tensor("LABELS", "INT32", (MAX_DETECTIONS,))
+COUNT = Tensor("COUNT", "INT32", (1,))
+ERROR = Tensor("ERROR", "BYTES", (1,))
+
+SCORE_THRESHOLD = "score_threshold"
+"""Request parameter, a float in 0..1: candidates that score below it are dropped."""
+
+IOU_THRESHOLD = "iou_threshold"
+"""Request parameter, a float in 0..1: of two boxes of one class that overlap more, the weaker is dropped.
+
+1 switches the suppression off, as detectors that end in their own (end to end) need it.
+"""
+
+PREPROCESS = Model("preprocess", (IMAGE,), (PIXELS, GEOMETRY, ERROR))
+DETECTOR = Model("detector", (PIXELS,), (CANDIDATES,))
+POSTPROCESS = Model("postprocess", (CANDIDATES, GEOMETRY), (BOXES, SCORES, LABELS, COUNT))
+DETECTION = Model("detection", (IMAGE,), (BOXES, SCORES, LABELS, COUNT, ERROR))
+
+STAGES = (PREPROCESS, DETECTOR, POSTPROCESS)
+"""The composing models, in the order of the pipeline."""
+
+MODELS = (DETECTION, *STAGES)
+
+Placement = Literal["center", "top_left"]
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What preprocess, postprocess and clients need to know of one published detector.
+
+    Attributes:
+        width: width of `pixels`.
+        height: height of `pixels`.
+        class_names: names by class id.
+        placement: where the resized image lies in the letterbox.
+        pad_value: grey level of the letterbox's border, 0..255.
+        score_threshold: default of the request parameter.
+        iou_threshold: default of the request parameter.
+    """
+
+    width: int
+    height: int
+    class_names: tuple[str, ...]
+    placement: Placement = "center"
+    pad_value: int = 114
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.45
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ContractError(f"a detector's input must be at least 1x1, but got {self.width}x{self.height}")
+        if not self.class_names:
+            raise ContractError("a detector needs at least one class name, but got none")
+        if self.placement not in get_args(Placement):
+            raise ContractError(
+                f"placement must be one of {', '.join(get_args(Placement))}, but got {self.placement!r}"
+            )
+        if not 0 <= self.pad_value <= 255:
+            raise ContractError(f"pad_value must be in 0..255, but got {self.pad_value}")
+        check_threshold(SCORE_THRESHOLD, self.score_threshold)
+        check_threshold(IOU_THRESHOLD, self.iou_threshold)
+
+    def to_parameters(self) -> dict[str, str]:
+        """The spec as the string parameters of a `config.pbtxt` (the input size stands in its dims)."""
+        return {
+            "class_names": json.dumps(list(self.class_names)),
+            "placement": self.placement,
+            "pad_value": str(self.pad_value),
+            SCORE_THRESHOLD: str(self.score_threshold),
+            IOU_THRESHOLD: str(self.iou_threshold),
+        }
+
+    @classmethod
+    def from_parameters(cls, width: int, height: int, parameters: Mapping[str, str]) -> DetectorSpec:
+        """Read back what `to_parameters` wrote.
+
+        Raises:
+            ContractError: a parameter is missing or is not what it should be.
+        """
+        try:
+            names: Any = json.loads(parameters["class_names"])
+            return cls(
+                width=width,
+                height=height,
+                class_names=tuple(str(name) for name in names),
+                placement=parameters["placement"],  # type: ignore[arg-type]  # checked by __post_init__
+                pad_value=int(parameters["pad_value"]),
+                score_threshold=float(parameters[SCORE_THRESHOLD]),
+                iou_threshold=float(parameters[IOU_THRESHOLD]),
+            )
+        except KeyError as error:
+            raise ContractError(
+                f"the detector's config.pbtxt has no parameter {error}; publish the detector again "
+                "with `python build MODEL.onnx`"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise ContractError(f"the detector's config.pbtxt has a parameter that cannot be read: {error}") from error
+
+
+def check_threshold(name: str, value: float) -> float:
+    """Return `value` as a float if it is a number in 0..1.
+
+    Raises:
+        ContractError: it is not; the message names the threshold and says what came.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ContractError(f"{name} must be a number in 0..1, but got {value!r}")
+    return float(value)

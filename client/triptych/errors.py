@@ -1,0 +1,114 @@
+"""Every error that Triptych raises, in one tree.
+
+::
+
+    TriptychError
+    ├── ImageError             an image cannot be read, or is larger than the limits allow
+    ├── ContractError          a tensor, a config or an option does not fit the contract
+    ├── BuildError             a model cannot be adapted, built or published
+    ├── ServerStartError       the embedded server did not come up
+    ├── ServerCrashed          the embedded server, or a model's process for good, is gone
+    └── RequestError           a call to a server failed; `code` is the gRPC status
+        ├── ServerUnavailable  nobody answers at the address, or the server is going down
+        ├── DeadlineExceeded   no answer within the timeout
+        ├── ServerOverloaded   the server refuses more work for now
+        ├── ModelNotFound      the server does not serve the model
+        ├── InvalidRequest     the server read the request and refused it
+        ├── AccessDenied       the server wants other credentials
+        ├── RequestCancelled   the call was cancelled
+        └── ServerFault        the server failed while it worked on the request
+
+Messages are plain sentences: what came, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+__all__ = [
+    "AccessDenied",
+    "BuildError",
+    "ContractError",
+    "DeadlineExceeded",
+    "ImageError",
+    "InvalidRequest",
+    "ModelNotFound",
+    "RequestCancelled",
+    "RequestError",
+    "ServerCrashed",
+    "ServerFault",
+    "ServerOverloaded",
+    "ServerStartError",
+    "ServerUnavailable",
+    "TriptychError",
+]
+
+
+class TriptychError(Exception):
+    """The root of the tree: catching it catches all that Triptych raises on purpose."""
+
+
+class ImageError(TriptychError):
+    """An image cannot be read, or is larger than the limits allow."""
+
+
+class ContractError(TriptychError):
+    """A tensor, a config or an option does not fit the contract."""
+
+
+class BuildError(TriptychError):
+    """A model cannot be adapted, built or published."""
+
+
+class ServerStartError(TriptychError):
+    """The embedded server did not come up; the message says why and what to do."""
+
+
+class ServerCrashed(TriptychError):
+    """The embedded server, or a model's process for good, is gone; the message ends with what the log said."""
+
+
+class RequestError(TriptychError):
+    """A call to a server failed.
+
+    Attributes:
+        code: the gRPC status that the call ended with.
+        details: the server's (or gRPC's) own words.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode, details: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+class ServerUnavailable(RequestError):
+    """Nobody answers at the address, or the server is going down."""
+
+
+class DeadlineExceeded(RequestError):
+    """No answer came within the timeout."""
+
+
+class ServerOverloaded(RequestError):
+    """The server refuses more work for now (a full queue, an exhausted resource)."""
+
+
+class ModelNotFound(RequestError):
+    """The server does not serve the model."""
+
+
+class InvalidRequest(RequestError):
+    """The server read the request and refused it."""
+
+
+class AccessDenied(RequestError):
+    """The server wants other credentials."""
+
+
+class RequestCancelled(RequestError):
+    """The call was cancelled before it ended."""
+
+
+class ServerFault(RequestError):
+    """The server failed while it worked on the request."""
