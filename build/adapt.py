@@ -1,0 +1,424 @@
+"""Rewrite a detector's ONNX into the contract: uint8 pixels [N, H, W, 3] in, candidates [N, K, 6] out.
+
+    python build/adapt.py MODEL.onnx --out ADAPTED.onnx
+
+Normalisation and channel order go to the front of the graph, scoring, top-k and box decoding to its end, so that
+preprocess and postprocess never know which detector runs. Only plain ONNX operators are added: the same file runs
+on TensorRT, ONNX Runtime and OpenVINO.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnx
+import onnx.compose
+import onnx.numpy_helper
+import onnx.parser
+import onnx.shape_inference
+import onnx.version_converter
+from google.protobuf.message import DecodeError
+
+import heads
+from files import write_aside
+from heads import Head, Normalization
+from triptych.console import run
+from triptych.contract import CANDIDATES, PIXELS, DetectorSpec, Placement
+from triptych.errors import BuildError
+
+METADATA_KEY = "triptych"
+"""Where an adapted ONNX keeps its `Adapted` record, as JSON, in its metadata."""
+
+OLDEST_OPSET = 13
+"""Older graphs are converted: the tails take Unsqueeze's axes as an input."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What was made of a source, kept inside the adapted ONNX.
+
+    Attributes:
+        head: name of the head that was recognised or chosen.
+        source: file name of the source.
+        source_sha256: hash of the source file.
+        candidates: K, the number of candidates that leave the graph for one image.
+        normalization: what the front of the graph does to the pixels.
+        spec: what preprocess, postprocess and clients need to know.
+    """
+
+    head: str
+    source: str
+    source_sha256: str
+    candidates: int
+    normalization: Normalization
+    spec: DetectorSpec
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The user's word against the family's habits; None leaves the habit in place."""
+
+    head: str | None = None
+    size: tuple[int, int] | None = None
+    names: Sequence[str] | None = None
+    order: str | None = None
+    scale: float | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    placement: Placement | None = None
+    pad_value: int | None = None
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+
+
+def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
+    """The adapted model of one source file, with its `Adapted` record in the metadata.
+
+    Raises:
+        BuildError: the file is no ONNX model, or no detector that can be adapted.
+    """
+    overrides = overrides or Overrides()
+    model = read_onnx(path)
+    image = _image_input(model)
+    if overrides.size:
+        _fix_size(image, *overrides.size)
+    source = _source(model, image)
+    head = heads.head_named(overrides.head) if overrides.head else heads.recognise(source)
+    if not head.matches(source):
+        found = "; ".join(str(output) for output in source.outputs)
+        raise BuildError(f"the head {head.name!r} needs {head.description}, but the model's outputs are {found}")
+    normalization = _normalization(head, overrides)
+    opset = _opset(model)
+    tail = head.tail(source, opset)
+    record = Adapted(
+        head=head.name,
+        source=path.name,
+        source_sha256=sha256(path),
+        candidates=tail.candidates,
+        normalization=normalization,
+        spec=_spec(model, head, source, overrides),
+    )
+    batch = image.type.tensor_type.shape.dim[0].dim_value or "N"
+    front = _front(image, source, normalization, batch)
+    back = _back(tail, source, batch)
+    adapted = _join(model, front, back, image.name, [output.name for output in source.outputs])
+    entry = adapted.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(asdict(record))
+    onnx.checker.check_model(adapted, full_check=True)
+    return adapted
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """A model from disk, of an opset that the tails can use.
+
+    Raises:
+        BuildError: the file is missing, cut short, or no ONNX model.
+    """
+    if not path.is_file():
+        raise BuildError(f"there is no file {path}")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
+    if not model.graph.node:
+        raise BuildError(f"{path} is not a whole ONNX model (it has no operators); export it again")
+    if _opset(model) < OLDEST_OPSET:
+        model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+    return model
+
+
+def read_adapted(model: onnx.ModelProto) -> Adapted | None:
+    """The record inside an adapted model, or None if it is not one of ours."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            stored = json.loads(entry.value)
+            spec = stored.pop("spec")
+            normalization = stored.pop("normalization")
+            return Adapted(
+                **stored,
+                normalization=Normalization(
+                    **normalization | {"mean": tuple(normalization["mean"]), "std": tuple(normalization["std"])}
+                ),
+                spec=DetectorSpec(**spec | {"class_names": tuple(spec["class_names"])}),
+            )
+    return None
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
+    """The one image input [N, 3, H, W] of the source."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) == 1:
+        shape = inputs[0].type.tensor_type.shape.dim
+        if len(shape) == 4 and shape[1].dim_value == 3:
+            return inputs[0]
+    found = "; ".join(f"{value.name} {_shape_text(value)}" for value in inputs) or "none"
+    raise BuildError(f"a detector must take one image [N, 3, height, width], but the model's inputs are {found}")
+
+
+def _shape_text(value: onnx.ValueInfoProto) -> str:
+    sizes = (str(dim.dim_value or dim.dim_param or "?") for dim in value.type.tensor_type.shape.dim)
+    return f"[{', '.join(sizes)}]"
+
+
+def _fix_size(image: onnx.ValueInfoProto, width: int, height: int) -> None:
+    """Give an input of open size the size that the user asks for."""
+    for dim, size, side in zip(image.type.tensor_type.shape.dim[2:], (height, width), ("height", "width"), strict=True):
+        if dim.dim_value and dim.dim_value != size:
+            raise BuildError(f"--size asks for {side} {size}, but the model was exported with {side} {dim.dim_value}")
+        dim.dim_value = size
+
+
+def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
+    """Outputs and size of the source, its shapes inferred once more where they were left open."""
+    height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
+    if not height or not width:
+        raise BuildError(
+            f"the model's input {image.name} {_shape_text(image)} has no fixed size; give one with --size, e.g. 640x640"
+        )
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    for value in bare.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(bare).graph.output}
+    outputs = []
+    for value in model.graph.output:
+        stated, found = (v.type.tensor_type.shape.dim for v in (value, inferred[value.name]))
+        known = stated if len(stated) else found
+        shape = tuple(
+            dim.dim_value or (found[axis].dim_value if axis < len(found) else 0) or None
+            for axis, dim in enumerate(known)
+        )
+        outputs.append(heads.Output(value.name, shape))
+    return heads.Source(tuple(outputs), width, height)
+
+
+def _normalization(head: Head, overrides: Overrides) -> Normalization:
+    asked = {name: getattr(overrides, name) for name in ("order", "scale", "mean", "std")}
+    chosen = replace(head.normalization, **{name: value for name, value in asked.items() if value is not None})
+    if chosen.order not in ("rgb", "bgr"):
+        raise BuildError(f"the channel order must be rgb or bgr, but got {chosen.order!r}")
+    if 0 in chosen.std:
+        raise BuildError(f"no standard deviation may be 0, but got {chosen.std}")
+    return chosen
+
+
+def _spec(model: onnx.ModelProto, head: Head, source: heads.Source, overrides: Overrides) -> DetectorSpec:
+    def choose(asked: object, habit: object) -> object:
+        return habit if asked is None else asked
+
+    return DetectorSpec(
+        width=source.width,
+        height=source.height,
+        class_names=_class_names(model, head.class_count(source), overrides.names),
+        placement=choose(overrides.placement, head.placement),
+        pad_value=choose(overrides.pad_value, head.pad_value),
+        score_threshold=choose(overrides.score_threshold, DetectorSpec.score_threshold),
+        iou_threshold=choose(overrides.iou_threshold, head.iou_threshold),
+    )
+
+
+def _class_names(model: onnx.ModelProto, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names from the user, else from the metadata (`{0: 'open', …}` as YOLO exports write it), else numbers."""
+    if given is not None:
+        names = list(given)
+    else:
+        text = next((entry.value for entry in model.metadata_props if entry.key == "names"), "")
+        try:
+            parsed = ast.literal_eval(text) if text else {}
+        except (ValueError, SyntaxError):
+            parsed = {}
+        names = list(parsed.values() if isinstance(parsed, dict) else parsed)
+        names = [str(name) for name in names] or [f"class {number}" for number in range(count)]
+    if len(names) != count:
+        raise BuildError(f"the model has {count} classes, but {len(names)} names were given; give one name for each")
+    return tuple(names)
+
+
+def _front(
+    image: onnx.ValueInfoProto, source: heads.Source, normalization: Normalization, batch: int | str
+) -> onnx.GraphProto:
+    """Pixels uint8 [N, H, W, 3] to what the source takes. The cast comes first: TensorRT wants it there."""
+    element = image.type.tensor_type.elem_type
+    scale = np.array(normalization.scale, np.float64) / np.array(normalization.std, np.float64)
+    offset = -np.array(normalization.mean, np.float64) / np.array(normalization.std, np.float64)
+    statements = ["floats = Cast <to = 1> (pixels)", "planes = Transpose <perm = [0, 3, 1, 2]> (floats)"]
+    constants = {}
+    last = "planes"
+
+    def then(result: str, operator: str, constant: np.ndarray, attributes: str = "") -> None:
+        nonlocal last
+        constants[f"{result}_by"] = constant
+        statements.append(f"{result} = {operator} {attributes} ({last}, {result}_by)")
+        last = result
+
+    if normalization.order == "bgr":
+        then("swapped", "Gather", np.array([2, 1, 0], np.int64), "<axis = 1>")
+    if (scale != 1).any():
+        then("scaled", "Mul", scale.astype(np.float32).reshape(1, 3, 1, 1))
+    if offset.any():
+        then("shifted", "Add", offset.astype(np.float32).reshape(1, 3, 1, 1))
+    statements.append(f"image = Cast <to = {element}> ({last})")
+    return _parse(
+        f"front (uint8[{batch}, {source.height}, {source.width}, 3] pixels)"
+        f" => ({_element_name(element)}[{batch}, 3, {source.height}, {source.width}] image)",
+        "\n".join(statements),
+        constants,
+    )
+
+
+def _back(tail: heads.Tail, source: heads.Source, batch: int | str) -> onnx.GraphProto:
+    outputs = ", ".join(
+        f"float[{', '.join([str(batch), *(str(size or f'd{axis}') for axis, size in enumerate(output.shape[1:]))])}]"
+        f" raw{number}"
+        for number, output in enumerate(source.outputs)
+    )
+    return _parse(
+        f"back ({outputs}) => (float[{batch}, {tail.candidates}, 6] candidates)", tail.statements, tail.constants
+    )
+
+
+def _element_name(element: int) -> str:
+    names = {onnx.TensorProto.FLOAT: "float", onnx.TensorProto.FLOAT16: "float16"}
+    if element not in names:
+        found = onnx.TensorProto.DataType.Name(element)
+        raise BuildError(f"a detector's image must be float32 or float16, but the model takes {found}")
+    return names[element]
+
+
+def _parse(signature: str, statements: str, constants: dict[str, np.ndarray]) -> onnx.GraphProto:
+    graph = onnx.parser.parse_graph(f"{signature} {{\n{statements}\n}}")
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    return graph
+
+
+def _join(
+    model: onnx.ModelProto, front: onnx.GraphProto, back: onnx.GraphProto, image: str, outputs: list[str]
+) -> onnx.ModelProto:
+    """front, source and back as one model, our own names prefixed so that none of the source's can clash."""
+    for graph in (front, back):
+        onnx.compose.add_prefix_graph(graph, "triptych/", inplace=True)
+    graph = onnx.compose.merge_graphs(front, model.graph, io_map=[("triptych/image", image)])
+    io_map = [(name, f"triptych/raw{number}") for number, name in enumerate(outputs)]
+    graph = onnx.compose.merge_graphs(graph, back, io_map=io_map, name=model.graph.name)
+    for node in graph.node:
+        node.input[:] = [_public(name) for name in node.input]
+        node.output[:] = [_public(name) for name in node.output]
+    graph.input[0].name, graph.output[0].name = PIXELS.name, CANDIDATES.name
+    adapted = onnx.helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version, producer_name="triptych"
+    )
+    adapted.functions.extend(model.functions)
+    adapted.metadata_props.extend(model.metadata_props)
+    return adapted
+
+
+def _public(name: str) -> str:
+    """The contract's tensors go by their own names."""
+    return {"triptych/pixels": PIXELS.name, "triptych/candidates": CANDIDATES.name}.get(name, name)
+
+
+def adapt_file(path: Path, out: Path, overrides: Overrides) -> Adapted:
+    """Adapt one file into another, which is whole or not there; say aloud what was recognised."""
+    adapted = adapt(path, overrides)
+    with write_aside(out) as aside:
+        onnx.save(adapted, aside)
+    record = read_adapted(adapted)
+    assert record is not None
+    spec, normal = record.spec, record.normalization
+    print(f"adapt: head {record.head}, {len(spec.class_names)} classes, {spec.width}x{spec.height}, {normal.order}")
+    print(f"       {spec.placement} letterbox on {spec.pad_value}, scale {normal.scale:.4g}, top {record.candidates}")
+    return record
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Width and height of `640x480`, or of `640` for a square."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"expected a size like 640x480 (width x height) or 640, but got {text!r}")
+    return int(sides[0]), int(sides[-1])
+
+
+def parse_triple(text: str) -> tuple[float, float, float]:
+    """The three numbers of `0.485,0.456,0.406`; one number stands for all three channels."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"expected three numbers like 0.485,0.456,0.406, or one, but got {text!r}")
+    return numbers[0], numbers[1], numbers[2]
+
+
+def read_names(path: Path) -> list[str]:
+    """Class names from a text file, one a line.
+
+    Raises:
+        BuildError: the file is missing or empty.
+    """
+    if not path.is_file():
+        raise BuildError(f"there is no file of class names {path}")
+    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise BuildError(f"{path} holds no class names; write one a line")
+    return names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this step. Each overrides what the head's family is known for."""
+    group = parser.add_argument_group("adapt", "what the model expects; by default as its family is known for")
+    group.add_argument(
+        "--head", choices=[head.name for head in heads.HEADS], help="the head, instead of recognising it"
+    )
+    group.add_argument("--size", type=parse_size, metavar="WxH", help="input size of a model exported without one")
+    group.add_argument("--names", type=Path, metavar="FILE", help="class names, one a line; default: from the model")
+    group.add_argument("--order", choices=("rgb", "bgr"), help="channel order of the input")
+    group.add_argument("--scale", type=float, help="factor on the pixel values 0..255, before mean and std")
+    group.add_argument("--mean", type=parse_triple, metavar="A,B,C", help="subtracted after the scale")
+    group.add_argument("--std", type=parse_triple, metavar="A,B,C", help="divided by after the mean")
+    group.add_argument("--placement", choices=get_args(Placement), help="where the image lies in the letterbox")
+    group.add_argument("--pad-value", type=int, metavar="0..255", help="grey level of the letterbox's border")
+    group.add_argument("--score-threshold", type=float, help="default for requests that name none (0.25)")
+    group.add_argument("--iou-threshold", type=float, help="default for requests that name none; 1: no suppression")
+
+
+def overrides_from(arguments: argparse.Namespace) -> Overrides:
+    """The options of this step as a value."""
+    given = {field.name: getattr(arguments, field.name) for field in fields(Overrides)}
+    return Overrides(**given | {"names": read_names(arguments.names) if arguments.names else None})
+
+
+def main() -> None:
+    """Run this step alone."""
+    parser = argparse.ArgumentParser(prog="python build/adapt.py", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("model", type=Path, help="the detector's ONNX")
+    parser.add_argument("--out", type=Path, required=True, help="the adapted ONNX")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    adapt_file(arguments.model, arguments.out, overrides_from(arguments))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,22 @@
+"""The detector in Triton's Python backend, on OpenVINO."""
+
+import json
+from pathlib import Path
+
+import triton_python_backend_utils as pb_utils
+
+from triptych.runtimes import load
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        version = Path(args["model_repository"]) / args["model_version"]
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.runtime = load("openvino", version / "model.onnx", threads=int(parameters["threads"]["string_value"]))
+
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        pixels = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", self.runtime.detect(pixels))])

@@ -1,0 +1,5 @@
+"""`python -m triptych` is the same as `triptych`."""
+
+from triptych.cli import main
+
+main()

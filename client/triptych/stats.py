@@ -1,0 +1,165 @@
+"""What the server says of its own time: per model, differenced over a window.
+
+Triton's counters are cumulative. Two snapshots around a load, taken while nothing is in flight, give the time of
+exactly that load, which then stands beside what clients saw in the same window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from rich.table import Table
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych.contract import DETECTION, STAGES
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counters of one model, all its versions together; times are sums over requests, in nanoseconds.
+
+    Attributes:
+        requests: requests that succeeded.
+        failures: requests that failed.
+        inferences: images (a batch counts each of its images).
+        executions: calls of the model; inferences over executions is the mean batch.
+        total_ns: from a request's arrival to its response.
+        queue_ns: waiting for a free instance.
+        input_ns: gathering the inputs.
+        infer_ns: in the model.
+        output_ns: handing out the outputs.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    inferences: int = 0
+    executions: int = 0
+    total_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def mean_ms(self, part: str) -> float:
+        """Mean of one of the times (`total`, `queue`, `input`, `infer`, `output`) a request, in milliseconds."""
+        total: int = getattr(self, f"{part}_ns")
+        return total / self.requests / NS_PER_MS if self.requests else 0.0
+
+
+Snapshot = Mapping[str, Counters]
+
+
+def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
+    """Counters by model name."""
+    snapshot: dict[str, Counters] = {}
+    for model in response.model_stats:
+        stats = model.inference_stats
+        counters = Counters(
+            requests=stats.success.count,
+            failures=stats.fail.count,
+            inferences=model.inference_count,
+            executions=model.execution_count,
+            total_ns=stats.success.ns,
+            queue_ns=stats.queue.ns,
+            input_ns=stats.compute_input.ns,
+            infer_ns=stats.compute_infer.ns,
+            output_ns=stats.compute_output.ns,
+        )
+        snapshot[model.name] = snapshot.get(model.name, Counters()) + counters
+    return snapshot
+
+
+def take_snapshot(stub: service_pb2_grpc.GRPCInferenceServiceStub, timeout_s: float = 5.0) -> Snapshot:
+    """The counters of every model as they are now."""
+    return parse_statistics(stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=timeout_s))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A load seen from both sides.
+
+    Attributes:
+        latencies_ms: what each request took by the client's clock, in milliseconds.
+        duration_s: how long the load went on.
+        counters: the server's counters of each model, differenced over the load.
+    """
+
+    latencies_ms: Sequence[float]
+    duration_s: float
+    counters: Snapshot
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot, latencies_ms: Sequence[float], duration_s: float) -> Window:
+        """The window between two snapshots; a model loaded in between counts from zero."""
+        counters = {name: after[name] - before.get(name, Counters()) for name in after}
+        return cls(latencies_ms, duration_s, counters)
+
+    def percentile_ms(self, percent: float) -> float:
+        """A percentile of the client's latencies, in milliseconds."""
+        return float(np.percentile(self.latencies_ms, percent)) if len(self.latencies_ms) else 0.0
+
+    @property
+    def client_mean_ms(self) -> float:
+        """The client's mean latency, in milliseconds."""
+        return float(np.mean(self.latencies_ms)) if len(self.latencies_ms) else 0.0
+
+    @property
+    def ensemble_overhead_ms(self) -> float:
+        """The mean time that the ensemble spent between its stages."""
+        stages = sum(self.counters.get(model.name, Counters()).mean_ms("total") for model in STAGES)
+        return self.counters.get(DETECTION.name, Counters()).mean_ms("total") - stages
+
+    @property
+    def network_and_client_ms(self) -> float:
+        """The mean time outside the server's own clock: sending, gRPC on both sides, the client."""
+        return self.client_mean_ms - self.counters.get(DETECTION.name, Counters()).mean_ms("total")
+
+
+PARTS = ("queue", "input", "infer", "output", "total")
+
+
+def window_table(window: Window) -> Table:
+    """The window for a terminal: where the client's mean latency went."""
+    table = Table(title="Where the time goes (mean ms a request)", title_justify="left")
+    table.add_column("stage")
+    for part in (*PARTS, "share"):
+        table.add_column(part, justify="right")
+
+    def share(milliseconds: float) -> str:
+        return f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
+
+    for model in STAGES:
+        counters = window.counters.get(model.name, Counters())
+        total = counters.mean_ms("total")
+        table.add_row(model.name, *(f"{counters.mean_ms(part):.2f}" for part in PARTS), share(total))
+    for name, milliseconds in (
+        ("ensemble overhead", window.ensemble_overhead_ms),
+        ("network and client", window.network_and_client_ms),
+    ):
+        table.add_row(name, *[""] * (len(PARTS) - 1), f"{milliseconds:.2f}", share(milliseconds))
+    table.add_section()
+    table.add_row(
+        "client, end to end", *[""] * (len(PARTS) - 1), f"{window.client_mean_ms:.2f}", share(window.client_mean_ms)
+    )
+    return table
+
+
+def summary_line(window: Window) -> str:
+    """Requests, rate and the client's percentiles, in one sentence."""
+    count = len(window.latencies_ms)
+    p50, p95, p99 = (window.percentile_ms(percent) for percent in (50, 95, 99))
+    rate = count / window.duration_s if window.duration_s else 0.0
+    return (
+        f"{count} requests in {window.duration_s:.1f} s: {rate:.1f} requests/s, "
+        f"client p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+    )
