@@ -96,8 +96,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
         found = "; ".join(str(output) for output in source.outputs)
         raise BuildError(f"the head {head.name!r} needs {head.description}, but the model's outputs are {found}")
     normalization = _normalization(head, overrides)
-    opset = _opset(model)
-    tail = head.tail(source, opset)
+    tail = head.tail(source)
     record = Adapted(
         head=head.name,
         source=path.name,
@@ -108,7 +107,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     )
     batch = image.type.tensor_type.shape.dim[0].dim_value or "N"
     front = _front(image, source, normalization, batch)
-    back = _back(tail, source, batch)
+    back = _back(model, tail, source, batch)
     adapted = _join(model, front, back, image.name, [output.name for output in source.outputs])
     entry = adapted.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(asdict(record))
@@ -201,6 +200,7 @@ def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
     inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(bare).graph.output}
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
     outputs = []
     for value in model.graph.output:
         stated, found = (v.type.tensor_type.shape.dim for v in (value, inferred[value.name]))
@@ -209,8 +209,8 @@ def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
             dim.dim_value or (found[axis].dim_value if axis < len(found) else 0) or None
             for axis, dim in enumerate(known)
         )
-        outputs.append(heads.Output(value.name, shape))
-    return heads.Source(tuple(outputs), width, height)
+        outputs.append(heads.Output(value.name, shape, producers.get(value.name, "")))
+    return heads.Source(tuple(outputs), width, height, _opset(model), frozenset(producers.values()))
 
 
 def _normalization(head: Head, overrides: Overrides) -> Normalization:
@@ -238,7 +238,7 @@ def _spec(model: onnx.ModelProto, head: Head, source: heads.Source, overrides: O
     )
 
 
-def _class_names(model: onnx.ModelProto, count: int, given: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(model: onnx.ModelProto, count: int | None, given: Sequence[str] | None) -> tuple[str, ...]:
     """Names from the user, else from the metadata (`{0: 'open', …}` as YOLO exports write it), else numbers."""
     if given is not None:
         names = list(given)
@@ -249,8 +249,10 @@ def _class_names(model: onnx.ModelProto, count: int, given: Sequence[str] | None
         except (ValueError, SyntaxError):
             parsed = {}
         names = list(parsed.values() if isinstance(parsed, dict) else parsed)
-        names = [str(name) for name in names] or [f"class {number}" for number in range(count)]
-    if len(names) != count:
+        names = [str(name) for name in names] or [f"class {number}" for number in range(count or 0)]
+    if not names:
+        raise BuildError("neither the model's shape nor its metadata tells its classes; name them with --names FILE")
+    if count is not None and len(names) != count:
         raise BuildError(f"the model has {count} classes, but {len(names)} names were given; give one name for each")
     return tuple(names)
 
@@ -287,23 +289,31 @@ def _front(
     )
 
 
-def _back(tail: heads.Tail, source: heads.Source, batch: int | str) -> onnx.GraphProto:
-    outputs = ", ".join(
-        f"float[{', '.join([str(batch), *(str(size or f'd{axis}') for axis, size in enumerate(output.shape[1:]))])}]"
-        f" raw{number}"
-        for number, output in enumerate(source.outputs)
-    )
+def _back(model: onnx.ModelProto, tail: heads.Tail, source: heads.Source, batch: int | str) -> onnx.GraphProto:
+    """The source's outputs to candidates; half-precision outputs are widened first."""
+    elements = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
+    inputs, widened = [], []
+    for number, output in enumerate(source.outputs):
+        sizes = [str(batch), *(str(size or f"d{number}_{axis}") for axis, size in enumerate(output.shape[1:]))]
+        element, name = elements[output.name], f"raw{number}"
+        if element == onnx.TensorProto.FLOAT16:
+            widened.append(f"{name} = Cast <to = 1> (half{number})")
+            name = f"half{number}"
+        inputs.append(f"{_element_name(element)}[{', '.join(sizes)}] {name}")
     return _parse(
-        f"back ({outputs}) => (float[{batch}, {tail.candidates}, 6] candidates)", tail.statements, tail.constants
+        f"back ({', '.join(inputs)}) => (float[{batch}, {tail.candidates}, 6] candidates)",
+        "\n".join([*widened, tail.statements]),
+        tail.constants,
     )
 
 
 def _element_name(element: int) -> str:
-    names = {onnx.TensorProto.FLOAT: "float", onnx.TensorProto.FLOAT16: "float16"}
-    if element not in names:
-        found = onnx.TensorProto.DataType.Name(element)
-        raise BuildError(f"a detector's image must be float32 or float16, but the model takes {found}")
-    return names[element]
+    """An element type as ONNX's textual form writes it."""
+    names = {"FLOAT": "float", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32"}
+    found = onnx.TensorProto.DataType.Name(element)
+    if found not in names:
+        raise BuildError(f"a detector's tensors must be one of {', '.join(names)}, but the model has {found}")
+    return names[found]
 
 
 def _parse(signature: str, statements: str, constants: dict[str, np.ndarray]) -> onnx.GraphProto:
@@ -319,7 +329,7 @@ def _join(
     for graph in (front, back):
         onnx.compose.add_prefix_graph(graph, "triptych/", inplace=True)
     graph = onnx.compose.merge_graphs(front, model.graph, io_map=[("triptych/image", image)])
-    io_map = [(name, f"triptych/raw{number}") for number, name in enumerate(outputs)]
+    io_map = list(zip(outputs, (value.name for value in back.input), strict=True))
     graph = onnx.compose.merge_graphs(graph, back, io_map=io_map, name=model.graph.name)
     for node in graph.node:
         node.input[:] = [_public(name) for name in node.input]

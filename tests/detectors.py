@@ -14,13 +14,21 @@ CLASSES = 5
 
 
 def conv_model(
-    path: Path, body: str, output: str, channels: int, *, batch: str = "N", opset: int = 17, gain: float = 1.0
+    path: Path,
+    body: str,
+    output: str,
+    channels: int,
+    *,
+    batch: str = "N",
+    opset: int = 17,
+    gain: float = 1.0,
+    outputs: str = "",
 ) -> Path:
     """A one-convolution detector with seeded random weights, stride 8, then `body` from `cells` to the output."""
     rng = np.random.default_rng(3)
     model = onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : {opset}]>
-        detector (float[{batch}, 3, {SIDE}, {SIDE}] images) => (float[{output}] output0) {{
+        detector (float[{batch}, 3, {SIDE}, {SIDE}] images) => ({outputs or f"float[{output}] output0"}) {{
             cells = Conv <strides = [8, 8]> (images, weight, bias)
             {body}
         }}"""
@@ -85,3 +93,105 @@ def yolox_model(path: Path) -> Path:
         gain=1 / 255,
     )
     return add_constants(path, flat_shape=np.array([1, 5 + CLASSES, -1]), parts=np.array([4, 1 + CLASSES]))
+
+
+def objectness_model(path: Path) -> Path:
+    """[N, A, 5 + C] already in pixels, three anchors a cell, as YOLOv5 exports it."""
+    conv_model(
+        path,
+        """half = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (cells)
+            quarter = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (cells)
+            a = Reshape (cells, flat_shape)
+            b = Reshape (half, flat_shape)
+            c = Reshape (quarter, flat_shape)
+            flat = Concat <axis = 2> (a, b, c, a, b, c, a, b, c)
+            columns = Transpose <perm = [0, 2, 1]> (flat)
+            boxes, logits = Split <axis = 2> (columns, parts)
+            spread = Mul (boxes, sixteen)
+            positive = Abs (spread)
+            ramp_scores = Add (logits, ramp)
+            scores = Sigmoid (ramp_scores)
+            output0 = Concat <axis = 2> (positive, scores)""",
+        f"N, 252, {5 + CLASSES}",
+        5 + CLASSES,
+    )
+    return add_constants(
+        path,
+        flat_shape=np.array([0, 5 + CLASSES, -1]),
+        parts=np.array([4, 1 + CLASSES]),
+        sixteen=np.array(16, np.float32),
+        # The same cell three times over would tie; a slope over the anchors keeps their ranks apart.
+        ramp=np.linspace(0, 0.5, 252, dtype=np.float32).reshape(1, 252, 1),
+    )
+
+
+def end_to_end_model(path: Path, *, open_count: bool = False) -> Path:
+    """[N, K, 6] as YOLOv10 exports it, unsorted; with an open K as exports with suppression inside have it."""
+    conv_model(
+        path,
+        """flat = Reshape (cells, flat_shape)
+            columns = Transpose <perm = [0, 2, 1]> (flat)
+            boxes, logit, class_logit = Split <axis = 2> (columns, parts)
+            spread = Mul (boxes, sixteen)
+            score = Sigmoid (logit)
+            steps = Abs (class_logit)
+            class = Floor (steps)
+            output0 = Concat <axis = 2> (spread, score, class)""",
+        f"N, {'count' if open_count else 64}, 6",
+        6,
+    )
+    add_constants(path, flat_shape=np.array([0, 6, -1]), parts=np.array([4, 1, 1]), sixteen=np.array(16, np.float32))
+    return add_names(path)
+
+
+def query_model(path: Path, *, opset: int = 17) -> Path:
+    """[N, Q, C] logits and [N, Q, 4] boxes in 0..1, as DETR's descendants export them."""
+    conv_model(
+        path,
+        """flat = Reshape (cells, flat_shape)
+            columns = Transpose <perm = [0, 2, 1]> (flat)
+            box_logits, logits = Split <axis = 2> (columns, parts)
+            boxes = Sigmoid (box_logits)""",
+        "",
+        4 + CLASSES,
+        opset=opset,
+        outputs=f"float[N, 64, {CLASSES}] logits, float[N, 64, 4] boxes",
+    )
+    return add_constants(path, flat_shape=np.array([0, 4 + CLASSES, -1]), parts=np.array([4, CLASSES]))
+
+
+def mmdeploy_model(path: Path, *, open_count: bool = False) -> Path:
+    """dets [N, K, 5] and labels int64 [N, K], as MMDeploy exports them."""
+    count = "count" if open_count else 64
+    conv_model(
+        path,
+        """flat = Reshape (cells, flat_shape)
+            columns = Transpose <perm = [0, 2, 1]> (flat)
+            boxes, logit, class_logit = Split <axis = 2> (columns, parts)
+            spread = Mul (boxes, sixteen)
+            score = Sigmoid (logit)
+            dets = Concat <axis = 2> (spread, score)
+            steps = Abs (class_logit)
+            class_column = Cast <to = 7> (steps)
+            labels = Squeeze (class_column, two)""",
+        "",
+        6,
+        outputs=f"float[N, {count}, 5] dets, int64[N, {count}] labels",
+    )
+    add_constants(
+        path,
+        flat_shape=np.array([0, 6, -1]),
+        parts=np.array([4, 1, 1]),
+        sixteen=np.array(16, np.float32),
+        two=np.array([2]),
+    )
+    return add_names(path)
+
+
+def add_names(path: Path) -> Path:
+    """Class names in the metadata, as YOLO exports write them."""
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "names", str({number: f"thing {number}" for number in range(CLASSES)})
+    onnx.save(model, path)
+    return path

@@ -96,7 +96,8 @@ STAGES = (PREPROCESS, DETECTOR, POSTPROCESS)
 
 MODELS = (DETECTION, *STAGES)
 
-Placement = Literal["center", "top_left"]
+Placement = Literal["center", "top_left", "stretch"]
+"""Where the resized image lies in `pixels`; `stretch` fills them and does not keep the aspect ratio."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,48 +14,103 @@ import pytest
 import adapt
 import heads
 from adapt import Overrides
-from detectors import SIDE, conv_model, raw_model, yolox_model
+from detectors import (
+    SIDE,
+    conv_model,
+    end_to_end_model,
+    mmdeploy_model,
+    objectness_model,
+    query_model,
+    raw_model,
+    yolox_model,
+)
 from triptych.errors import BuildError
 from triptych.runtimes import load
 
 
-def run_source(path: Path, pixels: np.ndarray, *, bgr: bool, scale: float) -> np.ndarray:
-    """The source's own output, image by image, on pixels prepared the long way in NumPy."""
-    images = pixels[..., ::-1] if bgr else pixels
-    tensors = np.ascontiguousarray(images.transpose(0, 3, 1, 2)).astype(np.float32) * np.float32(scale)
+def run_source(path: Path, images: np.ndarray) -> list[list[np.ndarray]]:
+    """The source's own outputs, image by image, for images float32 [N, 3, H, W]."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: tensor[None]})[0] for tensor in tensors])
+    return [[output[0] for output in session.run(None, {name: image[None]})] for image in images]
+
+
+def prepare(
+    pixels: np.ndarray, *, bgr: bool = False, scale: float = 1.0, mean: object = 0, std: object = 1
+) -> np.ndarray:
+    """Pixels uint8 [N, H, W, 3] to float32 [N, 3, H, W], the long way in NumPy."""
+    images = pixels[..., ::-1] if bgr else pixels
+    return ((images.astype(np.float64) * scale - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
 
 
 def top(boxes_xyxy: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Reference candidates of one image: boxes [A, 4], scores [A, C] to rows [A, 6], best first."""
-    rows = np.column_stack([boxes_xyxy, scores.max(1), scores.argmax(1)])
+    return best(np.column_stack([boxes_xyxy, scores.max(1), scores.argmax(1)]))
+
+
+def best(rows: np.ndarray) -> np.ndarray:
+    """Rows [A, 6] by falling score, 300 at most."""
     return rows[np.argsort(-rows[:, 4], kind="stable")][:300]
 
 
-def decode_raw(output: np.ndarray) -> list[np.ndarray]:
-    result = []
-    for image in output:
-        center, size, scores = image[:2].T, image[2:4].T, image[4:].T
-        result.append(top(np.hstack([center - size / 2, center + size / 2]), scores))
-    return result
+def corners(center: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.hstack([center - size / 2, center + size / 2])
 
 
-def decode_yolox(output: np.ndarray, side: int = SIDE) -> list[np.ndarray]:
-    result = []
-    for image in output:
-        rows, start = [], 0
-        for stride in (8, 16, 32):
-            for y in range(side // stride):
-                for x in range(side // stride):
-                    dx, dy, log_w, log_h, objectness, *classes = image[start]
-                    cx, cy, w, h = (dx + x) * stride, (dy + y) * stride, np.exp(log_w) * stride, np.exp(log_h) * stride
-                    rows.append([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2, *(objectness * np.array(classes))])
-                    start += 1
-        table = np.array(rows)
-        result.append(top(table[:, :4], table[:, 4:]))
-    return result
+def decode_raw(output: np.ndarray) -> np.ndarray:
+    return top(corners(output[:2].T, output[2:4].T), output[4:].T)
+
+
+def decode_objectness(output: np.ndarray) -> np.ndarray:
+    return top(corners(output[:, :2], output[:, 2:4]), output[:, 4:5] * output[:, 5:])
+
+
+def decode_yolox(output: np.ndarray, side: int = SIDE) -> np.ndarray:
+    rows, start = [], 0
+    for stride in (8, 16, 32):
+        for y in range(side // stride):
+            for x in range(side // stride):
+                dx, dy, log_w, log_h, *scores = output[start]
+                center = (dx + x) * stride, (dy + y) * stride
+                rows.append([*center, np.exp(log_w) * stride, np.exp(log_h) * stride, *scores])
+                start += 1
+    return decode_objectness(np.array(rows))
+
+
+def decode_query(logits: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Every pair of query and class stands for itself, as DETR's descendants count them."""
+    queries, classes = logits.shape
+    scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    xyxy = corners(boxes[:, :2], boxes[:, 2:]) * SIDE
+    rows = np.column_stack([np.repeat(xyxy, classes, 0), scores.ravel(), np.tile(np.arange(classes), queries)])
+    return best(rows)
+
+
+def decode_mmdeploy(dets: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return best(np.column_stack([dets, labels]))
+
+
+IMAGENET_BGR = {"mean": (103.53, 116.28, 123.675), "std": (57.375, 57.12, 58.395)}
+
+HEADS = [
+    pytest.param("raw", raw_model, decode_raw, {"scale": 1 / 255}, id="raw"),
+    pytest.param("yolox", yolox_model, decode_yolox, {"bgr": True}, id="yolox"),
+    pytest.param("objectness", objectness_model, decode_objectness, {"scale": 1 / 255}, id="objectness"),
+    pytest.param("end-to-end", end_to_end_model, best, {"scale": 1 / 255}, id="end-to-end"),
+    pytest.param(
+        "end-to-end", partial(end_to_end_model, open_count=True), best, {"scale": 1 / 255}, id="end-to-end-open"
+    ),
+    pytest.param("query", query_model, decode_query, {"scale": 1 / 255}, id="query"),
+    pytest.param("query", partial(query_model, opset=19), decode_query, {"scale": 1 / 255}, id="query-opset-19"),
+    pytest.param("mmdeploy", mmdeploy_model, decode_mmdeploy, {"bgr": True, **IMAGENET_BGR}, id="mmdeploy"),
+    pytest.param(
+        "mmdeploy",
+        partial(mmdeploy_model, open_count=True),
+        decode_mmdeploy,
+        {"bgr": True, **IMAGENET_BGR},
+        id="mmdeploy-open",
+    ),
+]
 
 
 @pytest.fixture
@@ -63,23 +119,19 @@ def pixels() -> np.ndarray:
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(
-    ("head", "make", "decode", "bgr", "scale"),
-    [
-        ("raw", raw_model, decode_raw, False, 1 / 255),
-        ("yolox", yolox_model, decode_yolox, True, 1.0),
-    ],
-)
-def test_candidates_equal_the_reference_decode(tmp_path, pixels, runtime, head, make, decode, bgr, scale):
+@pytest.mark.parametrize(("head", "make", "decode", "preparation"), HEADS)
+def test_candidates_equal_the_reference_decode(tmp_path, pixels, runtime, head, make, decode, preparation):
     source = make(tmp_path / "source.onnx")
     record = adapt.adapt_file(source, tmp_path / "adapted.onnx", Overrides())
     candidates = load(runtime, tmp_path / "adapted.onnx", threads=1).detect(pixels)
-    reference = decode(run_source(source, pixels, bgr=bgr, scale=scale))
+    outputs = run_source(source, prepare(pixels, **preparation))
 
     assert record.head == head
     assert candidates.shape == (3, record.candidates, 6)
-    for found, expected in zip(candidates, reference, strict=True):
-        assert np.abs(found - expected).max() < 1e-3
+    for found, raw in zip(candidates, outputs, strict=True):
+        expected = decode(*raw)
+        assert np.abs(found[: len(expected)] - expected).max() < 1e-3
+        assert not found[len(expected) :].any(), "rows that fill up must be zero"
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20])
@@ -87,7 +139,7 @@ def test_every_opset_gives_the_same_candidates(tmp_path, pixels, opset):
     source = raw_model(tmp_path / "source.onnx", opset=opset)
     adapt.adapt_file(source, tmp_path / "adapted.onnx", Overrides())
     candidates = load("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
-    reference = decode_raw(run_source(source, pixels, bgr=False, scale=1 / 255))
+    reference = [decode_raw(*raw) for raw in run_source(source, prepare(pixels, scale=1 / 255))]
     assert np.abs(candidates - np.stack(reference)).max() < 1e-3
 
 
@@ -96,10 +148,20 @@ def test_mean_std_and_order_go_into_the_graph(tmp_path, pixels):
     overrides = Overrides(order="bgr", scale=0.5, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
     adapt.adapt_file(source, tmp_path / "adapted.onnx", overrides)
     candidates = load("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
-
-    prepared = (pixels[..., ::-1].astype(np.float32) * 0.5 - [1, 2, 3]) / [2, 4, 8]
-    reference = decode_raw(run_source(source, prepared, bgr=False, scale=1.0))
+    images = prepare(pixels, bgr=True, scale=0.5, mean=(1, 2, 3), std=(2, 4, 8))
+    reference = [decode_raw(*raw) for raw in run_source(source, images)]
     assert np.abs(candidates - np.stack(reference)).max() < 1e-3
+
+
+@pytest.mark.parametrize("make", [end_to_end_model, mmdeploy_model])
+def test_a_head_that_hides_its_classes_wants_names(tmp_path, make):
+    path = make(tmp_path / "source.onnx")
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path)
+    with pytest.raises(BuildError, match="--names"):
+        adapt.adapt(path)
+    assert adapt.read_adapted(adapt.adapt(path, Overrides(names=["only"]))).spec.class_names == ("only",)
 
 
 def test_only_plain_operators_are_added(tmp_path):
@@ -197,7 +259,7 @@ def test_real_yolox_nano(shared_data, tmp_path):
     source = shared_data / "yolox_nano" / "yolox_nano.onnx"
     pixels = np.random.default_rng(1).integers(0, 256, (1, 416, 416, 3), dtype=np.uint8)
     record = adapt.adapt_file(source, tmp_path / "adapted.onnx", Overrides())
-    reference = decode_yolox(run_source(source, pixels, bgr=True, scale=1.0), 416)[0]
+    reference = decode_yolox(run_source(source, prepare(pixels, bgr=True))[0][0], 416)
     assert record.head == "yolox"
     for runtime in ("onnxruntime", "openvino"):
         candidates = load(runtime, tmp_path / "adapted.onnx", threads=2).detect(pixels)[0]

@@ -111,7 +111,7 @@ def test_model_files_hold_no_logic_of_their_own() -> None:
         ("garbage", "is not a model configuration"),
         ("no pixels", "must take one input pixels"),
         ("no names", "has no parameter 'class_names'"),
-        ("bad placement", "placement must be one of center, top_left, but got 'left'"),
+        ("bad placement", "placement must be one of center, top_left, stretch, but got 'left'"),
         ("bad threshold", r"score_threshold must be a number in 0..1, but got 3.0"),
         ("bad number", "cannot be read"),
     ],
