@@ -125,23 +125,32 @@ def objectness_model(path: Path) -> Path:
     )
 
 
+OPEN_COUNT = """
+            most = ReduceMax <axes = [0, 1, 2], keepdims = 0> (steps)
+            count_float = Ceil (most)
+            count = Cast <to = 7> (count_float)
+            end = Reshape (count, one)"""
+"""A number of rows that only running the graph can tell."""
+
+
 def end_to_end_model(path: Path, *, open_count: bool = False) -> Path:
     """[N, K, 6] as YOLOv10 exports it, unsorted; with an open K as exports with suppression inside have it."""
     conv_model(
         path,
-        """flat = Reshape (cells, flat_shape)
+        f"""flat = Reshape (cells, flat_shape)
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logit, class_logit = Split <axis = 2> (columns, parts)
             spread = Mul (boxes, sixteen)
             score = Sigmoid (logit)
             steps = Abs (class_logit)
             class = Floor (steps)
-            output0 = Concat <axis = 2> (spread, score, class)""",
+            rows = Concat <axis = 2> (spread, score, class)
+            {OPEN_COUNT if open_count else "end = Identity (all)"}
+            output0 = Slice (rows, zero, end, one)""",
         f"N, {'count' if open_count else 64}, 6",
         6,
     )
-    add_constants(path, flat_shape=np.array([0, 6, -1]), parts=np.array([4, 1, 1]), sixteen=np.array(16, np.float32))
-    return add_names(path)
+    return add_names(add_constants(path, **TABLE))
 
 
 def query_model(path: Path, *, opset: int = 17) -> Path:
@@ -165,27 +174,34 @@ def mmdeploy_model(path: Path, *, open_count: bool = False) -> Path:
     count = "count" if open_count else 64
     conv_model(
         path,
-        """flat = Reshape (cells, flat_shape)
+        f"""flat = Reshape (cells, flat_shape)
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logit, class_logit = Split <axis = 2> (columns, parts)
             spread = Mul (boxes, sixteen)
             score = Sigmoid (logit)
-            dets = Concat <axis = 2> (spread, score)
             steps = Abs (class_logit)
+            {OPEN_COUNT if open_count else "end = Identity (all)"}
+            all_dets = Concat <axis = 2> (spread, score)
+            dets = Slice (all_dets, zero, end, one)
             class_column = Cast <to = 7> (steps)
-            labels = Squeeze (class_column, two)""",
+            all_labels = Squeeze (class_column, two)
+            labels = Slice (all_labels, zero, end, one)""",
         "",
         6,
         outputs=f"float[N, {count}, 5] dets, int64[N, {count}] labels",
     )
-    add_constants(
-        path,
-        flat_shape=np.array([0, 6, -1]),
-        parts=np.array([4, 1, 1]),
-        sixteen=np.array(16, np.float32),
-        two=np.array([2]),
-    )
-    return add_names(path)
+    return add_names(add_constants(path, **TABLE))
+
+
+TABLE = {
+    "flat_shape": np.array([0, 6, -1]),
+    "parts": np.array([4, 1, 1]),
+    "sixteen": np.array(16, np.float32),
+    "zero": np.array([0]),
+    "one": np.array([1]),
+    "two": np.array([2]),
+    "all": np.array([64]),
+}
 
 
 def add_names(path: Path) -> Path:
