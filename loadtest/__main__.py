@@ -24,7 +24,7 @@ from triptych.images import image_files
 from triptych import DetectionClient
 from triptych.console import run
 from triptych.errors import ImageError
-from triptych.stats import Snapshot, Window, summary_line, window_table
+from triptych.stats import Window, summary_line, window_table
 
 REQUEST_TIMEOUT_S = 10
 """How long a request in flight may take to end once its phase is over."""
@@ -72,7 +72,6 @@ def measure(
     environment.create_local_runner()
     columns = (TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn())
     with DetectionClient(address) as client, Progress(*columns, console=console) as progress:
-        before: Snapshot
         drive(environment, users, warmup_s, progress, "warm up")
         before = client.statistics()
         recorder, seconds = drive(environment, users, duration_s, progress, "measure")
@@ -97,7 +96,8 @@ def main() -> None:
     window, failures = measure(
         arguments.address, images, arguments.users, arguments.warmup, arguments.duration, console
     )
-    console.print(summary_line(window), window_table(window), sep="\n")
+    console.print(summary_line(window), soft_wrap=True, highlight=False)
+    console.print(window_table(window))
     for failure, count in failures.most_common():
         console.print(f"[red]{count} failed:[/red] {failure}", soft_wrap=True)
     if failures or not window.latencies_ms:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from rich.table import Table
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from triptych.contract import DETECTION, STAGES
 
@@ -79,11 +79,6 @@ def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
     return snapshot
 
 
-def take_snapshot(stub: service_pb2_grpc.GRPCInferenceServiceStub, timeout_s: float = 5.0) -> Snapshot:
-    """The counters of every model as they are now."""
-    return parse_statistics(stub.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=timeout_s))
-
-
 @dataclass(frozen=True)
 class Window:
     """A load seen from both sides.
@@ -115,7 +110,11 @@ class Window:
 
     @property
     def ensemble_overhead_ms(self) -> float:
-        """The mean time that the ensemble spent between its stages."""
+        """The mean time that the ensemble spent between its stages.
+
+        It can come out a little below zero: Triton counts the hand-over to the next stage as a stage's output, and
+        the last stage's output goes on after the ensemble has answered.
+        """
         stages = sum(self.counters.get(model.name, Counters()).mean_ms("total") for model in STAGES)
         return self.counters.get(DETECTION.name, Counters()).mean_ms("total") - stages
 
