@@ -25,6 +25,7 @@ import onnx.numpy_helper
 import onnx.parser
 import onnx.shape_inference
 import onnx.version_converter
+import onnxruntime
 from google.protobuf.message import DecodeError
 
 import heads
@@ -188,29 +189,50 @@ def _fix_size(image: onnx.ValueInfoProto, width: int, height: int) -> None:
 
 
 def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
-    """Outputs and size of the source, its shapes inferred once more where they were left open."""
+    """Outputs and size of the source; sizes that the file leaves open are inferred, or else measured."""
     height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
     if not height or not width:
         raise BuildError(
             f"the model's input {image.name} {_shape_text(image)} has no fixed size; give one with --size, e.g. 640x640"
         )
+    shapes = [_shape(value) for value in _reinferred(model).graph.output]
+    if any(size is None for shape in shapes for size in shape[1:]):
+        shapes = _measured_shapes(model, image)
+    producers = {name: node.op_type for node in model.graph.node for name in node.output}
+    outputs = (
+        heads.Output(value.name, shape, producers.get(value.name, ""))
+        for value, shape in zip(model.graph.output, shapes, strict=True)
+    )
+    return heads.Source(tuple(outputs), width, height, _opset(model), frozenset(producers.values()))
+
+
+def _reinferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes of its outputs inferred from those of its inputs alone."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(bare).graph.output}
-    producers = {name: node.op_type for node in model.graph.node for name in node.output}
-    outputs = []
-    for value in model.graph.output:
-        stated, found = (v.type.tensor_type.shape.dim for v in (value, inferred[value.name]))
-        known = stated if len(stated) else found
-        shape = tuple(
-            dim.dim_value or (found[axis].dim_value if axis < len(found) else 0) or None
-            for axis, dim in enumerate(known)
-        )
-        outputs.append(heads.Output(value.name, shape, producers.get(value.name, "")))
-    return heads.Source(tuple(outputs), width, height, _opset(model), frozenset(producers.values()))
+    return onnx.shape_inference.infer_shapes(bare, data_prop=True)
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    return tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
+
+
+def _measured_shapes(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> list[tuple[int | None, ...]]:
+    """The outputs' shapes on two very different images; a size that differs depends on what is seen, and is open."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    shape = [dim.dim_value or 1 for dim in image.type.tensor_type.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
+    noise = np.random.default_rng(0).random(shape).astype(dtype)
+    runs = [session.run(None, {image.name: seen}) for seen in (np.zeros(shape, dtype), noise * 255)]
+    return [
+        tuple(one if one == other else None for one, other in zip(black.shape, noisy.shape, strict=True))
+        for black, noisy in zip(*runs, strict=True)
+    ]
 
 
 def _normalization(head: Head, overrides: Overrides) -> Normalization:

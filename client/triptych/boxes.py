@@ -1,0 +1,145 @@
+"""Candidates to detections: suppression, and the way back from the letterbox. Pure functions on arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.contract import (
+    CANDIDATE_FIELDS,
+    GEOMETRY_FIELDS,
+    IOU_THRESHOLD,
+    MAX_DETECTIONS,
+    SCORE_THRESHOLD,
+    check_threshold,
+)
+from triptych.errors import ContractError
+
+Floats = NDArray[np.float32]
+
+
+class Detected(NamedTuple):
+    """A batch as it leaves postprocess; rows past an image's count are zero.
+
+    Attributes:
+        boxes_xyxy: float32 [n, 100, 4], in the original image's pixels.
+        scores: float32 [n, 100], falling.
+        labels: int32 [n, 100].
+        counts: int32 [n, 1].
+    """
+
+    boxes_xyxy: Floats
+    scores: Floats
+    labels: NDArray[np.int32]
+    counts: NDArray[np.int32]
+
+
+def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
+    """Intersection over union of each of [N, 4] with each of [M, 4]: float32 [N, M]; 0 where both have no area."""
+    _check_shape("a_xyxy", a_xyxy, "(n, 4)", 4)
+    _check_shape("b_xyxy", b_xyxy, "(n, 4)", 4)
+    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[:, :2])
+    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[:, 2:])
+    sides = np.maximum(bottom_right - top_left, 0)
+    inside = sides[..., 0] * sides[..., 1]
+    union = _area(a_xyxy)[:, None] + _area(b_xyxy) - inside
+    ratio: Floats = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return ratio
+
+
+def _area(boxes_xyxy: Floats) -> Floats:
+    sides: Floats = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
+    area: Floats = sides[:, 0] * sides[:, 1]
+    return area
+
+
+def nms_xyxy(
+    boxes_xyxy: Floats, scores: Floats, labels: NDArray[np.int32] | Floats, iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy suppression within each class.
+
+    Args:
+        boxes_xyxy: [N, 4].
+        scores: [N].
+        labels: [N].
+        iou_threshold: of two boxes of a class that overlap more, the weaker goes; 1 keeps every box.
+
+    Returns:
+        Indices of the boxes that stay, best first; equal scores stay in their order.
+    """
+    order: NDArray[np.int64] = np.argsort(-scores, kind="stable")
+    if iou_threshold >= 1:
+        return order
+    boxes_xyxy, labels = boxes_xyxy[order], labels[order]
+    rivals = (iou_xyxy(boxes_xyxy, boxes_xyxy) > iou_threshold) & (labels[:, None] == labels)
+    alive = np.ones(len(order), bool)
+    # Only a box with a weaker rival can suppress any: usually few of them.
+    for strong in np.flatnonzero(np.triu(rivals, 1).any(1)):
+        if alive[strong]:
+            alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
+    kept: NDArray[np.int64] = order[alive]
+    return kept
+
+
+def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
+    """Boxes [N, 4] in an image's pixels to its letterbox's, by a row of `geometry` [6]."""
+    scale, pad = _scale_and_pad(geometry)
+    return (boxes_xyxy * scale + pad).astype(np.float32)
+
+
+def unletterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
+    """Boxes [N, 4] in a letterbox's pixels to the original image's, clipped to it; the inverse of `letterbox_xyxy`."""
+    scale, pad = _scale_and_pad(geometry)
+    return np.clip((boxes_xyxy - pad) / scale, 0, np.tile(geometry[4:], 2)).astype(np.float32)
+
+
+def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
+    """Factor and offset of x1, y1, x2, y2."""
+    return np.tile(geometry[:2], 2), np.tile(geometry[2:4], 2)
+
+
+def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float) -> Detected:
+    """Detections of a batch in each image's own pixels.
+
+    Args:
+        candidates: float32 [n, K, 6], see `CANDIDATE_FIELDS`.
+        geometry: float32 [n, 6], see `GEOMETRY_FIELDS`; a row of zeros is an image without detections.
+        score_threshold: candidates below it are dropped, 0..1; a score of 0 always is.
+        iou_threshold: see `nms_xyxy`.
+
+    Raises:
+        ContractError: a shape or a threshold is not what it should be.
+    """
+    check_threshold(SCORE_THRESHOLD, score_threshold)
+    check_threshold(IOU_THRESHOLD, iou_threshold)
+    _check_shape("candidates", candidates, "(n, K, 6)", len(CANDIDATE_FIELDS), dimensions=3)
+    _check_shape("geometry", geometry, "(n, 6)", len(GEOMETRY_FIELDS))
+    if len(candidates) != len(geometry):
+        raise ContractError(f"candidates of {len(candidates)} images came with geometry of {len(geometry)}")
+    batch = len(candidates)
+    found = Detected(
+        np.zeros((batch, MAX_DETECTIONS, 4), np.float32),
+        np.zeros((batch, MAX_DETECTIONS), np.float32),
+        np.zeros((batch, MAX_DETECTIONS), np.int32),
+        np.zeros((batch, 1), np.int32),
+    )
+    for row in np.flatnonzero(geometry[:, 0] > 0):
+        rows = candidates[row]
+        rows = rows[(rows[:, 4] > 0) & (rows[:, 4] >= score_threshold)]
+        rows = rows[np.isfinite(rows).all(1)]
+        rows = rows[nms_xyxy(rows[:, :4], rows[:, 4], rows[:, 5], iou_threshold)]
+        boxes_xyxy = unletterbox_xyxy(rows[:, :4], geometry[row])
+        seen = _area(boxes_xyxy) > 0  # what lies in the letterbox's border is no detection
+        boxes_xyxy, rows = boxes_xyxy[seen][:MAX_DETECTIONS], rows[seen][:MAX_DETECTIONS]
+        count = found.counts[row, 0] = len(rows)
+        found.boxes_xyxy[row, :count] = boxes_xyxy
+        found.scores[row, :count] = rows[:, 4]
+        found.labels[row, :count] = rows[:, 5]
+    return found
+
+
+def _check_shape(name: str, array: Floats, expected: str, columns: int, dimensions: int = 2) -> None:
+    if array.ndim != dimensions or array.shape[-1] != columns:
+        raise ContractError(f"{name} must be shape {expected}, but got {array.shape}")

@@ -1,0 +1,148 @@
+"""What Triton's log says, in few words: why it ended, why a model did not load, what it still loads."""
+
+from __future__ import annotations
+
+import re
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+TAIL_BYTES = 65_536
+"""How much of a log's end is read for its reasons."""
+
+_LINE = re.compile(r"^(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [^\]]+\] *(?P<message>.*)$")
+
+# Never the reason of anything: said at every start without a GPU, or what follows from a model process's death.
+_NO_REASON = re.compile(
+    r"CudaDriverHelper|unable to create stream|pinned system memory|CUDA memory pool"
+    r"|Stub process '[^']*' is not healthy"
+)
+
+# One failure passes through several layers, and each of them says it in words of its own before the reason.
+_LAYERS = re.compile(
+    r"^(?:ERROR: Failed to create instance: |failed to load '[^']+' version \d+: [A-Z][A-Za-z ]*: "
+    r"|Invalid argument: ensemble .* UNAVAILABLE state: [A-Z][A-Za-z ]*: )"
+)
+
+# Lines that come from the libraries and the models beneath Triton, and so carry no level.
+_BARE_ERROR = re.compile(
+    r"^([A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b"
+    r"|terminate called|what\(\):|Signal \(|Fatal Python error|Segmentation fault|Aborted|Bus error)"
+    r"|error while loading shared libraries"
+)
+
+_SOCKET_IN_USE = re.compile(r"failed to start \w+ service: .*Socket '[^']*:(?P<port>\d+)' already in use")
+_LOADING = re.compile(r"\bloading: (?P<model>[^\s\"]+):\d+")
+_LOADED = re.compile(r"(?:successfully loaded|failed to load) '(?P<model>[^']+)'")
+
+_FAILED_MODEL = re.compile(r"Model '(?P<model>[^']+)' loading failed with error: |load failed for model '([^']+)': ")
+_STATE = re.compile(r"version \d+ is at UNAVAILABLE state: (?:[A-Z][A-Za-z ]*: )?")
+_FRAME = re.compile(r"\n\s*At:\n\s*(?P<file>.+?)\((?P<line>\d+)\): ")
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """Why a model did not load.
+
+    Attributes:
+        model: the model that failed, which may be one that the model asked for is composed of.
+        reason: one line, such as the last line of a Python traceback.
+        place: `FILE, line N` where the exception was raised, or empty.
+    """
+
+    model: str
+    reason: str
+    place: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model} did not load: {self.reason}" + (f" ({self.place})" if self.place else "")
+
+
+def read_tail(path: Path, limit: int = TAIL_BYTES) -> str:
+    """The last `limit` bytes of a log as text; empty if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - limit))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def error_lines(log: str, limit: int = 3) -> list[str]:
+    """The last `limit` different error lines of a log, oldest first, without time stamps and source positions.
+
+    Messages that span lines are cut to their first. What is never the reason of a failure is left out.
+    """
+    found: dict[str, None] = {}
+    for line in log.splitlines():
+        match = _LINE.match(line)
+        message = _first_line(match["message"] if match else line)
+        is_error = match["level"] in "EF" if match else _BARE_ERROR.search(message)
+        if is_error and not _NO_REASON.search(message):
+            message = _LAYERS.sub("", message).rstrip(";")
+            found.pop(message, None)
+            found[message] = None
+    return list(found)[-limit:]
+
+
+def last_words(log: str) -> str:
+    """`error_lines` as the end of a sentence, or empty: "; the last errors in its log: …"."""
+    lines = error_lines(log)
+    return f"; the last errors in its log: {' | '.join(lines)}" if lines else ""
+
+
+def port_in_use(log: str) -> int | None:
+    """The port that Triton could not open because somebody else holds it, if that is why it ended."""
+    match = _SOCKET_IN_USE.search(log)
+    return int(match["port"]) if match else None
+
+
+def still_loading(log: str) -> list[str]:
+    """The models that began to load and have neither succeeded nor failed, in the order in which they began."""
+    pending: dict[str, None] = {}
+    for line in log.splitlines():
+        if match := _LOADING.search(line):
+            pending[match["model"]] = None
+        elif match := _LOADED.search(line):
+            pending.pop(match["model"], None)
+    return list(pending)
+
+
+def load_failure(model: str, details: str) -> LoadFailure:
+    """Read the error that Triton answers when `model` does not load, and find the model that is to blame."""
+    reason = details
+    for match in _FAILED_MODEL.finditer(details):
+        model = match["model"] or match[2]
+        reason = details[match.end() :]
+    reason = _STATE.sub("", reason)
+    frame = _FRAME.search(reason)
+    if frame:
+        reason = reason[: frame.start()]
+    place = f"{frame['file']}, line {frame['line']}" if frame else ""
+    if "is not healthy" in reason:
+        reason = "its process died"
+    return LoadFailure(model, " ".join(reason.split()).rstrip(";."), place)
+
+
+def describe_exit(returncode: int) -> str:
+    """The exit status of a process (negative: the signal that ended it) in words that follow "the server"."""
+    if returncode >= 0:
+        return f"ended with exit status {returncode}"
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    if name == "SIGKILL":
+        return "was killed (SIGKILL), by somebody or by the kernel for lack of memory"
+    if name in {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}:
+        return f"crashed ({name})"
+    return f"was ended by {name}"
+
+
+def _first_line(message: str) -> str:
+    """Undo the quoting of Triton's messages and keep their first line."""
+    message = message.strip()
+    if len(message) > 1 and message[0] == message[-1] == '"':
+        message = message[1:-1].replace('\\"', '"').replace("\\n", "\n")
+    return message.strip().partition("\n")[0].strip()
