@@ -49,6 +49,10 @@ class Ports:
                 each.close()
 
 
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
+"""Keeps freed image buffers with the process: fetching each from the kernel anew costs a page fault every 4 KB."""
+
+
 @dataclass(frozen=True)
 class Installation:
     """Where the parts of Triton from pip lie, for the Python that runs now."""
@@ -67,7 +71,7 @@ class Installation:
         libraries = [str(path) for path in self.libraries]
         environment["LD_LIBRARY_PATH"] = _joined(libraries, environment.get("LD_LIBRARY_PATH"))
         environment["PATH"] = _joined([str(Path(sys.executable).parent)], environment.get("PATH"))
-        return environment
+        return _ALLOCATOR | environment
 
     def link_backends(self, directory: Path) -> None:
         """Lay out a backend directory as Triton wants it: the Python backend with the stub of this Python."""

@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from triptych.images import preprocess
-from triptych.server import TritonServer
 
 from triptych import DetectionClient, Detections
 from triptych.contract import DetectorSpec
+from triptych.images import preprocess
+from triptych.server import TritonServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from triptych.images import decode
-from triptych.server import TritonServer
 
 from triptych import DetectionClient, Detections
 from triptych.errors import ImageError
+from triptych.images import decode
+from triptych.server import TritonServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 

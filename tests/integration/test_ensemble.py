@@ -9,10 +9,10 @@ import boards
 import cv2
 import numpy as np
 import pytest
-from triptych.server import TritonServer
 
 from triptych import DetectionClient
 from triptych.errors import InvalidRequest
+from triptych.server import TritonServer
 
 pytestmark = pytest.mark.triton
 

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 from tritonclient.grpc import service_pb2
+
 from triptych.stats import Counters, Window, parse_statistics, summary_line, window_table
 
 MS = 1_000_000

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from triptych.config import read_detector_spec
@@ -16,6 +17,7 @@ class TritonPythonModel:
             "max_bytes": int(parameters["max_encoded_bytes"]["string_value"]),
             "max_pixels": int(parameters["max_pixels"]["string_value"]),
         }
+        cv2.setNumThreads(1)  # instances are the parallelism
         self.spec = read_detector_spec(Path(args["model_repository"]).parent)
 
     def execute(self, requests):

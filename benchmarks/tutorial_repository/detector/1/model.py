@@ -17,7 +17,7 @@ class TritonPythonModel:
     def execute(self, requests):
         responses = []
         for request in requests:
-            image = pb_utils.get_input_tensor_by_name(request, "image").as_numpy()
+            image = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()
             self.request.infer([openvino.Tensor(image, shared_memory=True)], share_inputs=True)
             raw = pb_utils.Tensor("raw", self.request.get_output_tensor().data)
             responses.append(pb_utils.InferenceResponse([raw]))

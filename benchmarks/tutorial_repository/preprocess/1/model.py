@@ -31,7 +31,7 @@ class TritonPythonModel:
             responses.append(
                 pb_utils.InferenceResponse(
                     [
-                        pb_utils.Tensor("image", np.stack(tensors)),
+                        pb_utils.Tensor("pixels", np.stack(tensors)),
                         pb_utils.Tensor("geometry", np.array(geometry, np.float32)),
                         pb_utils.Tensor("ERROR", np.full((len(encoded), 1), b"", np.object_)),
                     ]

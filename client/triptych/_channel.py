@@ -1,0 +1,108 @@
+"""How a client connects: address, TLS, headers, and gRPC's own settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from triptych.errors import ContractError
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    # A batch of large images is far beyond gRPC's 4 MB; the contract's limits are checked by both sides.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC would wait up to two minutes before it looks for a server again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Despite its name, how long one attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    # A peer that vanished without a word is noticed when it leaves data unacknowledged for 5 s, in place of TCP's
+    # quarter of an hour. Pings come no more often than a Triton server tolerates by default.
+    ("grpc.keepalive_time_ms", 300_000),
+    ("grpc.keepalive_timeout_ms", 5000),
+    # A connection for each client: a new client must not inherit another's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encryption, and whom to trust; each path is a PEM file.
+
+    Attributes:
+        ca: the authority that signed the server's certificate; None trusts the authorities that gRPC ships.
+        certificate: the client's own certificate, for a server that asks for one.
+        key: the key of `certificate`; both or none.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            given, missing = ("certificate", "key") if self.key is None else ("key", "certificate")
+            raise ContractError(f"Tls needs certificate and key together, but got {given} without {missing}")
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            ContractError: a file is missing, cannot be read or is not PEM.
+        """
+        ca, key, certificate = (_read_pem(name, getattr(self, name)) for name in ("ca", "key", "certificate"))
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def _read_pem(name: str, path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        pem = Path(path).read_bytes()
+    except OSError as error:
+        raise ContractError(f"the TLS file {name}={os.fspath(path)!r} cannot be read: {error.strerror}") from error
+    if b"-----BEGIN " not in pem:
+        raise ContractError(f"the TLS file {name}={os.fspath(path)!r} is not PEM: it has no line -----BEGIN ...-----")
+    return pem
+
+
+def check_address(address: str) -> str:
+    """Return `address` if it is host:port (or another form with a colon that gRPC knows, such as unix:/path).
+
+    Raises:
+        ContractError: it is a URL, or has no port.
+    """
+    if re.match(r"(https?|grpcs?)://", address) or ":" not in address:
+        raise ContractError(f"the address must be host:port, such as 127.0.0.1:8001, but got {address!r}")
+    return address
+
+
+def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Headers as gRPC sends them, their names in lower case.
+
+    Raises:
+        ContractError: a name or a value is nothing that gRPC can send.
+    """
+    pairs = tuple((name.lower(), value) for name, value in headers.items())
+    for name, value in pairs:
+        if not re.fullmatch(r"[0-9a-z_.-]+", name) or name.endswith("-bin"):
+            raise ContractError(
+                f"a header's name must be letters, digits, '-', '_' and '.', and not end in '-bin', but got {name!r}"
+            )
+        # The value may be a secret, so the message leaves it out.
+        if not re.fullmatch(r"[\x20-\x7e]*", value):
+            raise ContractError(f"the value of header {name!r} must be printable ASCII, but is not")
+    return pairs
+
+
+def open_channel(module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
+    """A channel of `grpc` or of `grpc.aio`, whichever `module` is."""
+    if credentials is None:
+        return module.insecure_channel(address, options=OPTIONS)
+    return module.secure_channel(address, credentials, options=OPTIONS)

@@ -1,0 +1,100 @@
+"""What a caller may give as an image, brought to the encoded bytes that the server takes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.contract import MAX_ENCODED_BYTES
+from triptych.errors import ContractError, ImageError
+
+ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
+"""A path, an encoded image, or uint8 [height, width, 3] in RGB or [height, width] in grey."""
+
+
+class Encoded(NamedTuple):
+    """An image as it travels, and the path it came from."""
+
+    data: bytes
+    source: str | None = None
+
+
+def source_of(image: ImageLike) -> str | None:
+    """The path of an image that was given as one."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+
+
+def load(image: ImageLike) -> Encoded:
+    """Read or encode one image; pixels travel as PNG, without loss.
+
+    Raises:
+        ImageError: a file is missing, cannot be read or is empty, or the image is too large to send.
+        ContractError: it is nothing that an image may be given as.
+    """
+    if isinstance(image, bytes):
+        encoded = Encoded(image)
+    elif isinstance(image, (str, os.PathLike)):
+        encoded = Encoded(_read(Path(image)), os.fspath(image))
+    elif isinstance(image, (bytearray, memoryview)):
+        encoded = Encoded(bytes(image))
+    else:
+        encoded = Encoded(_encode(check_pixels(image)))
+    if not encoded.data:
+        raise ImageError(f"{encoded.source or 'the image'} is empty (0 bytes)")
+    _check_size(encoded.source or "the image", len(encoded.data))
+    return encoded
+
+
+def check_pixels(image: Any) -> NDArray[np.uint8]:
+    """Return `image` if it is uint8 [height, width, 3] or [height, width], and not empty.
+
+    Raises:
+        ContractError: it is not; the message says what came.
+    """
+    expected = "an image must be a path, bytes, or a uint8 array [height, width, 3] (RGB) or [height, width] (grey)"
+    if not isinstance(image, np.ndarray):
+        raise ContractError(f"{expected}, but got {type(image).__name__}")
+    grey_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype != np.uint8 or not grey_or_rgb or image.size == 0:
+        raise ContractError(f"{expected}, but got {image.dtype} {list(image.shape)}")
+    return image
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Checked before reading: a wrong path may name a file that does not fit into memory.
+        _check_size(str(path), path.stat().st_size)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{path} is a directory, not an image") from error
+    except (OSError, ValueError) as error:  # a ValueError is a path that no file can have, with a zero byte in it
+        raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _check_size(what: str, size: int) -> None:
+    if size > MAX_ENCODED_BYTES:
+        raise ImageError(
+            f"{what} has {size:,} bytes, and at most {MAX_ENCODED_BYTES:,} are accepted; "
+            "send a smaller or more compressed image"
+        )
+
+
+def _encode(pixels: NDArray[np.uint8]) -> bytes:
+    bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    try:
+        # Run-length coding alone: a fifth faster than level 1's search, and smaller on photographs.
+        _, encoded = cv2.imencode(
+            ".png",
+            np.ascontiguousarray(bgr),
+            [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE],
+        )
+    except cv2.error as error:
+        raise ImageError(f"an array {list(pixels.shape)} cannot be encoded as PNG: {error}") from error
+    return encoded.tobytes()

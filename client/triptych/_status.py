@@ -1,0 +1,203 @@
+"""What a failed call means: one error of the tree for every gRPC status, and whether to try again.
+
+Inference has no side effects, so a call that never reached a model, or whose model died under it, is safe to
+repeat. It is repeated only where that can help: a connection that may come back, a model that restarts. A server
+that is overloaded, a deadline that has passed and a request that was refused are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import grpc
+
+from triptych.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    RequestCancelled,
+    RequestError,
+    ServerFault,
+    ServerOverloaded,
+    ServerUnavailable,
+)
+
+CONNECTION_BACKOFF_S = 0.1
+"""First pause before a lost or refused connection is tried again."""
+
+PROCESS_BACKOFF_S = 0.6
+"""First pause while a model's process restarts, which takes about 1.5 s: two tries reach beyond it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a call asked and for how long it would wait; errors name it."""
+
+    address: str
+    model: str
+    timeout_s: float
+
+
+class Failure(NamedTuple):
+    """What a failed call means.
+
+    Attributes:
+        error: what to raise.
+        backoff_s: the first pause before another try, or None where another try is of no use.
+    """
+
+    error: RequestError
+    backoff_s: float | None = None
+
+
+_Sentence = Callable[[Target, str], str]
+
+
+class _Case(NamedTuple):
+    """One meaning of a status: chosen by words in the details, compared in lower case (none: any details)."""
+
+    words: tuple[str, ...]
+    error: type[RequestError]
+    sentence: _Sentence
+    backoff_s: float | None = None
+
+
+def _says(problem: str, advice: str = "") -> _Sentence:
+    return lambda target, details: (
+        problem.format(address=target.address, model=target.model, timeout_s=target.timeout_s)
+        + (f": {details}" if details else "")
+        + advice.format(address=target.address, model=target.model)
+    )
+
+
+def _plain(sentence: str) -> _Sentence:
+    """A sentence that needs no details: gRPC's own words would only hide it."""
+    return lambda target, _: sentence.format(address=target.address, model=target.model, timeout_s=target.timeout_s)
+
+
+_ANY = ()
+_REFUSED = _says("the server at {address} refused the request")
+_FAILED = _says("the server at {address} failed while it worked on the request")
+_OVERLOADED = _says("the server at {address} refuses more work for now", "; send less at a time, or try again later")
+_DENIED = _says("the server at {address} denied access", "; give it the credentials that it wants")
+_NO_MODEL = _says("the server at {address} does not serve the model {model!r}")
+
+_CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
+    grpc.StatusCode.CANCELLED: (_Case(_ANY, RequestCancelled, _says("the request to {address} was cancelled")),),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (
+        _Case(
+            _ANY,
+            DeadlineExceeded,
+            _plain("no answer from {address} within {timeout_s:g} s; allow more time, or send less at a time"),
+        ),
+    ),
+    grpc.StatusCode.UNAVAILABLE: (
+        _Case(("maximum queue size",), ServerOverloaded, _OVERLOADED),
+        _Case(
+            ("request timeout expired",),
+            ServerOverloaded,
+            _says("the request waited longer in a queue of {address} than the model allows", "; send less at a time"),
+        ),
+        # Its versions are loaded again after a crash, so unlike a name that nobody knows this one may come back.
+        _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S),
+        _Case(("unknown model",), ModelNotFound, _NO_MODEL),
+        _Case(
+            ("connection refused",),
+            ServerUnavailable,
+            _plain(
+                "no server answers at {address} (connection refused); start one with `triptych serve`, "
+                "or give the address with --address"
+            ),
+            CONNECTION_BACKOFF_S,
+        ),
+        _Case(
+            ("name not found", "address lookup failed", "dns resolution failed"),
+            ServerUnavailable,
+            _plain("the host of {address} cannot be found; check the address"),
+            CONNECTION_BACKOFF_S,
+        ),
+        _Case(
+            ("certificate_verify_failed",),
+            ServerUnavailable,
+            _says(
+                "the certificate of {address} is not trusted",
+                "; give the authority that signed it as Tls(ca=...), and the address by a name that it holds for",
+            ),
+        ),
+        _Case(
+            ("wrong_version_number",),
+            ServerUnavailable,
+            _plain("the server at {address} does not speak TLS; connect without `tls`"),
+        ),
+        _Case(
+            ("handshake", "security handshaker"),
+            ServerUnavailable,
+            _says("the TLS handshake with {address} failed", "; check the files given to Tls(...)"),
+        ),
+        _Case(
+            ("failed parsing http/2", "http1"),
+            ServerUnavailable,
+            _plain("what answers at {address} does not speak gRPC; Triton's gRPC port is 8001, its HTTP port 8000"),
+        ),
+        # A port of HTTP or TLS hangs up so; but so does a server that is just going down, hence another try.
+        _Case(
+            ("failed to connect to all addresses; last error: unavailable",),
+            ServerUnavailable,
+            _says(
+                "what listens at {address} hangs up on gRPC",
+                "; check that it is the gRPC port (Triton's is 8001, HTTP is 8000), and whether it wants TLS",
+            ),
+            CONNECTION_BACKOFF_S,
+        ),
+        _Case(_ANY, ServerUnavailable, _says("the server at {address} is not available"), CONNECTION_BACKOFF_S),
+    ),
+    grpc.StatusCode.INTERNAL: (
+        _Case(
+            ("is not healthy",),
+            ServerFault,
+            _says("a model's process died at {address}", "; it is started again within seconds"),
+            PROCESS_BACKOFF_S,
+        ),
+        _Case(_ANY, ServerFault, _FAILED),
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (
+        _Case(
+            ("larger than max",),
+            InvalidRequest,
+            _says("a message to or from {address} is larger than allowed", "; send fewer images at a time"),
+        ),
+        _Case(_ANY, ServerOverloaded, _OVERLOADED),
+    ),
+    grpc.StatusCode.NOT_FOUND: (_Case(_ANY, ModelNotFound, _NO_MODEL),),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        _Case(
+            _ANY, InvalidRequest, _says("the server at {address} does not offer this call", "; is it a Triton server?")
+        ),
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: (_Case(_ANY, AccessDenied, _DENIED),),
+    grpc.StatusCode.PERMISSION_DENIED: (_Case(_ANY, AccessDenied, _DENIED),),
+    grpc.StatusCode.INVALID_ARGUMENT: (_Case(_ANY, InvalidRequest, _REFUSED),),
+    grpc.StatusCode.ALREADY_EXISTS: (_Case(_ANY, InvalidRequest, _REFUSED),),
+    grpc.StatusCode.FAILED_PRECONDITION: (_Case(_ANY, InvalidRequest, _REFUSED),),
+    grpc.StatusCode.OUT_OF_RANGE: (_Case(_ANY, InvalidRequest, _REFUSED),),
+}
+_FAULT = (_Case(_ANY, ServerFault, _FAILED),)
+
+
+def explain(code: grpc.StatusCode, details: str, target: Target) -> Failure:
+    """What a call that ended with `code` means; statuses without a meaning of their own are a ServerFault."""
+    lowered = details.lower()
+    cases = _CASES.get(code, _FAULT)
+    case = next(case for case in cases if not case.words or any(word in lowered for word in case.words))
+    return Failure(case.error(case.sentence(target, details.rstrip(".")), code, details), case.backoff_s)
+
+
+def explain_rpc_error(error: grpc.RpcError, target: Target) -> Failure:
+    """`explain` for what gRPC raised."""
+    # The base class alone, which gRPC's documentation allows, has no status.
+    code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
+    details = error.details() if hasattr(error, "details") else str(error)
+    return explain(code, details or "", target)
