@@ -36,12 +36,12 @@ import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
-from triptych.images import preprocess
-from triptych.server import Ports, TritonServer
 
 from triptych import DetectionClient
 from triptych.config import read_detector_spec
+from triptych.images import preprocess
 from triptych.runtimes import load
+from triptych.server import Ports, TritonServer
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "build"))
@@ -265,8 +265,8 @@ def main() -> None:
         np.save(scratch / "pixels.npy", preprocess(images, read_detector_spec(ours_at)).pixels)
         bare, ours, tutorial = Turns(), Turns(), Turns()
         with (
-            TritonServer(ours_at, ports=Ports.free()) as our_server,
-            TritonServer(tutorial_at, ports=Ports.free()) as tutorial_server,
+            TritonServer(ours_at, ports=Ports.free(), log_path=scratch / "ours.log") as our_server,
+            TritonServer(tutorial_at, ports=Ports.free(), log_path=scratch / "tutorial.log") as tutorial_server,
         ):
             for number in range(arguments.rounds):
                 console.print(f"round {number + 1} of {arguments.rounds}", style="dim")

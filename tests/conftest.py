@@ -50,7 +50,7 @@ def demo_repository(make_repository: MakeRepository) -> Path:
 @pytest.fixture(scope="session")
 def demo_server(demo_repository: Path) -> Iterator[TritonServer]:
     """The demo detector, served."""
-    with TritonServer(demo_repository, ports=Ports.free()) as server:
+    with TritonServer(demo_repository, ports=Ports.free(), log_path=demo_repository.parent / "log") as server:
         yield server
 
 
@@ -59,5 +59,5 @@ def yolox_server(make_repository: MakeRepository, shared_data: Path) -> Iterator
     """YOLOX-Nano with COCO's classes, served."""
     names = adapt.read_names(shared_data / "yolox_nano" / "coco_classes.txt")
     repository = make_repository(shared_data / "yolox_nano" / "yolox_nano.onnx", Overrides(names=names))
-    with TritonServer(repository, ports=Ports.free()) as server:
+    with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
         yield server

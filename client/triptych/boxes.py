@@ -1,14 +1,11 @@
-"""Boxes as arrays: overlap, suppression, the letterbox and its inverse, and the postprocess made of them.
-
-Names carry the format: `xyxy` is x1, y1, x2, y2, with the corners in pixels and x to the right, y down.
-"""
+"""Candidates to detections: suppression, and the way back from the letterbox. Pure functions on arrays."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from triptych.contract import (
     CANDIDATE_FIELDS,
@@ -20,184 +17,129 @@ from triptych.contract import (
 )
 from triptych.errors import ContractError
 
-__all__ = ["Detected", "iou_xyxy", "letterbox_xyxy", "nms_xyxy", "postprocess", "unletterbox_xyxy"]
-
-_MAX_LABEL = 2**31 - 1
+Floats = NDArray[np.float32]
 
 
 class Detected(NamedTuple):
-    """What was found in a batch of n images; rows past `count` are zero.
+    """A batch as it leaves postprocess; rows past an image's count are zero.
 
     Attributes:
-        boxes: float32 [n, 100, 4], xyxy in the original images' pixels, inside them; best first.
-        scores: float32 [n, 100], in 0..1.
-        labels: int32 [n, 100], class ids.
-        count: int32 [n, 1], how many rows are filled.
+        boxes_xyxy: float32 [n, 100, 4], in the original image's pixels.
+        scores: float32 [n, 100], falling.
+        labels: int32 [n, 100].
+        counts: int32 [n, 1].
     """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    boxes_xyxy: Floats
+    scores: Floats
     labels: NDArray[np.int32]
-    count: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
+    counts: NDArray[np.int32]
 
 
-def iou_xyxy(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of every box of `a` with every box of `b`; 0 where both have no area.
-
-    Args:
-        a_xyxy: [N, 4], finite.
-        b_xyxy: [M, 4], finite.
-
-    Returns:
-        float64 [N, M], in 0..1.
-
-    >>> iou_xyxy([[0, 0, 2, 2]], [[0, 0, 2, 2], [1, 0, 3, 2]]).round(3)
-    array([[1.   , 0.333]])
-    """
-    a, b = _boxes("a_xyxy", a_xyxy), _boxes("b_xyxy", b_xyxy)
-    overlap = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    np.maximum(overlap, 0, out=overlap)
-    shared = overlap[..., 0] * overlap[..., 1]
-    union = _areas(a)[:, None] + _areas(b)[None, :] - shared
-    iou: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou
+def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
+    """Intersection over union of each of [N, 4] with each of [M, 4]: float32 [N, M]; 0 where both have no area."""
+    _check_shape("a_xyxy", a_xyxy, "(n, 4)", 4)
+    _check_shape("b_xyxy", b_xyxy, "(n, 4)", 4)
+    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[:, :2])
+    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[:, 2:])
+    sides = np.maximum(bottom_right - top_left, 0)
+    inside = sides[..., 0] * sides[..., 1]
+    union = _area(a_xyxy)[:, None] + _area(b_xyxy) - inside
+    ratio: Floats = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return ratio
 
 
-def nms_xyxy(boxes_xyxy: ArrayLike, scores: ArrayLike, labels: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression within each class.
+def _area(boxes_xyxy: Floats) -> Floats:
+    sides: Floats = np.maximum(boxes_xyxy[:, 2:] - boxes_xyxy[:, :2], 0)
+    area: Floats = sides[:, 0] * sides[:, 1]
+    return area
 
-    The best box is kept and takes with it every box of its class that overlaps it by more than `iou_threshold`;
-    then the best of the rest, and so on. Of equal scores the earlier box counts as the better.
+
+def nms_xyxy(
+    boxes_xyxy: Floats, scores: Floats, labels: NDArray[np.int32] | Floats, iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy suppression within each class.
 
     Args:
-        boxes_xyxy: [N, 4], finite.
+        boxes_xyxy: [N, 4].
         scores: [N].
-        labels: [N], class ids.
-        iou_threshold: in 0..1; at 1 nothing is suppressed.
+        labels: [N].
+        iou_threshold: of two boxes of a class that overlap more, the weaker goes; 1 keeps every box.
 
     Returns:
-        int64 [M], the indices of the kept boxes, best first.
+        Indices of the boxes that stay, best first; equal scores stay in their order.
     """
-    boxes = _boxes("boxes_xyxy", boxes_xyxy)
-    order: NDArray[np.int64] = np.argsort(-np.asarray(scores, np.float64), kind="stable").astype(np.int64, copy=False)
-    if iou_threshold >= 1 or len(order) < 2:
+    order: NDArray[np.int64] = np.argsort(-scores, kind="stable")
+    if iou_threshold >= 1:
         return order
-    boxes, labels = boxes[order], np.asarray(labels)[order]
-    clashes = iou_xyxy(boxes, boxes) > iou_threshold
-    clashes &= labels[:, None] == labels[None, :]
+    boxes_xyxy, labels = boxes_xyxy[order], labels[order]
+    rivals = (iou_xyxy(boxes_xyxy, boxes_xyxy) > iou_threshold) & (labels[:, None] == labels)
     alive = np.ones(len(order), bool)
-    # A box without a clash besides itself neither suppresses nor is suppressed; most boxes are such.
-    for index in np.flatnonzero(np.count_nonzero(clashes, axis=1) > 1).tolist():
-        if alive[index]:
-            alive[index + 1 :] &= ~clashes[index, index + 1 :]
+    # Only a box with a weaker rival can suppress any: usually few of them.
+    for strong in np.flatnonzero(np.triu(rivals, 1).any(1)):
+        if alive[strong]:
+            alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
     kept: NDArray[np.int64] = order[alive]
     return kept
 
 
-def letterbox_xyxy(boxes_xyxy: ArrayLike, geometry: ArrayLike) -> NDArray[np.float64]:
-    """Map boxes from the original image into its letterbox.
+def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
+    """Boxes [N, 4] in an image's pixels to its letterbox's, by a row of `geometry` [6]."""
+    scale, pad = _scale_and_pad(geometry)
+    return (boxes_xyxy * scale + pad).astype(np.float32)
+
+
+def unletterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
+    """Boxes [N, 4] in a letterbox's pixels to the original image's, clipped to it; the inverse of `letterbox_xyxy`."""
+    scale, pad = _scale_and_pad(geometry)
+    return np.clip((boxes_xyxy - pad) / scale, 0, np.tile(geometry[4:], 2)).astype(np.float32)
+
+
+def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
+    """Factor and offset of x1, y1, x2, y2."""
+    return np.tile(geometry[:2], 2), np.tile(geometry[2:4], 2)
+
+
+def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float) -> Detected:
+    """Detections of a batch in each image's own pixels.
 
     Args:
-        boxes_xyxy: [N, 4] in the original's pixels.
-        geometry: [6], an `images.Geometry` or a row of `geometry`.
-
-    Returns:
-        float64 [N, 4] in letterbox pixels.
-    """
-    scale, pad, _ = _placement(geometry)
-    return _boxes("boxes_xyxy", boxes_xyxy) * scale + pad
-
-
-def unletterbox_xyxy(boxes_xyxy: ArrayLike, geometry: ArrayLike) -> NDArray[np.float64]:
-    """Map boxes from a letterbox into the original image, and clip them to it.
-
-    Args:
-        boxes_xyxy: [N, 4] in letterbox pixels.
-        geometry: [6], an `images.Geometry` or a row of `geometry`, of an image that was read.
-
-    Returns:
-        float64 [N, 4] in the original's pixels, within [0, width] and [0, height].
-    """
-    scale, pad, limit = _placement(geometry)
-    # Written out, since np.clip costs three times as much on so few boxes.
-    return np.minimum(np.maximum((_boxes("boxes_xyxy", boxes_xyxy) - pad) / scale, 0), limit)
-
-
-def postprocess(
-    candidates: NDArray[np.float32],
-    geometry: NDArray[np.float32],
-    *,
-    score_threshold: float,
-    iou_threshold: float,
-) -> Detected:
-    """Turn a detector's candidates into detections in the original images' pixels.
-
-    Candidates below `score_threshold`, with a score of 0 (rows that only fill up), with values that are not finite,
-    and boxes without area inside the image are left out. Suppression runs on the letterbox's pixels.
-
-    Args:
-        candidates: float32 [n, K, 6] as in `contract.CANDIDATE_FIELDS`, with the corners in letterbox pixels.
-        geometry: float32 [n, 6] as in `contract.GEOMETRY_FIELDS`; an image whose row is zero gives no detections.
-        score_threshold: in 0..1.
-        iou_threshold: in 0..1; at 1 nothing is suppressed.
+        candidates: float32 [n, K, 6], see `CANDIDATE_FIELDS`.
+        geometry: float32 [n, 6], see `GEOMETRY_FIELDS`; a row of zeros is an image without detections.
+        score_threshold: candidates below it are dropped, 0..1; a score of 0 always is.
+        iou_threshold: see `nms_xyxy`.
 
     Raises:
-        ContractError: an array has the wrong shape, or a threshold is not in 0..1.
+        ContractError: a shape or a threshold is not what it should be.
     """
-    if candidates.ndim != 3 or candidates.shape[2] != len(CANDIDATE_FIELDS):
-        raise ContractError(f"candidates must be shape (n, K, {len(CANDIDATE_FIELDS)}), but got {candidates.shape}")
-    images = len(candidates)
-    if geometry.shape != (images, len(GEOMETRY_FIELDS)):
-        raise ContractError(f"geometry must be shape ({images}, {len(GEOMETRY_FIELDS)}), but got {geometry.shape}")
-    score_threshold = check_threshold(SCORE_THRESHOLD, score_threshold)
-    iou_threshold = check_threshold(IOU_THRESHOLD, iou_threshold)
-
-    detected = Detected(
-        boxes=np.zeros((images, MAX_DETECTIONS, 4), np.float32),
-        scores=np.zeros((images, MAX_DETECTIONS), np.float32),
-        labels=np.zeros((images, MAX_DETECTIONS), np.int32),
-        count=np.zeros((images, 1), np.int32),
+    check_threshold(SCORE_THRESHOLD, score_threshold)
+    check_threshold(IOU_THRESHOLD, iou_threshold)
+    _check_shape("candidates", candidates, "(n, K, 6)", len(CANDIDATE_FIELDS), dimensions=3)
+    _check_shape("geometry", geometry, "(n, 6)", len(GEOMETRY_FIELDS))
+    if len(candidates) != len(geometry):
+        raise ContractError(f"candidates of {len(candidates)} images came with geometry of {len(geometry)}")
+    batch = len(candidates)
+    found = Detected(
+        np.zeros((batch, MAX_DETECTIONS, 4), np.float32),
+        np.zeros((batch, MAX_DETECTIONS), np.float32),
+        np.zeros((batch, MAX_DETECTIONS), np.int32),
+        np.zeros((batch, 1), np.int32),
     )
-    for row, (found, placement) in enumerate(zip(candidates, geometry, strict=True)):
-        if not (placement[0] > 0 and placement[1] > 0):
-            continue
-        scores, labels = found[:, 4], found[:, 5]
-        likely = (scores >= score_threshold) & (scores > 0)
-        # float64 leaves room for the area of a box as wide as float32 allows.
-        survivors = found[likely].astype(np.float64)
-        boxes = unletterbox_xyxy(survivors[:, :4], placement)
-        sound = (boxes[:, 2:] > boxes[:, :2]).all(axis=1) & np.isfinite(survivors).all(axis=1)
-        sound &= (survivors[:, 5] >= 0) & (survivors[:, 5] <= _MAX_LABEL)
-        survivors, boxes = survivors[sound], boxes[sound]
-        scores, labels = survivors[:, 4], survivors[:, 5]
-        kept = nms_xyxy(survivors[:, :4], scores, labels, iou_threshold)[:MAX_DETECTIONS]
-        count = len(kept)
-        detected.boxes[row, :count] = boxes[kept]
-        detected.scores[row, :count] = scores[kept]
-        detected.labels[row, :count] = labels[kept]
-        detected.count[row] = count
-    return detected
+    for row in np.flatnonzero(geometry[:, 0] > 0):
+        rows = candidates[row]
+        rows = rows[(rows[:, 4] > 0) & (rows[:, 4] >= score_threshold)]
+        rows = rows[np.isfinite(rows).all(1)]
+        rows = rows[nms_xyxy(rows[:, :4], rows[:, 4], rows[:, 5], iou_threshold)]
+        boxes_xyxy = unletterbox_xyxy(rows[:, :4], geometry[row])
+        seen = _area(boxes_xyxy) > 0  # what lies in the letterbox's border is no detection
+        boxes_xyxy, rows = boxes_xyxy[seen][:MAX_DETECTIONS], rows[seen][:MAX_DETECTIONS]
+        count = found.counts[row, 0] = len(rows)
+        found.boxes_xyxy[row, :count] = boxes_xyxy
+        found.scores[row, :count] = rows[:, 4]
+        found.labels[row, :count] = rows[:, 5]
+    return found
 
 
-def _boxes(name: str, boxes_xyxy: ArrayLike) -> NDArray[np.float64]:
-    """As float64 [N, 4]; the empty list counts as no boxes."""
-    boxes: NDArray[np.float64] = np.asarray(boxes_xyxy, np.float64)
-    if boxes.shape == (0,):
-        return boxes.reshape(0, 4)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ContractError(f"{name} must be shape (N, 4), but got {boxes.shape}")
-    return boxes
-
-
-def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    areas: NDArray[np.float64] = sides[:, 0] * sides[:, 1]
-    return areas
-
-
-def _placement(geometry: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Scale, padding and the original's size, each float64 [4] for x1, y1, x2, y2."""
-    row: NDArray[np.float64] = np.asarray(geometry, np.float64)
-    if row.shape != (len(GEOMETRY_FIELDS),):
-        raise ContractError(f"geometry must be shape ({len(GEOMETRY_FIELDS)},), but got {row.shape}")
-    return row[[0, 1, 0, 1]], row[[2, 3, 2, 3]], row[[4, 5, 4, 5]]
+def _check_shape(name: str, array: Floats, expected: str, columns: int, dimensions: int = 2) -> None:
+    if array.ndim != dimensions or array.shape[-1] != columns:
+        raise ContractError(f"{name} must be shape {expected}, but got {array.shape}")

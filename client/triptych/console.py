@@ -1,4 +1,4 @@
-"""How every command of Triptych ends: an error of ours is one sentence on standard error, and an exit code."""
+"""How every command of Triptych fails: one sentence on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from rich.text import Text
 from triptych.errors import TriptychError
 
 
+def print_error(error: TriptychError) -> None:
+    """Say on standard error what went wrong."""
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+
+
 def run(command: Callable[[], None]) -> None:
     """Run a command line; exit 1 with one sentence on a `TriptychError`."""
     try:
         command()
     except TriptychError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        print_error(error)
         sys.exit(1)

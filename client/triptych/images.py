@@ -1,26 +1,20 @@
-"""Encoded images to what the detector takes: header check, decode, letterbox.
+"""Encoded images to the detector's pixels: header, decode, letterbox.
 
-Images come from strangers, so the header is read first, by Pillow, and nothing is decoded that is larger than the
-limits allow. OpenCV then decodes JPEG, PNG and WebP (1.5 to 2.5 times as fast as Pillow) and Pillow the rest:
-animations, BMP, GIF, TIFF, PPM, JPEG 2000, AVIF, and whatever OpenCV gives up on.
+What comes out is always uint8 RGB. The rules: grey is replicated, alpha is dropped (not blended), 16 bits keep their
+high byte, CMYK is converted, an animation gives its first frame, and EXIF's rotation is applied. A file that ends
+early is refused: half a picture is no picture.
 
-Rules that hold for every format:
-
-- the first frame of an animation, or of a file with several images, stands for the file;
-- grey is replicated into three channels, and CMYK and palettes are converted to RGB;
-- alpha is dropped, not composited: the pixels are those that the file stores under it;
-- of 16 bits the high byte is taken; 32-bit integers and floats are refused, as their range is unknown;
-- the EXIF (or XMP, TIFF, AVIF) orientation is applied, and an orientation that cannot be read counts as upright.
+Pillow reads the header, which costs 0.03 ms and decodes nothing, so that a bomb is refused before it goes off.
+OpenCV decodes what it can, because it is faster; Pillow decodes the rest.
 """
 
 from __future__ import annotations
 
 import io
-import re
-import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -31,93 +25,56 @@ from PIL import Image, UnidentifiedImageError
 from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
 from triptych.errors import ImageError
 
-__all__ = [
-    "SUPPORTED",
-    "Geometry",
-    "Header",
-    "Preprocessed",
-    "decode",
-    "letterbox",
-    "letterbox_geometry",
-    "preprocess",
-    "read_header",
-]
+Image.init()
+FORMATS = tuple(
+    name for name in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF") if name in Image.OPEN
+)
+"""Formats that are read, by Pillow's names (a build of Pillow may lack the last ones)."""
 
-SUPPORTED = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000 or AVIF"
-"""The formats that `decode` reads, for messages."""
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+"""File names that `image_files` takes for images."""
 
-# By how often they come. AVIF is last because Pillow before 11.3 does not know it, and fails where it gets that far.
-_PILLOW_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
-_OPENCV_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP"})
+_OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
+_EXIF_ORIENTATION = 0x0112
 
-_ORIENTATION_TAG = 0x0112
-# Orientation to (transpose first, then this flip code of cv2.flip).
-_TURNS: dict[int, tuple[bool, int | None]] = {
-    2: (False, 1),
-    3: (False, -1),
-    4: (False, 0),
-    5: (True, None),
-    6: (True, 1),
-    7: (True, -1),
-    8: (True, 0),
-}
-
-# Pillow warns about what we judge ourselves. Python's warning filters belong to the whole process: two threads that
-# leave `catch_warnings` in the wrong order would leave "ignore" behind for good.
-_PILLOW_LOCK = threading.Lock()
-
-# What OpenCV logs we raise, or read with Pillow.
+# A file that cannot be read is reported once, by us.
 cv2.setLogLevel(0)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the header of an encoded image says.
+class Header(NamedTuple):
+    """What an image's header says.
 
     Attributes:
-        format: Pillow's name of the format, such as "JPEG" or "WEBP".
-        width: in pixels, after the orientation is applied.
-        height: in pixels, after the orientation is applied.
-        orientation: as EXIF numbers it, 1..8; 1 is upright.
-        animated: whether a PNG or a WebP holds more than one frame (not looked for in other formats).
+        format: one of `FORMATS`.
+        width: in pixels, as stored.
+        height: in pixels, as stored.
+        orientation: EXIF's, 1..8; 1 where there is none.
     """
 
     format: str
     width: int
     height: int
     orientation: int
-    animated: bool
 
 
 class Geometry(NamedTuple):
-    """Where an image lies in its letterbox; the fields of `contract.GEOMETRY_FIELDS`, in their order.
-
-    x_letterbox = x_original * scale_x + pad_left, and likewise y.
-
-    Attributes:
-        scale_x: width of the resized image over the original's; exact, so it may differ a little from scale_y.
-        scale_y: likewise for the height.
-        pad_left: columns left of the resized image.
-        pad_top: rows above the resized image.
-        width: of the original, in pixels.
-        height: of the original, in pixels.
-    """
+    """How an image lies in the letterbox: x_letterbox = x * scale_x + pad_left, likewise y. See `GEOMETRY_FIELDS`."""
 
     scale_x: float
     scale_y: float
-    pad_left: int
-    pad_top: int
-    width: int
-    height: int
+    pad_left: float
+    pad_top: float
+    width: float
+    height: float
 
 
 class Preprocessed(NamedTuple):
-    """A batch for the detector.
+    """A batch as it leaves preprocess.
 
     Attributes:
-        pixels: uint8 [n, H, W, 3] in RGB, letterboxed; all `pad_value` where the image could not be read.
-        geometry: float32 [n, 6], rows of `Geometry`; zeros where the image could not be read.
-        errors: n sentences; "" where the image was read.
+        pixels: uint8 [n, H, W, 3], RGB.
+        geometry: float32 [n, 6]; zeros where the image could not be read.
+        errors: why an image could not be read; empty where it could.
     """
 
     pixels: NDArray[np.uint8]
@@ -125,123 +82,192 @@ class Preprocessed(NamedTuple):
     errors: list[str]
 
 
-def read_header(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read the header of an image and hold it against the limits, without decoding pixels.
-
-    Args:
-        encoded: the image as it came from a camera or a disk.
-        max_bytes: limit on its size.
-        max_pixels: limit on width * height. Pillow sets one more, `2 * PIL.Image.MAX_IMAGE_PIXELS` (179 million).
+def image_files(directory: Path) -> list[Path]:
+    """The image files of a directory by their names' endings, sorted.
 
     Raises:
-        ImageError: it is empty, too large, cut short (JPEG and PNG), or no image of a supported format.
+        ImageError: there is no such directory.
     """
-    if not encoded:
-        raise ImageError("the image is empty (0 bytes)")
-    if len(encoded) > max_bytes:
-        raise ImageError(f"the image has {len(encoded)} bytes, more than the limit of {max_bytes}; send a smaller one")
-    with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(encoded, max_pixels)
-        width, height = image.size
-        if width < 1 or height < 1:
-            raise ImageError(f"the image is empty ({width}x{height} pixels); send one with at least one pixel")
-        if width * height > max_pixels:
-            raise _too_many_pixels(f"{width * height} pixels ({width}x{height})", max_pixels)
-        format_ = image.format or ""
-        late_orientation = False
-        if format_ in ("JPEG", "MPO"):
-            _check_jpeg_ends(encoded)
-        elif format_ == "PNG":
-            late_orientation = _check_png_ends(encoded)
-        orientation = _orientation(image, late_orientation)
-        # Pillow already gives a TIFF's size as it is after the rotation.
-        if orientation >= 5 and format_ != "TIFF":
-            width, height = height, width
-        animated = format_ in ("PNG", "WEBP") and bool(getattr(image, "is_animated", False))
-    return Header(format_, width, height, orientation, animated)
+    if not directory.is_dir():
+        raise ImageError(f"there is no directory {directory}")
+    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def read_header(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read an image's header, and hold its size against the limits; nothing is decoded.
+
+    Raises:
+        ImageError: it is empty, no image of a known format, or larger than the limits.
+    """
+    with _open(encoded, max_bytes, max_pixels) as image:
+        return _header(image)
 
 
 def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Decode an image to uint8 [H, W, 3] in RGB, upright; the module's docstring states the rules.
+    """Decode an image to RGB.
 
     Args:
-        encoded: the image as it came from a camera or a disk.
-        max_bytes: limit on its size.
-        max_pixels: limit on width * height, checked before anything is decoded.
+        encoded: the file's bytes.
+        max_bytes: limit on them.
+        max_pixels: limit on width times height, checked before anything is decoded.
+
+    Returns:
+        uint8 [height, width, 3], rotated as EXIF says.
 
     Raises:
-        ImageError: the image cannot be read, or is larger than the limits allow. Nothing else, for any bytes.
+        ImageError: it cannot be read, ends early, or is larger than the limits. Nothing else is raised.
     """
-    header = read_header(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
-    pixels = None
-    if header.format in _OPENCV_FORMATS and not header.animated:
-        pixels = _decode_with_opencv(encoded)
-    if pixels is None:
-        pixels = _decode_with_pillow(encoded, max_pixels)
-    if header.format != "TIFF":  # Pillow turns a TIFF by itself
-        pixels = _upright(pixels, header.orientation)
-    height, width = pixels.shape[:2]
-    if (width, height) != (header.width, header.height):
+    with _open(encoded, max_bytes, max_pixels) as image:
+        header = _header(image)
+        rgb = _decode_with_opencv(encoded, header)
+        if rgb is None:
+            rgb = _decode_with_pillow(image)
+    if rgb.shape != (header.height, header.width, 3):
         raise ImageError(
-            f"the image's header says {header.width}x{header.height} pixels, but it holds {width}x{height}; "
-            "send it encoded anew"
+            f"the image's header says {header.width}x{header.height}, "
+            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it anew"
         )
-    return pixels
+    return _upright(rgb, header.orientation)
+
+
+@contextmanager
+def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
+    """The image, opened and not decoded; whatever fails inside becomes an `ImageError`."""
+    if not encoded:
+        raise ImageError("the image is empty (0 bytes); send an encoded image")
+    if len(encoded) > max_bytes:
+        raise ImageError(f"the image has {len(encoded)} bytes, more than the limit of {max_bytes}; compress it more")
+    try:
+        # Pillow warns of what it reads all the same, such as broken EXIF; its own bomb limit is not ours.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > max_pixels:
+                    raise ImageError(_too_many_pixels(f"{width * height} pixels ({width}x{height})", max_pixels))
+                yield image
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"this is no image that can be read ({len(encoded)} bytes); send one of {', '.join(FORMATS)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(_too_many_pixels("far too many pixels", max_pixels)) from error
+    except Exception as error:  # decoders of ten formats fail in more ways than can be listed
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ImageError(f"the image is damaged or ends early ({reason}); save it anew") from error
+
+
+def _too_many_pixels(found: str, max_pixels: int) -> str:
+    return f"the image has {found}, more than the limit of {max_pixels}; send it smaller"
+
+
+def _header(image: Image.Image) -> Header:
+    try:
+        # The base class's method, because PNG's own decodes the whole image to look for EXIF behind it.
+        orientation = Image.Image.getexif(image).get(_EXIF_ORIENTATION, 1)
+    except Exception:  # broken EXIF says nothing of the pixels
+        orientation = 1
+    return Header(
+        image.format or "", *image.size, orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    )
+
+
+def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | None:
+    """RGB, or None where OpenCV cannot read it or does not notice that it ends early."""
+    if header.format not in _OPENCV_FORMATS or not _is_whole(encoded, header.format):
+        return None
+    try:
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:
+        return None
+    if rgb is None or rgb.dtype != np.uint8 or rgb.shape[:2] != (header.height, header.width):
+        return None
+    return rgb  # type: ignore[return-value]  # the dtype was just checked
+
+
+def _is_whole(encoded: bytes, image_format: str) -> bool:
+    """Whether the file's end is there; OpenCV fills what is missing with grey. Pillow judges what looks doubtful."""
+    if image_format in ("JPEG", "MPO"):
+        # Coded data never holds a marker, so an end after the last start of scan is the end of that scan.
+        return encoded.endswith(b"\xff\xd9") or encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
+    if image_format == "PNG":
+        return encoded.rfind(b"IEND") > 0
+    return True
+
+
+def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """RGB of the first frame."""
+    image.load()
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "F":
+        raise ImageError("the image has floating-point pixels; send 8 or 16 bits a channel")
+    return np.array(image.convert("RGB"))
+
+
+def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Undo EXIF's orientation."""
+    if orientation == 1:
+        return rgb
+    turned = rgb
+    if orientation in (5, 6, 7, 8):
+        turned = turned.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        turned = turned[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned)
 
 
 def letterbox_geometry(
-    width: int, height: int, target_width: int, target_height: int, placement: Placement
+    width: int, height: int, target_width: int, target_height: int, placement: Placement = "center"
 ) -> Geometry:
-    """Where an image of `width` x `height` lies in a letterbox of `target_width` x `target_height` pixels.
+    """Where an image of a size lies in a letterbox of another.
 
-    The image keeps its aspect, up to the rounding to whole pixels, and is enlarged where it is smaller.
-
-    `center` rounds as `LetterBox` of Ultralytics does, `top_left` truncates as `preproc` of YOLOX does, so that a
-    detector meets what it was trained on.
-
-    >>> letterbox_geometry(1280, 720, 640, 640, "center")
-    Geometry(scale_x=0.5, scale_y=0.5, pad_left=0, pad_top=140, width=1280, height=720)
+    `center` rounds as Ultralytics does, `top_left` as YOLOX does (its resized size is cut, not rounded); both keep
+    the aspect ratio and enlarge small images. `stretch` fills the target. The scales are those of the resized size
+    after rounding, so that boxes go there and back without drift.
     """
+    if placement == "stretch":
+        return Geometry(target_width / width, target_height / height, 0, 0, width, height)
     scale = min(target_width / width, target_height / height)
+    to_int = int if placement == "top_left" else round
+    new_width, new_height = (max(1, to_int(side * scale)) for side in (width, height))
+    left = top = 0
     if placement == "center":
-        inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
-        # The 0.1 puts the odd pixel to the right and below, whatever half the rounding would choose.
-        pad_left = round((target_width - inner_width) / 2 - 0.1)
-        pad_top = round((target_height - inner_height) / 2 - 0.1)
-    else:
-        inner_width, inner_height = max(1, int(width * scale)), max(1, int(height * scale))
-        pad_left = pad_top = 0
-    return Geometry(inner_width / width, inner_height / height, pad_left, pad_top, width, height)
+        left, top = (
+            round((free - taken) / 2 - 0.1) for free, taken in ((target_width, new_width), (target_height, new_height))
+        )
+    return Geometry(new_width / width, new_height / height, left, top, width, height)
 
 
 def letterbox(
-    image_rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], *, placement: Placement, pad_value: int
+    rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], *, placement: Placement = "center", pad_value: int = 114
 ) -> Geometry:
-    """Resize an image into a canvas, in place, and fill the border around it.
+    """Resize an image into a canvas, and paint what it leaves free; everything of the canvas is written, once.
 
     Args:
-        image_rgb: uint8 [h, w, 3].
-        canvas: uint8 [H, W, 3] with contiguous rows, such as one row of a batch; every pixel is overwritten.
-        placement: where the resized image lies.
-        pad_value: grey level of the border, 0..255.
-
-    Returns:
-        The placement, which undoes the letterbox.
+        rgb: uint8 [height, width, 3].
+        canvas: uint8 [H, W, 3], such as a row of a batch.
+        placement: where the image goes.
+        pad_value: grey level of the border.
     """
-    height, width = image_rgb.shape[:2]
-    geometry = letterbox_geometry(width, height, canvas.shape[1], canvas.shape[0], placement)
-    left, top = geometry.pad_left, geometry.pad_top
-    right, bottom = left + round(width * geometry.scale_x), top + round(height * geometry.scale_y)
-    canvas[:top] = pad_value
-    canvas[bottom:] = pad_value
-    canvas[top:bottom, :left] = pad_value
-    canvas[top:bottom, right:] = pad_value
-    inner = canvas[top:bottom, left:right]
-    if inner.shape == image_rgb.shape:
-        inner[:] = image_rgb
+    height, width = rgb.shape[:2]
+    target_height, target_width = canvas.shape[:2]
+    geometry = letterbox_geometry(width, height, target_width, target_height, placement)
+    left, top = int(geometry.pad_left), int(geometry.pad_top)
+    right, bottom = left + round(geometry.scale_x * width), top + round(geometry.scale_y * height)
+    inside = canvas[top:bottom, left:right]
+    if inside.shape == rgb.shape:
+        inside[:] = rgb
     else:
-        cv2.resize(image_rgb, (right - left, bottom - top), dst=inner, interpolation=cv2.INTER_LINEAR)
+        cv2.resize(rgb, (right - left, bottom - top), dst=inside, interpolation=cv2.INTER_LINEAR)
+    canvas[:top], canvas[bottom:] = pad_value, pad_value
+    canvas[top:bottom, :left], canvas[top:bottom, right:] = pad_value, pad_value
     return geometry
 
 
@@ -254,144 +280,17 @@ def preprocess(
 ) -> Preprocessed:
     """Decode and letterbox a batch; an image that cannot be read costs its own row alone.
 
-    Args:
-        images: n encoded images.
-        spec: the detector that the batch is for.
-        max_bytes: limit on the size of one encoded image.
-        max_pixels: limit on the pixels of one image.
+    Such a row holds plain border, a geometry of zeros and its error in a sentence. No image raises anything.
     """
     pixels = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
     geometry = np.zeros((len(images), len(GEOMETRY_FIELDS)), np.float32)
     errors = [""] * len(images)
     for row, encoded in enumerate(images):
         try:
-            image_rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
-            geometry[row] = letterbox(image_rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
-        except ImageError as error:
-            errors[row] = str(error)
-        except Exception as error:
-            errors[row] = f"internal error while reading the image: {type(error).__name__}: {_one_line(error)}"
-        if errors[row]:
+            rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
+            geometry[row] = letterbox(rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
+        except Exception as error:  # noqa: PERF203  # whatever it is, the other images of the batch are not to blame
             pixels[row] = spec.pad_value
+            geometry[row] = 0
+            errors[row] = str(error) if isinstance(error, ImageError) else f"the image cannot be processed: {error!r}"
     return Preprocessed(pixels, geometry, errors)
-
-
-def _open(encoded: bytes, max_pixels: int) -> Image.Image:
-    """Let Pillow read the header; call it with `_PILLOW_LOCK` held and warnings off."""
-    try:
-        return Image.open(io.BytesIO(encoded), formats=_PILLOW_FORMATS)
-    except Image.DecompressionBombError as error:
-        # Pillow says the number of pixels in the message alone.
-        found = re.search(r"\d+", str(error))
-        pixels = int(found[0]) if found else 0
-        limit = max_pixels if pixels > max_pixels else 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise _too_many_pixels(f"{pixels} pixels", limit) from error
-    except (UnidentifiedImageError, KeyError) as error:  # KeyError: a format that this Pillow does not know
-        start = encoded[:12]
-        raise ImageError(f"not an image that can be read: it starts with {start!r}; send {SUPPORTED}") from error
-    except Exception as error:
-        raise _unreadable(error) from error
-
-
-def _orientation(image: Image.Image, late: bool) -> int:
-    """The orientation of an opened image, 1..8; what cannot be read is 1."""
-    try:
-        # A PNG's own `getexif` decodes all pixels to find what stands behind them; it hardly ever does.
-        exif = image.getexif() if late else Image.Image.getexif(image)
-        orientation = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
-
-
-def _check_jpeg_ends(encoded: bytes) -> None:
-    """Refuse a JPEG that was cut short, which libjpeg would fill up with grey.
-
-    In a scan's data no 0xFF is followed by 0xD9 but at the end of the image. The headers before it are skipped, as a
-    thumbnail in them has an end of its own; what follows the end (a second image, a gain map) does not matter.
-    """
-    position = 2
-    while (position := encoded.find(b"\xff", position)) >= 0 and position + 4 <= len(encoded):
-        marker = encoded[position + 1]
-        if marker in (0x00, 0xFF):  # stuffing and fill bytes
-            position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers without a length
-            position += 2
-        else:
-            position += 2 + int.from_bytes(encoded[position + 2 : position + 4], "big")
-            if marker == 0xDA and encoded.find(b"\xff\xd9", position) >= 0:  # start of scan
-                return
-            if marker == 0xDA:
-                break
-    raise ImageError(f"the image is cut short: a JPEG of {len(encoded)} bytes without its end; send the whole file")
-
-
-def _check_png_ends(encoded: bytes) -> bool:
-    """Refuse a PNG that was cut short; tell whether an orientation may stand behind its pixels.
-
-    This also keeps chunks of absurd length from OpenCV, which makes room for them before it reads them.
-    """
-    position, seen_pixels, late = 8, False, False
-    while position + 12 <= len(encoded):
-        kind = encoded[position + 4 : position + 8]
-        if kind == b"IEND":
-            return late
-        if kind == b"IDAT":
-            seen_pixels = True
-        elif seen_pixels:
-            start = encoded[position + 8 : position + 32]
-            late = late or kind == b"eXIf" or start.startswith((b"XML:com.adobe.xmp", b"Raw profile type exif"))
-        position += 12 + int.from_bytes(encoded[position : position + 4], "big")
-    raise ImageError(f"the image is cut short: a PNG of {len(encoded)} bytes without its end; send the whole file")
-
-
-def _decode_with_opencv(encoded: bytes) -> NDArray[np.uint8] | None:
-    """Decode to uint8 [H, W, 3] in RGB as it is stored; None where OpenCV cannot."""
-    try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except Exception:  # cv2.error, and MemoryError or SystemError from the binding
-        return None
-    return pixels  # type: ignore[return-value]  # uint8 by the flags, and None on failure, which the stub leaves out
-
-
-def _decode_with_pillow(encoded: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode the first frame to uint8 [H, W, 3] in RGB as it is stored (a TIFF: upright)."""
-    with _PILLOW_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(encoded, max_pixels)
-        try:
-            image.load()
-            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-                # Pillow holds all of a PPM's depths above 8 bits as 0..65535; its own conversion would clip at 255.
-                grey = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(grey[:, :, np.newaxis], 3, axis=2)
-            if image.mode not in ("I", "F"):
-                return np.array(image.convert("RGB"))
-        except Exception as error:
-            raise _unreadable(error) from error
-        raise ImageError(
-            f"the image's pixels are 32-bit {'floats' if image.mode == 'F' else 'integers'} of unknown range; "
-            "send 8 or 16 bits per channel"
-        )
-
-
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn uint8 [H, W, 3] as its orientation asks."""
-    transpose, flip = _TURNS.get(orientation, (False, None))
-    if transpose:
-        pixels = cv2.transpose(pixels)  # type: ignore[assignment]  # uint8 as its input
-    if flip is not None:
-        pixels = cv2.flip(pixels, flip)  # type: ignore[assignment]
-    return pixels
-
-
-def _too_many_pixels(found: str, limit: int) -> ImageError:
-    return ImageError(f"the image has {found}, more than the limit of {limit}; send a smaller one")
-
-
-def _unreadable(error: Exception) -> ImageError:
-    return ImageError(f"not an image that can be read: {_one_line(error)}; send a whole and valid {SUPPORTED}")
-
-
-def _one_line(error: Exception, limit: int = 200) -> str:
-    return " ".join(str(error).split())[:limit] or type(error).__name__

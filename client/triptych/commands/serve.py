@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import grpc
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from triptych.client import DEFAULT_ADDRESS
+from triptych.console import print_error
 from triptych.contract import DETECTION
 from triptych.errors import ServerCrashed, ServerStartError
 
@@ -87,7 +87,7 @@ def serve(
             server.kill()
             code = EXIT_KILLED
     except ServerCrashed as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        print_error(error)
         code = EXIT_CRASHED
     finally:
         signals.serving = False
