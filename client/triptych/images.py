@@ -46,8 +46,8 @@ class Header(NamedTuple):
 
     Attributes:
         format: one of `FORMATS`.
-        width: in pixels, as stored.
-        height: in pixels, as stored.
+        width: in pixels, as stored (a TIFF's: upright).
+        height: likewise.
         orientation: EXIF's, 1..8; 1 where there is none.
     """
 
@@ -127,7 +127,8 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
             f"the image's header says {header.width}x{header.height}, "
             f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it anew"
         )
-    return _upright(rgb, header.orientation)
+    # Pillow turns a TIFF upright as it loads it.
+    return rgb if header.format == "TIFF" else _upright(rgb, header.orientation)
 
 
 @contextmanager
@@ -178,6 +179,8 @@ def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | N
     """RGB, or None where OpenCV cannot read it or does not notice that it ends early."""
     if header.format not in _OPENCV_FORMATS or not _is_whole(encoded, header.format):
         return None
+    if header.format == "TIFF" and header.orientation != 1:
+        return None  # OpenCV would turn it half the way
     try:
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
