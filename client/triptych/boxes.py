@@ -40,10 +40,11 @@ def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
     """Intersection over union of each of [N, 4] with each of [M, 4]: float32 [N, M]; 0 where both have no area."""
     _check_shape("a_xyxy", a_xyxy, "(n, 4)", 4)
     _check_shape("b_xyxy", b_xyxy, "(n, 4)", 4)
-    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[:, :2])
-    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[:, 2:])
-    sides = np.maximum(bottom_right - top_left, 0)
-    inside = sides[..., 0] * sides[..., 1]
+    # Coordinate by coordinate: planes [N, M] are several times faster than an array [N, M, 2].
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a_xyxy.T[:, :, None], b_xyxy.T
+    width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
+    height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
+    inside = np.maximum(width, 0) * np.maximum(height, 0)
     union = _area(a_xyxy)[:, None] + _area(b_xyxy) - inside
     ratio: Floats = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
     return ratio
@@ -92,12 +93,12 @@ def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
 def unletterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
     """Boxes [N, 4] in a letterbox's pixels to the original image's, clipped to it; the inverse of `letterbox_xyxy`."""
     scale, pad = _scale_and_pad(geometry)
-    return np.clip((boxes_xyxy - pad) / scale, 0, np.tile(geometry[4:], 2)).astype(np.float32)
+    return np.clip((boxes_xyxy - pad) / scale, 0, geometry[[4, 5, 4, 5]]).astype(np.float32)
 
 
 def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
     """Factor and offset of x1, y1, x2, y2."""
-    return np.tile(geometry[:2], 2), np.tile(geometry[2:4], 2)
+    return geometry[[0, 1, 0, 1]], geometry[[2, 3, 2, 3]]
 
 
 def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float) -> Detected:

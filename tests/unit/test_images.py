@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import tracemalloc
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -273,3 +276,34 @@ def test_image_files(tmp_path) -> None:
     assert [path.name for path in image_files(tmp_path)] == ["a.png", "b.JPG"]
     with pytest.raises(ImageError, match="no directory"):
         image_files(tmp_path / "nowhere")
+
+
+def test_exif_behind_a_png_s_pixels_counts_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    early = save(RGB, "PNG", exif=exif)
+    start = early.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(early[start : start + 4], "big")
+    chunk = early[start : start + length]
+    late = early.replace(chunk, b"")[:-12] + chunk + early[-12:]
+    assert decode(late).shape == (60, 40, 3)
+
+
+def test_a_forged_chunk_length_costs_no_time() -> None:
+    forged = PNG[:-12] + struct.pack(">I", 2**31 - 1) + b"tEXt" + PNG[-12:]
+    started = time.monotonic()
+    with pytest.raises(ImageError):
+        decode(forged)
+    assert time.monotonic() - started < 2
+
+
+def test_threads_leave_the_warning_filters_as_they_were() -> None:
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [PNG, JPEG] * 200))
+    assert warnings.filters == before
+
+
+def test_integers_of_unknown_range_are_refused() -> None:
+    with pytest.raises(ImageError, match="32-bit pixels"):
+        decode(save(Image.fromarray(np.full((8, 8), 100_000, np.int32)), "TIFF"))
