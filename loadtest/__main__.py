@@ -24,7 +24,7 @@ from triptych.images import image_files
 from triptych import DetectionClient
 from triptych.console import run
 from triptych.errors import ImageError
-from triptych.stats import Window, summary_line, window_table
+from triptych.stats import Window, owner, summary_line, window_table
 
 REQUEST_TIMEOUT_S = 10
 """How long a request in flight may take to end once its phase is over."""
@@ -98,6 +98,7 @@ def main() -> None:
     )
     console.print(summary_line(window), soft_wrap=True, highlight=False)
     console.print(window_table(window))
+    console.print(owner(window), soft_wrap=True, highlight=False)
     for failure, count in failures.most_common():
         console.print(f"[red]{count} failed:[/red] {failure}", soft_wrap=True)
     if failures or not window.latencies_ms:

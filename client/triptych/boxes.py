@@ -71,13 +71,13 @@ def nms_xyxy(
         Indices of the boxes that stay, best first; equal scores stay in their order.
     """
     order: NDArray[np.int64] = np.argsort(-scores, kind="stable")
-    if iou_threshold >= 1:
+    if iou_threshold >= 1 or len(order) < 2:
         return order
     boxes_xyxy, labels = boxes_xyxy[order], labels[order]
     rivals = (iou_xyxy(boxes_xyxy, boxes_xyxy) > iou_threshold) & (labels[:, None] == labels)
     alive = np.ones(len(order), bool)
-    # Only a box with a weaker rival can suppress any: usually few of them.
-    for strong in np.flatnonzero(np.triu(rivals, 1).any(1)):
+    # Only a box with a rival beside itself can suppress any: usually few of them.
+    for strong in np.flatnonzero(rivals.sum(1) > 1):
         if alive[strong]:
             alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
     kept: NDArray[np.int64] = order[alive]
@@ -126,18 +126,23 @@ def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float,
         np.zeros((batch, MAX_DETECTIONS), np.int32),
         np.zeros((batch, 1), np.int32),
     )
-    for row in np.flatnonzero(geometry[:, 0] > 0):
+    least = max(score_threshold, float(np.finfo(np.float32).tiny))
+    for row in range(batch):
         rows = candidates[row]
-        rows = rows[(rows[:, 4] > 0) & (rows[:, 4] >= score_threshold)]
-        rows = rows[np.isfinite(rows).all(1)]
+        rows = rows[rows[:, 4] >= least]
+        if not len(rows) or not geometry[row, 0]:
+            continue
+        if not np.isfinite(rows).all():
+            rows = rows[np.isfinite(rows).all(1)]
         rows = rows[nms_xyxy(rows[:, :4], rows[:, 4], rows[:, 5], iou_threshold)]
         boxes_xyxy = unletterbox_xyxy(rows[:, :4], geometry[row])
-        seen = _area(boxes_xyxy) > 0  # what lies in the letterbox's border is no detection
-        boxes_xyxy, rows = boxes_xyxy[seen][:MAX_DETECTIONS], rows[seen][:MAX_DETECTIONS]
-        count = found.counts[row, 0] = len(rows)
-        found.boxes_xyxy[row, :count] = boxes_xyxy
-        found.scores[row, :count] = rows[:, 4]
-        found.labels[row, :count] = rows[:, 5]
+        seen = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
+        if not seen.all():  # what lies in the letterbox's border is no detection
+            rows, boxes_xyxy = rows[seen], boxes_xyxy[seen]
+        count = found.counts[row, 0] = min(len(rows), MAX_DETECTIONS)
+        found.boxes_xyxy[row, :count] = boxes_xyxy[:count]
+        found.scores[row, :count] = rows[:count, 4]
+        found.labels[row, :count] = rows[:count, 5]
     return found
 
 

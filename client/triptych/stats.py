@@ -115,13 +115,28 @@ class Window:
         It can come out a little below zero: Triton counts the hand-over to the next stage as a stage's output, and
         the last stage's output goes on after the ensemble has answered.
         """
-        stages = sum(self.counters.get(model.name, Counters()).mean_ms("total") for model in STAGES)
-        return self.counters.get(DETECTION.name, Counters()).mean_ms("total") - stages
+        stages = sum(_counters(self, model.name).mean_ms("total") for model in STAGES)
+        return _counters(self, DETECTION.name).mean_ms("total") - stages
 
     @property
     def network_and_client_ms(self) -> float:
         """The mean time outside the server's own clock: sending, gRPC on both sides, the client."""
-        return self.client_mean_ms - self.counters.get(DETECTION.name, Counters()).mean_ms("total")
+        return self.client_mean_ms - _counters(self, DETECTION.name).mean_ms("total")
+
+
+def owner(window: Window) -> str:
+    """Which stage the client waits for most, and for what, in one sentence."""
+    name = max((model.name for model in STAGES), key=lambda name: _counters(window, name).mean_ms("total"))
+    counters = _counters(window, name)
+    share = counters.mean_ms("total") / window.client_mean_ms if window.client_mean_ms else 0.0
+    return (
+        f"{name} owns {share:.0%} of the time: {counters.mean_ms('infer'):.1f} ms in the model, "
+        f"{counters.mean_ms('queue'):.1f} ms waiting for a free instance"
+    )
+
+
+def _counters(window: Window, model: str) -> Counters:
+    return window.counters.get(model, Counters())
 
 
 PARTS = ("queue", "input", "infer", "output", "total")
@@ -129,7 +144,9 @@ PARTS = ("queue", "input", "infer", "output", "total")
 
 def window_table(window: Window) -> Table:
     """The window for a terminal: where the client's mean latency went."""
-    table = Table(title="Where the time goes (mean ms a request)", title_justify="left")
+    table = Table(title="Where the time goes (mean ms a request)", title_justify="left", caption_justify="left")
+    if window.ensemble_overhead_ms < 0:
+        table.caption = "Below zero: the last stage's output goes on after the ensemble has answered."
     table.add_column("stage")
     for part in (*PARTS, "share"):
         table.add_column(part, justify="right")
@@ -138,7 +155,7 @@ def window_table(window: Window) -> Table:
         return f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
 
     for model in STAGES:
-        counters = window.counters.get(model.name, Counters())
+        counters = _counters(window, model.name)
         total = counters.mean_ms("total")
         table.add_row(model.name, *(f"{counters.mean_ms(part):.2f}" for part in PARTS), share(total))
     for name, milliseconds in (

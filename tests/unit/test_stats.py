@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from tritonclient.grpc import service_pb2
 
-from triptych.stats import Counters, Window, parse_statistics, summary_line, window_table
+from triptych.stats import Counters, Window, owner, parse_statistics, summary_line, window_table
 
 MS = 1_000_000
 
@@ -76,3 +76,8 @@ def test_what_the_table_shows(window: Window) -> None:
     assert "70%" in text, "16 of 23 ms"
     assert "network and client" in text
     assert "4 requests in 2.0 s: 2.0 requests/s, client p50 22.5 ms" in summary_line(window)
+
+
+def test_who_owns_the_time(window: Window) -> None:
+    assert owner(window) == "detector owns 70% of the time: 10.0 ms in the model, 1.0 ms waiting for a free instance"
+    assert "owns 0%" in owner(Window.between({}, {}, [], 0.0))

@@ -30,6 +30,8 @@ class Loaded:
             {
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
+                # Each process would pin its threads to the same first cores, and leave the others idle.
+                "ENABLE_CPU_PINNING": False,
                 # Where the CPU has it, bfloat16 is OpenVINO's default; what is published as fp32 stays fp32.
                 "INFERENCE_PRECISION_HINT": "f32",
             },

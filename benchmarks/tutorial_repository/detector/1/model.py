@@ -11,7 +11,12 @@ class TritonPythonModel:
         core = openvino.Core()
         model = core.read_model(Path(args["model_repository"]) / args["model_version"] / "model.onnx")
         model.reshape([1, *(side.get_length() for side in list(model.input().get_partial_shape())[1:])])
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
         self.request = core.compile_model(model, "CPU", settings).create_infer_request()
 
     def execute(self, requests):
