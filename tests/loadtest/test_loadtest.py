@@ -31,7 +31,7 @@ def loadtest(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def figures(stdout: str, row: str) -> list[float]:
-    (line,) = [line for line in stdout.splitlines() if row in line]
+    (line,) = [line for line in stdout.splitlines() if line.startswith(f"│ {row} ")]
     return [float(number) for number in re.findall(r"-?\d+\.\d+", line)]
 
 
