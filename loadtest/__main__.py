@@ -19,11 +19,11 @@ import gevent
 from locust.env import Environment
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from triptych.images import image_files
 
 from triptych import DetectionClient
 from triptych.console import run
 from triptych.errors import ImageError
+from triptych.images import image_files
 from triptych.stats import Window, owner, summary_line, window_table
 
 REQUEST_TIMEOUT_S = 10

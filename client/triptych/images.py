@@ -38,6 +38,8 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().it
 
 _OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
 _EXIF_ORIENTATION = 0x0112
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers that carry the size
+_JPEG_EXIF_OR_XMP = 0xE1
 _EXIF_BEHIND_PIXELS = b"late"
 
 # Warning filters belong to the process: threads that leave `catch_warnings` out of order would leave "ignore" behind.
@@ -123,8 +125,10 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
     Raises:
         ImageError: it cannot be read, ends early, or is larger than the limits. Nothing else is raised.
     """
-    with _open(encoded, max_bytes, max_pixels) as image:
-        header = _header(image, encoded)
+    header = _plain_jpeg_header(encoded)
+    if header is None or len(encoded) > max_bytes or header.width * header.height > max_pixels:
+        with _open(encoded, max_bytes, max_pixels) as image:
+            header = _header(image, encoded)
     rgb = _decode_with_opencv(encoded, header)
     if rgb is None:
         with _open(encoded, max_bytes, max_pixels) as image:
@@ -136,6 +140,24 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
         )
     # Pillow turns a TIFF upright as it loads it.
     return rgb if header.format == "TIFF" else _upright(rgb, header.orientation)
+
+
+def _plain_jpeg_header(encoded: bytes) -> Header | None:
+    """The header of a JPEG that nothing can ask to be turned; None for every other file.
+
+    Most of what a service sees is such a JPEG, and Pillow's way to the same three numbers costs a preprocess that
+    shares its caches with a detector 0.3 ms of 2.4.
+    """
+    position = 2
+    while encoded[:2] == b"\xff\xd8" and encoded[position : position + 1] == b"\xff" and position + 9 <= len(encoded):
+        marker, length = encoded[position + 1], int.from_bytes(encoded[position + 2 : position + 4], "big")
+        if marker in _JPEG_FRAMES:
+            height, width = (int.from_bytes(encoded[position + at : position + at + 2], "big") for at in (5, 7))
+            return Header("JPEG", width, height, 1)
+        if marker == _JPEG_EXIF_OR_XMP or length < 2:
+            return None
+        position += 2 + length
+    return None
 
 
 @contextmanager

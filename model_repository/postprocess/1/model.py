@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
+
 from triptych.boxes import postprocess
 from triptych.config import read_detector_spec
 from triptych.errors import ContractError

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
 from triptych.config import read_detector_spec
 from triptych.images import preprocess
 

@@ -23,7 +23,9 @@ class TritonPythonModel:
         responses = []
         for request in requests:
             image = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()
-            self.request.infer([openvino.Tensor(image, shared_memory=True)], share_inputs=True)
-            raw = pb_utils.Tensor("raw", self.request.get_output_tensor().data)
-            responses.append(pb_utils.InferenceResponse([raw]))
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("raw", self.infer(image))]))
         return responses
+
+    def infer(self, image):
+        self.request.infer([openvino.Tensor(image, shared_memory=True)], share_inputs=True)
+        return self.request.get_output_tensor().data
