@@ -170,8 +170,11 @@ def test_summary(results: list[Detections], line: str) -> None:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    code = "import typer; from triptych.commands.detect import detect; typer.run(detect)"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from triptych.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "detect", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
