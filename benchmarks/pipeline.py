@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import platform
 import shutil
 import sys
@@ -41,6 +40,7 @@ from rich.table import Table
 from triptych import DetectionClient
 from triptych.config import read_detector_spec
 from triptych.images import preprocess
+from triptych.machine import available_cores
 from triptych.runtimes import load
 from triptych.server import Ports, TritonServer
 
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     arguments = parser.parse_args()
     console = Console()
-    group = publish.InstanceGroup.for_cores(len(os.sched_getaffinity(0)))
+    group = publish.InstanceGroup.for_cores(available_cores())
     with tempfile.TemporaryDirectory(prefix="triptych-benchmark-") as name:
         scratch = Path(name)
         ours_at = put_stopwatch(
@@ -302,7 +302,7 @@ def main() -> None:
         environment = {
             "date": date.today().isoformat(),
             "cpu": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": available_cores(),
             "concurrency": arguments.concurrency,
             "instances": group.count,
             "threads": group.threads,

@@ -340,7 +340,10 @@ def _element_name(element: int) -> str:
 
 def _parse(signature: str, statements: str, constants: dict[str, np.ndarray]) -> onnx.GraphProto:
     graph = onnx.parser.parse_graph(f"{signature} {{\n{statements}\n}}")
-    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    used = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(value, name) for name, value in constants.items() if name in used
+    )
     return graph
 
 

@@ -256,9 +256,21 @@ def _is_end_to_end(source: Source) -> bool:
 
 
 def _end_to_end_tail(source: Source) -> Tail:
-    rows, k, constants = _enough_rows("raw0", source.outputs[0].shape[1], 6)
+    return _best_rows_tail("", "raw0", source.outputs[0].shape[1])
+
+
+def _best_rows_tail(statements: str, table: str, count: int | None) -> Tail:
+    """The best rows of a table [N, count, 6]; where only running tells the count, empty rows are added first."""
+    k = MAX_CANDIDATES if count is None else min(MAX_CANDIDATES, count)
+    filling = """
+        shape = Shape ({table})
+        batch = Slice (shape, at0, at1, axis0)
+        empty_shape = Concat <axis = 0> (batch, empty_rows)
+        empty = ConstantOfShape (empty_shape)
+        rows = Concat <axis = 1> ({table}, empty)"""
     statements = f"""
-        {rows}
+        {statements}
+        {filling.format(table=table) if count is None else f"rows = Identity ({table})"}
         score_column = Slice (rows, at4, at5, axis2)
         scores = Squeeze (score_column, axis2)
         score, best = TopK <axis = 1, sorted = 1> (scores, k)
@@ -266,21 +278,8 @@ def _end_to_end_tail(source: Source) -> Tail:
         best_columns = Expand (best_column, every_column)
         candidates = GatherElements <axis = 1> (rows, best_columns)
     """
-    return Tail(statements, _constants(4, 5, k=_ints(k), every_column=_ints(1, 1, 6), **constants), k)
-
-
-def _enough_rows(source: str, count: int | None, columns: int) -> tuple[str, int, dict[str, np.ndarray]]:
-    """`rows` from a table of so many rows; where their number is only known at run time, empty ones are added."""
-    if count is not None:
-        return f"rows = Identity ({source})", min(MAX_CANDIDATES, count), {}
-    statements = f"""
-        shape = Shape ({source})
-        batch = Slice (shape, at0, at1, axis0)
-        empty_shape = Concat <axis = 0> (batch, empty_rows)
-        empty = ConstantOfShape (empty_shape)
-        rows = Concat <axis = 1> ({source}, empty)"""
-    constants = {"at0": _ints(0), "at1": _ints(1), "axis0": _ints(0), "empty_rows": _ints(MAX_CANDIDATES, columns)}
-    return statements, MAX_CANDIDATES, constants
+    constants = _constants(0, 1, 4, 5, k=_ints(k), every_column=_ints(1, 1, 6))
+    return Tail(statements, constants | {"axis0": _ints(0), "empty_rows": _ints(MAX_CANDIDATES, 6)}, k)
 
 
 # --- boxes and class logits: [N, Q, 4] cx, cy, w, h in 0..1 of the image, [N, Q, C] before their sigmoid --------------
@@ -363,20 +362,12 @@ def _dets_and_labels(source: Source) -> tuple[Output, Output]:
 def _dets_and_labels_tail(source: Source) -> Tail:
     dets, labels = _dets_and_labels(source)
     raw_dets, raw_labels = (f"raw{source.outputs.index(output)}" for output in (dets, labels))
-    rows, k, constants = _enough_rows("table", dets.shape[1], 6)
     statements = f"""
         class_row = Cast <to = 1> ({raw_labels})
         class = Unsqueeze (class_row, axis2)
         table = Concat <axis = 2> ({raw_dets}, class)
-        {rows}
-        score_column = Slice (rows, at4, at5, axis2)
-        scores = Squeeze (score_column, axis2)
-        score, best = TopK <axis = 1, sorted = 1> (scores, k)
-        best_column = Unsqueeze (best, axis2)
-        best_columns = Expand (best_column, every_column)
-        candidates = GatherElements <axis = 1> (rows, best_columns)
     """
-    return Tail(statements, _constants(4, 5, k=_ints(k), every_column=_ints(1, 1, 6), **constants), k)
+    return _best_rows_tail(statements, "table", dets.shape[1])
 
 
 def _no_class_count(source: Source) -> None:

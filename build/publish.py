@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from files import write_aside
 from triptych.console import run
 from triptych.contract import CANDIDATES, DETECTOR, MAX_BATCH, PIXELS
 from triptych.errors import BuildError
+from triptych.machine import available_cores
 
 TARGETS = ("openvino",)
 REPOSITORY = Path("model_repository")
@@ -136,8 +136,7 @@ def config_text(record: Adapted, group: InstanceGroup) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this step."""
-    cores = len(os.sched_getaffinity(0))
-    habit = InstanceGroup.for_cores(cores)
+    habit = InstanceGroup.for_cores(available_cores())
     options = parser.add_argument_group("publish")
     options.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="what runs the detector")
     options.add_argument("--repository", type=Path, default=REPOSITORY, help="the model repository (model_repository)")

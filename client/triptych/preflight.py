@@ -91,7 +91,7 @@ def find_installation() -> Installation:
     if machine != "Linux x86_64" or platform.libc_ver()[0] != "glibc":
         raise ServerStartError(
             f"Triton from pip runs on Linux x86_64 with glibc, but this is {machine}; "
-            "run the server in its container instead (`docker compose up`)"
+            "run the models in a Triton container instead"
         )
     try:
         distribution = importlib.metadata.distribution("nvidia-pytriton")
@@ -202,25 +202,13 @@ def check_repository(model_repository: Path) -> None:
             raise ServerStartError(
                 f"{model.name} is made for Triton's {config.backend or config.platform or 'unnamed'} backend, and "
                 "Triton from pip has the Python backend alone; publish one for it with "
-                "`python build MODEL.onnx --target openvino`, or run the server in its container"
+                "`python build MODEL.onnx --target openvino`, or run it in a Triton container"
             )
         # Triton waits for ever for a model whose file is not there.
         filename = config.default_model_filename or "model.py"
         for version in versions:
             if not (version / filename).is_file():
                 raise ServerStartError(f"there is no {version / filename}; restore it, or remove {version}")
-
-
-def available_cores() -> int:
-    """The CPU cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no cgroup v2, hence no quota that we could read
-    return cores
 
 
 def _libpython_directory(version: str) -> Path:

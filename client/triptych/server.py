@@ -28,6 +28,7 @@ import psutil
 from triptych import preflight, server_log
 from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS, STAGES
 from triptych.errors import ContractError, ServerCrashed, ServerStartError
+from triptych.machine import available_cores
 from triptych.model_control import ModelControl
 from triptych.preflight import HOST, Ports
 from triptych.processes import ModelProcess, kill_marked, model_processes
@@ -222,7 +223,7 @@ class TritonServer:
         model = DETECTION.name
         try:
             control.load(model, _remaining_s(deadline))
-            for model, count in {**default_instances(preflight.available_cores()), **self._instances}.items():
+            for model, count in {**default_instances(available_cores()), **self._instances}.items():
                 control.set_instances(model, count, _remaining_s(deadline))
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error

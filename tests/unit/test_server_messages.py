@@ -15,6 +15,7 @@ import pytest
 
 from triptych import preflight, server_log
 from triptych.errors import ContractError, ServerStartError
+from triptych.machine import available_cores
 from triptych.preflight import Ports
 from triptych.processes import holder_of_port
 from triptych.server import TritonServer, default_instances, default_log_path
@@ -174,7 +175,9 @@ def test_the_models_python_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(ServerStartError, match=r"glibc, but this is Linux aarch64; run the server in its container"):
+    with pytest.raises(
+        ServerStartError, match=r"glibc, but this is Linux aarch64; run the models in a Triton container"
+    ):
         preflight.find_installation()
 
 
@@ -316,7 +319,7 @@ def test_default_instances(cores: int, preprocess: int, postprocess: int) -> Non
 
 
 def test_available_cores() -> None:
-    assert preflight.available_cores() >= 1
+    assert available_cores() >= 1
 
 
 @pytest.mark.parametrize("instances", [{"resize": 1}, {"preprocess": 0}])
