@@ -175,9 +175,7 @@ def test_the_models_python_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(
-        ServerStartError, match=r"glibc, but this is Linux aarch64; run the models in a Triton container"
-    ):
+    with pytest.raises(ServerStartError, match=r"this is Linux aarch64; run the models in a Triton container"):
         preflight.find_installation()
 
 

@@ -1,0 +1,81 @@
+"""What our own code costs with warm caches, stage by stage, outside of any server.
+
+    python benchmarks/stages.py
+
+Beside `pipeline.py`, whose stages run between inferences that fill the caches, this tells the code from its company.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from triptych.boxes import postprocess
+from triptych.contract import MAX_CANDIDATES, DetectorSpec
+from triptych.images import decode, letterbox, preprocess, read_header
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "build"), str(Path(__file__).parents[1] / "build" / "demo")]
+
+from pipeline import encoded_boards  # noqa: E402
+
+REPEATS = 15
+
+
+def cpu_ms(call: Callable[[], object]) -> float:
+    """The best of several runs, in milliseconds of CPU a call: what is slower is the machine's doing."""
+    call()
+    best = float("inf")
+    for _ in range(REPEATS):
+        started = time.process_time()
+        for _ in range(8):
+            call()
+        best = min(best, (time.process_time() - started) / 8)
+    return best * 1000
+
+
+def candidates(survivors: int) -> np.ndarray:
+    """Float32 [1, 300, 6], so many of which score above the usual threshold."""
+    rng = np.random.default_rng(0)
+    rows = np.zeros((1, MAX_CANDIDATES, 6), np.float32)
+    corners = rng.uniform(0, 600, (MAX_CANDIDATES, 2))
+    rows[0, :, :4] = np.hstack([corners, corners + rng.uniform(10, 60, (MAX_CANDIDATES, 2))])
+    rows[0, :, 4] = np.where(np.arange(MAX_CANDIDATES) < survivors, 0.9, 0.01) - np.arange(MAX_CANDIDATES) / 1e5
+    rows[0, :, 5] = rng.integers(0, 6, MAX_CANDIDATES)
+    return rows
+
+
+def main() -> None:
+    cv2.setNumThreads(1)
+    (image,) = encoded_boards(1)
+    spec, rgb, canvas = DetectorSpec(640, 640, ("any",)), decode(image), np.empty((640, 640, 3), np.uint8)
+    full_hd = cv2.resize(rgb, (1920, 1080))
+    whole = np.array([[1, 1, 0, 0, 640, 640]], np.float32)
+    table = Table("stage", "CPU ms", title="Warm cost of our own code", title_justify="left")
+    table.columns[1].justify = "right"
+    calls: list[tuple[str, Callable[[], object]]] = [
+        ("header by Pillow", lambda: read_header(image)),
+        (f"decode a 640x640 JPEG of {len(image) / 1000:.0f} KB", lambda: decode(image)),
+        ("letterbox 1920x1080", lambda: letterbox(full_hd, canvas)),
+        ("preprocess one such JPEG", lambda: preprocess([image], spec)),
+        *(
+            (
+                f"postprocess, {count} of {MAX_CANDIDATES} survive",
+                lambda rows=candidates(count): postprocess(rows, whole, score_threshold=0.25, iou_threshold=0.7),
+            )
+            for count in (0, 20, 300)
+        ),
+    ]
+    for name, call in calls:
+        table.add_row(name, f"{cpu_ms(call):.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
