@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -67,7 +68,7 @@ def main() -> None:
         *(
             (
                 f"postprocess, {count} of {MAX_CANDIDATES} survive",
-                lambda rows=candidates(count): postprocess(rows, whole, score_threshold=0.25, iou_threshold=0.7),
+                partial(postprocess, candidates(count), whole, score_threshold=0.25, iou_threshold=0.7),
             )
             for count in (0, 20, 300)
         ),
