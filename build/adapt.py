@@ -29,11 +29,11 @@ import onnxruntime
 from google.protobuf.message import DecodeError
 
 import heads
-from files import write_aside
 from heads import Head, Normalization
 from triptych.console import run
 from triptych.contract import CANDIDATES, PIXELS, DetectorSpec, Placement
 from triptych.errors import BuildError
+from triptych.files import write_aside
 
 METADATA_KEY = "triptych"
 """Where an adapted ONNX keeps its `Adapted` record, as JSON, in its metadata."""

@@ -2,7 +2,8 @@
 
     python build/publish.py ADAPTED.onnx --target openvino
 
-A version directory is written aside and renamed, so that a server never sees half of one; older versions stay.
+A version directory is written aside and renamed, so that a server never sees half of one; older versions stay, and
+`triptych models` and `triptych activate` list them and go back to them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from tritonclient.grpc import model_config_pb2
 
 import adapt
 from adapt import Adapted
-from files import write_aside
 from triptych.console import run
 from triptych.contract import CANDIDATES, DETECTOR, MAX_BATCH, PIXELS
 from triptych.errors import BuildError
+from triptych.files import write_aside
 from triptych.machine import available_cores
+from triptych.repository import activate, load, prune, versions
 
 TARGETS = ("openvino",)
 REPOSITORY = Path("model_repository")
+KEEP = 5
+LOAD_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class InstanceGroup:
 
 
 def publish(model: Path, target: str, repository: Path, group: InstanceGroup) -> Path:
-    """Publish an adapted ONNX; the new version's directory.
+    """Publish an adapted ONNX and have it served from the next load on; the new version's directory.
 
     Raises:
         BuildError: the model is not adapted, the repository is none, or the disk refuses.
@@ -65,48 +69,43 @@ def publish(model: Path, target: str, repository: Path, group: InstanceGroup) ->
         raise BuildError(f"there is no target {target!r}; choose one of {', '.join(TARGETS)}")
     if not repository.is_dir():
         raise BuildError(f"there is no model repository {repository}; name it with --repository")
-    detector = repository / DETECTOR.name
-    detector.mkdir(exist_ok=True)
     try:
-        directory = _published(detector, model, target) or _write_version(detector, model, target, record)
-        with write_aside(detector / "config.pbtxt") as aside:
-            aside.write_text(config_text(record, group))
+        version = _published(repository, model, target)
+        if version:
+            with write_aside(version / "config.pbtxt") as aside:
+                aside.write_text(config_text(record, group, int(version.name)))
+        else:
+            version = _write_version(repository, model, target, record, group)
     except OSError as error:
-        raise BuildError(f"cannot write to {detector}: {error.strerror or error}; nothing was published") from error
-    print(f"publish: {directory} for {target}, {group.count} instances x {group.threads} threads")
-    return directory
+        raise BuildError(f"cannot write to {repository}: {error.strerror or error}; nothing was published") from error
+    activate(repository, int(version.name))
+    print(f"publish: {version} for {target}, {group.count} instances x {group.threads} threads")
+    return version
 
 
-def _published(detector: Path, model: Path, target: str) -> Path | None:
+def _published(repository: Path, model: Path, target: str) -> Path | None:
     """The newest version, if it is this very model for this target: publishing twice makes one version."""
-    for number in versions(detector)[-1:]:
-        try:
-            stated = json.loads((detector / str(number) / "manifest.json").read_text())
-        except (OSError, ValueError):
-            return None
-        if (stated.get("target"), stated.get("model_sha256")) == (target, adapt.sha256(model)):
-            return detector / str(number)
+    for newest in versions(repository)[-1:]:
+        if (newest.manifest.get("target"), newest.manifest.get("model_sha256")) == (target, adapt.sha256(model)):
+            return newest.directory
     return None
 
 
-def _write_version(detector: Path, model: Path, target: str, record: Adapted) -> Path:
-    """The engine, its model.py and its manifest, in the first free version number."""
+def _write_version(repository: Path, model: Path, target: str, record: Adapted, group: InstanceGroup) -> Path:
+    """The engine, its model.py, its configuration and its manifest, in the first free version number."""
+    detector = repository / DETECTOR.name
+    detector.mkdir(exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=detector, prefix=".publishing-"))
     try:
         shutil.copyfile(model, aside / "model.onnx")
         shutil.copyfile(Path(__file__).parent / "targets" / f"{target}.py", aside / "model.py")
         (aside / "manifest.json").write_text(json.dumps(manifest(model, target, record), indent=2) + "\n")
+        number = max((version.number for version in versions(repository)), default=0) + 1
+        (aside / "config.pbtxt").write_text(config_text(record, group, number))
         aside.chmod(0o755)
-        directory = detector / str(max(versions(detector), default=0) + 1)
-        aside.rename(directory)
-        return directory
+        return aside.rename(detector / str(number))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def versions(detector: Path) -> list[int]:
-    """The published versions, oldest first."""
-    return sorted(int(entry.name) for entry in detector.iterdir() if entry.is_dir() and entry.name.isdigit())
 
 
 def manifest(model: Path, target: str, record: Adapted) -> dict[str, object]:
@@ -121,17 +120,18 @@ def manifest(model: Path, target: str, record: Adapted) -> dict[str, object]:
     }
 
 
-def config_text(record: Adapted, group: InstanceGroup) -> str:
-    """The detector's `config.pbtxt`."""
+def config_text(record: Adapted, group: InstanceGroup, number: int) -> str:
+    """The `config.pbtxt` of a version of the detector; it serves that version alone."""
     spec = record.spec
     config = model_config_pb2.ModelConfig(backend="python", max_batch_size=MAX_BATCH)
+    config.version_policy.specific.versions.append(number)
     config.input.add(name=PIXELS.name, data_type="TYPE_UINT8", dims=[spec.height, spec.width, 3])
     config.output.add(name=CANDIDATES.name, data_type="TYPE_FP32", dims=[record.candidates, 6])
     config.instance_group.add(count=group.count, kind="KIND_CPU")
     for key, value in {**spec.to_parameters(), "threads": str(group.threads)}.items():
         config.parameters[key].string_value = value
     text: str = text_format.MessageToString(config, use_short_repeated_primitives=True)
-    return f"# Generated by `python build`; it describes the newest version here.\n{text}"
+    return f"# Generated by `python build`; `triptych activate VERSION` puts another version's in its place.\n{text}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +144,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--instances", type=int, default=habit.count, help=f"processes of the detector ({habit.count} here)"
     )
     options.add_argument("--threads", type=int, default=habit.threads, help=f"threads of each ({habit.threads} here)")
+    options.add_argument("--keep", type=int, default=KEEP, metavar="N", help=f"versions that stay ({KEEP})")
+    options.add_argument("--address", metavar="HOST:PORT", help="a running server that is to switch over now")
 
 
 def publish_from(arguments: argparse.Namespace, model: Path) -> Path:
@@ -151,7 +153,16 @@ def publish_from(arguments: argparse.Namespace, model: Path) -> Path:
     group = InstanceGroup(arguments.instances, arguments.threads)
     if min(group.count, group.threads) < 1:
         raise BuildError(f"instances and threads must be at least 1, but got {group.count} and {group.threads}")
-    return publish(model, arguments.target, arguments.repository, group)
+    if arguments.keep < 1:
+        raise BuildError(f"at least 1 version must be kept, but got --keep {arguments.keep}")
+    version = publish(model, arguments.target, arguments.repository, group)
+    if arguments.address:
+        load(arguments.repository, arguments.address, LOAD_TIMEOUT_S)
+        print(f"publish: {arguments.address} serves version {version.name}")
+    removed = prune(arguments.repository, arguments.keep)
+    if removed:
+        print(f"publish: removed the old version{'s' if len(removed) > 1 else ''} {', '.join(map(str, removed))}")
+    return version
 
 
 def main() -> None:

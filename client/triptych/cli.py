@@ -9,6 +9,7 @@ import typer
 
 from triptych import __version__
 from triptych.commands.detect import detect
+from triptych.commands.models import activate, models
 from triptych.commands.serve import serve
 from triptych.console import run
 
@@ -20,6 +21,8 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(detect)
+app.command()(models)
+app.command()(activate)
 
 
 def _version(asked: bool) -> None:

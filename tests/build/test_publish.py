@@ -19,8 +19,17 @@ from publish import InstanceGroup
 from support import ROOT
 from triptych.config import read_config
 from triptych.errors import BuildError
+from triptych.repository import activate, prune, versions
 
 GROUP = InstanceGroup(count=1, threads=1)
+
+
+def numbers(repository: Path) -> list[int]:
+    return [version.number for version in versions(repository)]
+
+
+def served(repository: Path) -> list[int]:
+    return [version.number for version in versions(repository) if version.is_served]
 
 
 @pytest.fixture
@@ -45,7 +54,12 @@ def other(adapted: Path) -> Path:
 def test_a_version_holds_engine_model_and_manifest(repository, adapted):
     directory = publish.publish(adapted, "openvino", repository, GROUP)
     assert directory == repository / "detector" / "1"
-    assert sorted(path.name for path in directory.iterdir()) == ["manifest.json", "model.onnx", "model.py"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "config.pbtxt",
+        "manifest.json",
+        "model.onnx",
+        "model.py",
+    ]
     manifest = json.loads((directory / "manifest.json").read_text())
     assert manifest["target"] == "openvino"
     assert manifest["model_sha256"] == adapt.sha256(adapted)
@@ -56,14 +70,14 @@ def test_a_version_holds_engine_model_and_manifest(repository, adapted):
 def test_versions_count_up_and_the_old_one_stays(repository, adapted):
     publish.publish(adapted, "openvino", repository, GROUP)
     assert publish.publish(other(adapted), "openvino", repository, GROUP).name == "2"
-    assert publish.versions(repository / "detector") == [1, 2]
+    assert numbers(repository) == [1, 2]
     assert read_config(repository / "detector").parameters["pad_value"].string_value == "1"
 
 
 def test_the_same_model_twice_is_one_version(repository, adapted):
     first = publish.publish(adapted, "openvino", repository, GROUP)
     assert publish.publish(adapted, "openvino", repository, InstanceGroup(2, 1)) == first
-    assert publish.versions(repository / "detector") == [1]
+    assert numbers(repository) == [1]
     assert read_config(repository / "detector").instance_group[0].count == 2
 
 
@@ -75,6 +89,58 @@ def test_a_full_disk_leaves_nothing_behind(repository, adapted, monkeypatch):
     with pytest.raises(BuildError, match="No space left on device; nothing was published"):
         publish.publish(adapted, "openvino", repository, GROUP)
     assert list((repository / "detector").iterdir()) == []
+
+
+def test_going_back_and_forth(repository, adapted):
+    publish.publish(adapted, "openvino", repository, GROUP)
+    publish.publish(other(adapted), "openvino", repository, GROUP)
+    assert served(repository) == [2]
+    activate(repository, 1)
+    assert served(repository) == [1]
+    assert read_config(repository / "detector").parameters["pad_value"].string_value == "114"
+    activate(repository, 2)
+    assert read_config(repository / "detector").parameters["pad_value"].string_value == "1"
+
+
+def test_a_version_that_is_not_there_is_one_sentence(repository, adapted):
+    publish.publish(adapted, "openvino", repository, GROUP)
+    with pytest.raises(BuildError, match=r"no version 7 of the detector in .*; there is 1"):
+        activate(repository, 7)
+    (repository / "detector" / "1" / "config.pbtxt").unlink()
+    with pytest.raises(BuildError, match="version 1 cannot be served"):
+        activate(repository, 1)
+    assert served(repository) == [1]
+
+
+def test_old_versions_go_but_never_the_served_one(repository, adapted):
+    for pad_value in range(4):
+        path = adapted.with_name(f"{pad_value}.onnx")
+        adapt.adapt_file(adapted.with_name("source.onnx"), path, Overrides(pad_value=pad_value))
+        publish.publish(path, "openvino", repository, GROUP)
+    activate(repository, 1)
+    assert prune(repository, 2) == [2]
+    assert numbers(repository) == [1, 3, 4]
+    assert prune(repository, 9) == []
+
+
+def test_the_commands(repository, adapted):
+    publish.publish(adapted, "openvino", repository, GROUP)
+    publish.publish(other(adapted), "openvino", repository, GROUP)
+
+    def triptych(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "triptych", *map(str, words), "--model-repository", str(repository)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert triptych("activate", 1).returncode == 0
+    listed = triptych("models").stdout
+    assert "source.onnx" in listed
+    assert served(repository) == [1]
+    refused = triptych("activate", 2, "--address", "127.0.0.1:9")
+    assert refused.returncode == 1
+    assert "127.0.0.1:9 does not take version 2" in refused.stderr
+    assert served(repository) == [1], "what no server took is not what the repository serves"
+    shutil.rmtree(repository / "detector")
+    assert "has no published detector" in triptych("models").stderr
 
 
 def test_an_unadapted_model_is_refused_with_the_way_out(repository, adapted):
@@ -107,6 +173,7 @@ def test_the_command_line(repository, adapted):
         (["missing.onnx"], 1, "error: there is no file missing.onnx"),
         (["SOURCE", "--repository", "nowhere"], 1, "error: there is no model repository nowhere"),
         (["SOURCE", "--instances", "0"], 1, "error: instances and threads must be at least 1"),
+        (["SOURCE", "--keep", "0"], 1, "error: at least 1 version must be kept"),
         (["SOURCE", "--names", "nowhere.txt"], 1, "error: there is no file of class names nowhere.txt"),
         (["SOURCE", "--target", "abacus"], 2, "invalid choice: 'abacus'"),
         (["SOURCE", "--size", "big"], 2, "expected a size like 640x480"),

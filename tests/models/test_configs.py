@@ -35,7 +35,7 @@ def repository(tmp_path_factory, record) -> Path:
         (directory / path.parent.name).mkdir()
         (directory / path.parent.name / path.name).write_text(path.read_text())
     (directory / "detector").mkdir(exist_ok=True)
-    (directory / "detector" / "config.pbtxt").write_text(publish.config_text(record, InstanceGroup(3, 2)))
+    (directory / "detector" / "config.pbtxt").write_text(publish.config_text(record, InstanceGroup(3, 2), 1))
     return directory
 
 
@@ -121,7 +121,7 @@ def test_a_configuration_that_is_off_is_one_sentence(
 ) -> None:
     detector = tmp_path / "detector"
     detector.mkdir()
-    text = publish.config_text(record, InstanceGroup(1, 1))
+    text = publish.config_text(record, InstanceGroup(1, 1), 1)
     text = {
         "garbage": "surely { not",
         "no pixels": text.replace('"pixels"', '"image"'),

@@ -1,0 +1,53 @@
+"""Publishing and going back while traffic flows: counted, not one request fails."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+
+import adapt
+import publish
+from publish import InstanceGroup
+from support import ROOT
+from traffic import Load
+from triptych import repository as versions
+from triptych.errors import BuildError
+from triptych.server import Ports, TritonServer
+
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
+
+GROUP = InstanceGroup(count=1, threads=1)
+
+
+def variant(directory: Path, name: str, overrides: adapt.Overrides | None = None) -> Path:
+    """The demo detector once more, another file with the same weights."""
+    model = onnx.load(ROOT / "build" / "demo" / "pcb.onnx")
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "variant", name
+    onnx.save(model, directory / f"source-{name}.onnx")
+    adapt.adapt_file(directory / f"source-{name}.onnx", directory / f"{name}.onnx", overrides or adapt.Overrides())
+    return directory / f"{name}.onnx"
+
+
+def test_no_request_fails(make_repository, tmp_path):
+    repository = make_repository(ROOT / "build" / "demo" / "pcb.onnx", group=GROUP)
+    with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
+        with Load(server.grpc_address) as load:
+            time.sleep(1)
+            for name in ("a", "b"):
+                number = int(publish.publish(variant(tmp_path, name), "openvino", repository, GROUP).name)
+                assert versions.load(repository, server.grpc_address, 60) == number
+                time.sleep(1)
+            versions.activate(repository, 1)
+            assert versions.load(repository, server.grpc_address, 60) == 1
+            time.sleep(1)
+        outcomes = load.take()
+        assert not load.failures(outcomes), outcomes
+        assert sum(outcomes.values()) > 20
+
+        publish.publish(variant(tmp_path, "c", adapt.Overrides(pad_value=0)), "openvino", repository, GROUP)
+        with pytest.raises(BuildError, match=r"differs from what .* serves in more than its weights"):
+            versions.load(repository, server.grpc_address, 60)
