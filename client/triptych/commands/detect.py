@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, DetectionClient
 from triptych.contract import MAX_BATCH
 from triptych.detections import Detections
 from triptych.errors import ImageError
+from triptych.files import write_aside
 from triptych.images import image_files
 
 _SHOW_PROGRESS_FROM = 4
@@ -146,15 +146,11 @@ def _saved(found: Detections, target: Path) -> Detections:
 def _write_jpeg(found: Detections, source: str, target: Path) -> None:
     picture = cv2.cvtColor(found.draw(source), cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-    aside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_bytes(encoded)
-        aside.replace(target)
+        with write_aside(target) as aside:
+            aside.write_bytes(encoded)
     except OSError as error:
         raise ImageError(f"{target} cannot be written: {error.strerror}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _show(results: Sequence[Detections], seconds: float) -> None:
