@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -129,7 +130,8 @@ def test_the_commands(repository, adapted):
 
     def triptych(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "triptych", *map(str, words), "--model-repository", str(repository)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        wide = {**os.environ, "COLUMNS": "160"}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=wide)
 
     assert triptych("activate", 1).returncode == 0
     listed = triptych("models").stdout
