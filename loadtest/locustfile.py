@@ -15,9 +15,8 @@ from locust import User, constant, events, task
 
 grpc.experimental.gevent.init_gevent()
 
-from triptych.images import image_files  # noqa: E402
-
 from triptych import DetectionClient  # noqa: E402
+from triptych.images import image_files  # noqa: E402
 
 
 @events.init_command_line_parser.add_listener
