@@ -122,6 +122,11 @@ def _constants(*positions: int, **others: np.ndarray) -> dict[str, np.ndarray]:
 
 HALF = np.array(0.5, dtype=np.float32)
 
+CORNERS = """
+        half = Mul (size, one_half)
+        top_left = Sub (center, half)
+        bottom_right = Add (center, half)"""
+
 # --- raw, anchor-free: [N, 4 + C, A], rows cx, cy, w, h in pixels, then C class scores after their sigmoid -----------
 
 
@@ -153,9 +158,7 @@ def _raw_tail(source: Source) -> Tail:
         kept = GatherElements <axis = 2> (raw0, anchor_rows)
         center = Slice (kept, at0, at2, axis1)
         size = Slice (kept, at2, at4, axis1)
-        half = Mul (size, one_half)
-        top_left = Sub (center, half)
-        bottom_right = Add (center, half)
+        {CORNERS}
         kept_scores = Slice (kept, at4, at{rows}, axis1)
         class_id = ArgMax <axis = 1, keepdims = 1> (kept_scores)
         class = Cast <to = 1> (class_id)
@@ -219,9 +222,7 @@ def _objectness_tail(source: Source, decode: str = DECODED, **constants: np.ndar
         anchor_columns = Expand (anchor_column, every_column)
         kept = GatherElements <axis = 1> (raw0, anchor_columns)
         {decode}
-        half = Mul (size, one_half)
-        top_left = Sub (center, half)
-        bottom_right = Add (center, half)
+        {CORNERS}
         kept_scores = Slice (kept, at5, at{columns}, axis2)
         class_id = ArgMax <axis = 2, keepdims = 1> (kept_scores)
         class = Cast <to = 1> (class_id)
@@ -324,9 +325,7 @@ def _query_tail(source: Source) -> Tail:
         pixels_kept = Mul (kept, image_size)
         center = Slice (pixels_kept, at0, at2, axis2)
         size = Slice (pixels_kept, at2, at4, axis2)
-        half = Mul (size, one_half)
-        top_left = Sub (center, half)
-        bottom_right = Add (center, half)
+        {CORNERS}
         class_float = Cast <to = 1> (class_id)
         class = Unsqueeze (class_float, axis2)
         score_column = Unsqueeze (score, axis2)

@@ -27,12 +27,10 @@ from triptych.contract import CANDIDATES, DETECTOR, MAX_BATCH, PIXELS
 from triptych.errors import BuildError
 from triptych.files import write_aside
 from triptych.machine import available_cores
-from triptych.repository import activate, load, prune, versions
+from triptych.repository import DEFAULT_REPOSITORY, activate, load, prune, versions
 
 TARGETS = ("openvino",)
-REPOSITORY = Path("model_repository")
 KEEP = 5
-LOAD_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +137,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     habit = InstanceGroup.for_cores(available_cores())
     options = parser.add_argument_group("publish")
     options.add_argument("--target", choices=TARGETS, default=TARGETS[0], help="what runs the detector")
-    options.add_argument("--repository", type=Path, default=REPOSITORY, help="the model repository (model_repository)")
+    options.add_argument(
+        "--repository", type=Path, default=DEFAULT_REPOSITORY, help="the model repository (model_repository)"
+    )
     options.add_argument(
         "--instances", type=int, default=habit.count, help=f"processes of the detector ({habit.count} here)"
     )
@@ -157,7 +157,7 @@ def publish_from(arguments: argparse.Namespace, model: Path) -> Path:
         raise BuildError(f"at least 1 version must be kept, but got --keep {arguments.keep}")
     version = publish(model, arguments.target, arguments.repository, group)
     if arguments.address:
-        load(arguments.repository, arguments.address, LOAD_TIMEOUT_S)
+        load(arguments.repository, arguments.address)
         print(f"publish: {arguments.address} serves version {version.name}")
     removed = prune(arguments.repository, arguments.keep)
     if removed:

@@ -73,15 +73,20 @@ def raw_model(path: Path, *, opset: int = 17, batch: str = "N") -> Path:
     )
 
 
+THREE_LEVELS = """
+            half = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (cells)
+            quarter = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (cells)
+            a = Reshape (cells, flat_shape)
+            b = Reshape (half, flat_shape)
+            c = Reshape (quarter, flat_shape)"""
+"""Grids of stride 8, 16 and 32, flat, as `a`, `b` and `c`."""
+
+
 def yolox_model(path: Path) -> Path:
     """[N, A, 5 + C] with strides 8, 16, 32 before the grid decode; batch fixed at 1, as YOLOX exports it."""
     conv_model(
         path,
-        """half = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (cells)
-            quarter = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (cells)
-            a = Reshape (cells, flat_shape)
-            b = Reshape (half, flat_shape)
-            c = Reshape (quarter, flat_shape)
+        f"""{THREE_LEVELS}
             flat = Concat <axis = 2> (a, b, c)
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logits = Split <axis = 2> (columns, parts)
@@ -99,11 +104,7 @@ def objectness_model(path: Path) -> Path:
     """[N, A, 5 + C] already in pixels, three anchors a cell, as YOLOv5 exports it."""
     conv_model(
         path,
-        """half = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (cells)
-            quarter = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (cells)
-            a = Reshape (cells, flat_shape)
-            b = Reshape (half, flat_shape)
-            c = Reshape (quarter, flat_shape)
+        f"""{THREE_LEVELS}
             flat = Concat <axis = 2> (a, b, c, a, b, c, a, b, c)
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logits = Split <axis = 2> (columns, parts)

@@ -21,6 +21,12 @@ from triptych.errors import BuildError, ContractError
 from triptych.files import write_aside
 from triptych.model_control import ModelControl
 
+DEFAULT_REPOSITORY = Path("model_repository")
+"""Where the project keeps its models, from the root of a checkout."""
+
+LOAD_TIMEOUT_S = 60.0
+"""How long a running server may take to load a version."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -105,7 +111,7 @@ def prune(repository: Path, keep: int) -> list[int]:
     return removed
 
 
-def load(repository: Path, address: str, timeout_s: float) -> int:
+def load(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
     """Have a running server serve what the repository says, without a gap; the version that it serves then.
 
     Triton starts the new version beside the old one and switches over when it is ready.

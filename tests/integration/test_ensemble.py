@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import boards
-import cv2
 import numpy as np
 import pytest
 
@@ -20,12 +19,13 @@ SEED = 5
 
 
 @pytest.fixture(scope="module")
-def images() -> list[bytes]:
-    def encode(index: int) -> bytes:
-        image = boards.generate(SEED, index).image
-        return cv2.imencode(".jpg", image[..., ::-1])[1].tobytes()
+def made() -> list[boards.Board]:
+    return [boards.generate(SEED, index) for index in range(8)]
 
-    return [encode(index) for index in range(8)]
+
+@pytest.fixture(scope="module")
+def images(made: list[boards.Board]) -> list[bytes]:
+    return [board.jpeg for board in made]
 
 
 @pytest.fixture
@@ -34,11 +34,10 @@ def client(demo_server: TritonServer) -> Iterator[DetectionClient]:
         yield client
 
 
-def test_defects_are_found_where_they_are(client: DetectionClient, images: list[bytes]) -> None:
+def test_defects_are_found_where_they_are(client: DetectionClient, made: list[boards.Board]) -> None:
     found_of, hits = 0, 0
-    for index, image in enumerate(images):
-        board = boards.generate(SEED, index)
-        found = client.detect(image)
+    for board in made:
+        found = client.detect(board.jpeg)
         for box, label in zip(board.boxes_xyxy, board.labels, strict=True):
             center = (box[:2] + box[2:]) / 2
             inside = (found.boxes_xyxy[:, :2] <= center).all(1) & (center <= found.boxes_xyxy[:, 2:]).all(1)

@@ -13,12 +13,9 @@ from triptych import repository
 from triptych.errors import BuildError
 
 Repository = Annotated[Path, typer.Option(help="The model repository.")]
-REPOSITORY = Path("model_repository")
-
-LOAD_TIMEOUT_S = 60.0
 
 
-def models(model_repository: Repository = REPOSITORY) -> None:
+def models(model_repository: Repository = repository.DEFAULT_REPOSITORY) -> None:
     """List the published versions of the detector."""
     found = repository.versions(model_repository)
     if not found:
@@ -41,7 +38,7 @@ def models(model_repository: Repository = REPOSITORY) -> None:
 
 def activate(
     version: Annotated[int, typer.Argument(help="The version to serve; `triptych models` lists them.")],
-    model_repository: Repository = REPOSITORY,
+    model_repository: Repository = repository.DEFAULT_REPOSITORY,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A running server that is to switch over now.")
     ] = None,
@@ -54,7 +51,7 @@ def activate(
         console.print(f"version {version} is served from the next start; a running server switches with --address")
         return
     try:
-        repository.load(model_repository, address, LOAD_TIMEOUT_S)
+        repository.load(model_repository, address)
     except BuildError:
         if before is not None:
             repository.activate(model_repository, before)

@@ -17,6 +17,7 @@ from triptych.client import DEFAULT_ADDRESS
 from triptych.console import print_error
 from triptych.contract import DETECTION
 from triptych.errors import ServerCrashed, ServerStartError
+from triptych.repository import DEFAULT_REPOSITORY
 
 if TYPE_CHECKING:
     from triptych.server import TritonServer
@@ -31,7 +32,7 @@ EXIT_KILLED = 130
 def serve(
     model_repository: Annotated[
         Path, typer.Option(help="Directory with the models detection, preprocess, detector and postprocess.")
-    ] = Path("model_repository"),
+    ] = DEFAULT_REPOSITORY,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC clients.")] = 8001,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP clients.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Prometheus.")] = 8002,
