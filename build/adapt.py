@@ -13,10 +13,11 @@ import argparse
 import ast
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -27,9 +28,12 @@ import onnx.shape_inference
 import onnx.version_converter
 import onnxruntime
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
+import batch
 import heads
 from heads import Head, Normalization
+from source import ENGINES, engine_names
 from triptych.console import run
 from triptych.contract import CANDIDATES, PIXELS, DetectorSpec, Placement
 from triptych.errors import BuildError
@@ -53,6 +57,7 @@ class Adapted:
         candidates: K, the number of candidates that leave the graph for one image.
         normalization: what the front of the graph does to the pixels.
         spec: what preprocess, postprocess and clients need to know.
+        source_batch: the batch that the source was fixed at, or None if it was open.
     """
 
     head: str
@@ -61,11 +66,15 @@ class Adapted:
     candidates: int
     normalization: Normalization
     spec: DetectorSpec
+    source_batch: int | None = None
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """The user's word against the family's habits; None leaves the habit in place."""
+    """The user's word against the family's habits; None leaves the habit in place.
+
+    `keep_batch` leaves a batch that the source has fixed at 1 as it is, to be served image by image.
+    """
 
     head: str | None = None
     size: tuple[int, int] | None = None
@@ -78,6 +87,7 @@ class Overrides:
     pad_value: int | None = None
     score_threshold: float | None = None
     iou_threshold: float | None = None
+    keep_batch: bool = False
 
 
 def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
@@ -89,8 +99,9 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     overrides = overrides or Overrides()
     model = read_onnx(path)
     image = _image_input(model)
-    if overrides.size:
-        _fix_size(image, *overrides.size)
+    size = overrides.size or _told_size(model, image)
+    if size:
+        _fix_size(image, *size)
     source = _source(model, image)
     head = heads.head_named(overrides.head) if overrides.head else heads.recognise(source)
     if not head.matches(source):
@@ -98,6 +109,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
         raise BuildError(f"the head {head.name!r} needs {head.description}, but the model's outputs are {found}")
     normalization = _normalization(head, overrides)
     tail = head.tail(source)
+    source_batch = image.type.tensor_type.shape.dim[0].dim_value or None
     record = Adapted(
         head=head.name,
         source=path.name,
@@ -105,10 +117,19 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
         candidates=tail.candidates,
         normalization=normalization,
         spec=_spec(model, head, source, overrides),
+        source_batch=source_batch,
     )
-    batch = image.type.tensor_type.shape.dim[0].dim_value or "N"
-    front = _front(image, source, normalization, batch)
-    back = _back(model, tail, source, batch)
+    if source_batch and overrides.keep_batch:
+        if source_batch > 1:
+            raise BuildError(
+                f"--keep-batch serves image by image, but the model takes {source_batch} at a time; "
+                "leave it out, or export the model with a batch of 1"
+            )
+    elif source_batch:
+        model = batch.open_batch(model, image.name)
+    batch_size = "1" if overrides.keep_batch and source_batch else batch.BATCH
+    front = _front(image, source, normalization, batch_size)
+    back = _back(model, tail, source, batch_size)
     adapted = _join(model, front, back, image.name, [output.name for output in source.outputs])
     entry = adapted.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(asdict(record))
@@ -132,26 +153,43 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
     if not model.graph.node:
         raise BuildError(f"{path} is not a whole ONNX model (it has no operators); export it again")
-    if _opset(model) < OLDEST_OPSET:
+    if opset_of(model) < OLDEST_OPSET:
         model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
     return model
 
 
 def read_adapted(model: onnx.ModelProto) -> Adapted | None:
     """The record inside an adapted model, or None if it is not one of ours."""
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            stored = json.loads(entry.value)
-            spec = stored.pop("spec")
-            normalization = stored.pop("normalization")
-            return Adapted(
-                **stored,
-                normalization=Normalization(
-                    **normalization | {"mean": tuple(normalization["mean"]), "std": tuple(normalization["std"])}
-                ),
-                spec=DetectorSpec(**spec | {"class_names": tuple(spec["class_names"])}),
-            )
-    return None
+    stored = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    return adapted_from(json.loads(stored)) if stored else None
+
+
+def read_adapted_file(path: Path) -> tuple[onnx.ModelProto, Adapted]:
+    """An adapted model from disk, and its record.
+
+    Raises:
+        BuildError: it is no whole ONNX, or not adapted.
+    """
+    model = read_onnx(path)
+    record = read_adapted(model)
+    if record is None:
+        raise BuildError(
+            f"{path} is not adapted to the contract; run `python build/adapt.py {path} --out ADAPTED.onnx`"
+        )
+    return model, record
+
+
+def adapted_from(stored: dict[str, Any]) -> Adapted:
+    """A record as it is stored, `asdict` of one, back as a value."""
+    normalization, spec = stored["normalization"], stored["spec"]
+    triples = {name: tuple(normalization[name]) for name in ("mean", "std")}
+    return Adapted(
+        **stored
+        | {
+            "normalization": Normalization(**normalization | triples),
+            "spec": DetectorSpec(**spec | {"class_names": tuple(spec["class_names"])}),
+        }
+    )
 
 
 def sha256(path: Path) -> str:
@@ -159,7 +197,8 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _opset(model: onnx.ModelProto) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that a model uses."""
     return next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
@@ -188,6 +227,15 @@ def _fix_size(image: onnx.ValueInfoProto, width: int, height: int) -> None:
         dim.dim_value = size
 
 
+def _told_size(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> tuple[int, int] | None:
+    """Width and height that the metadata names (`imgsz` [height, width], by Ultralytics), for an input of open size."""
+    if all(dim.dim_value for dim in image.type.tensor_type.shape.dim[2:]):
+        return None
+    text = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
+    sides = re.fullmatch(r"\[(\d+), (\d+)\]", text)
+    return (int(sides[2]), int(sides[1])) if sides else None
+
+
 def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
     """Outputs and size of the source; sizes that the file leaves open are inferred, or else measured."""
     height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
@@ -203,7 +251,7 @@ def _source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> heads.Source:
         heads.Output(value.name, shape, producers.get(value.name, ""))
         for value, shape in zip(model.graph.output, shapes, strict=True)
     )
-    return heads.Source(tuple(outputs), width, height, _opset(model), frozenset(producers.values()))
+    return heads.Source(tuple(outputs), width, height, opset_of(model), frozenset(producers.values()))
 
 
 def _reinferred(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -280,7 +328,7 @@ def _class_names(model: onnx.ModelProto, count: int | None, given: Sequence[str]
 
 
 def _front(
-    image: onnx.ValueInfoProto, source: heads.Source, normalization: Normalization, batch: int | str
+    image: onnx.ValueInfoProto, source: heads.Source, normalization: Normalization, batch_size: str
 ) -> onnx.GraphProto:
     """Pixels uint8 [N, H, W, 3] to what the source takes. The cast comes first: TensorRT wants it there."""
     element = image.type.tensor_type.elem_type
@@ -289,6 +337,11 @@ def _front(
     statements = ["floats = Cast <to = 1> (pixels)", "planes = Transpose <perm = [0, 3, 1, 2]> (floats)"]
     constants = {}
     last = "planes"
+
+    def by_channel(values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """One value for each channel, or for all: TensorRT 8 cannot fuse three equal ones with a Q/DQ pair."""
+        values = values[:1] if (values == values[0]).all() else values
+        return values.astype(np.float32).reshape(1, -1, 1, 1)
 
     def then(result: str, operator: str, constant: np.ndarray, attributes: str = "") -> None:
         nonlocal last
@@ -299,31 +352,31 @@ def _front(
     if normalization.order == "bgr":
         then("swapped", "Gather", np.array([2, 1, 0], np.int64), "<axis = 1>")
     if (scale != 1).any():
-        then("scaled", "Mul", scale.astype(np.float32).reshape(1, 3, 1, 1))
+        then("scaled", "Mul", by_channel(scale))
     if offset.any():
-        then("shifted", "Add", offset.astype(np.float32).reshape(1, 3, 1, 1))
+        then("shifted", "Add", by_channel(offset))
     statements.append(f"image = Cast <to = {element}> ({last})")
     return _parse(
-        f"front (uint8[{batch}, {source.height}, {source.width}, 3] pixels)"
-        f" => ({_element_name(element)}[{batch}, 3, {source.height}, {source.width}] image)",
+        f"front (uint8[{batch_size}, {source.height}, {source.width}, 3] pixels)"
+        f" => ({_element_name(element)}[{batch_size}, 3, {source.height}, {source.width}] image)",
         "\n".join(statements),
         constants,
     )
 
 
-def _back(model: onnx.ModelProto, tail: heads.Tail, source: heads.Source, batch: int | str) -> onnx.GraphProto:
+def _back(model: onnx.ModelProto, tail: heads.Tail, source: heads.Source, batch_size: str) -> onnx.GraphProto:
     """The source's outputs to candidates; half-precision outputs are widened first."""
     elements = {value.name: value.type.tensor_type.elem_type for value in model.graph.output}
     inputs, widened = [], []
     for number, output in enumerate(source.outputs):
-        sizes = [str(batch), *(str(size or f"d{number}_{axis}") for axis, size in enumerate(output.shape[1:]))]
+        sizes = [batch_size, *(str(size or f"d{number}_{axis}") for axis, size in enumerate(output.shape[1:]))]
         element, name = elements[output.name], f"raw{number}"
         if element == onnx.TensorProto.FLOAT16:
             widened.append(f"{name} = Cast <to = 1> (half{number})")
             name = f"half{number}"
         inputs.append(f"{_element_name(element)}[{', '.join(sizes)}] {name}")
     return _parse(
-        f"back ({', '.join(inputs)}) => (float[{batch}, {tail.candidates}, 6] candidates)",
+        f"back ({', '.join(inputs)}) => (float[{batch_size}, {tail.candidates}, 6] candidates)",
         "\n".join([*widened, tail.statements]),
         tail.constants,
     )
@@ -383,6 +436,11 @@ def adapt_file(path: Path, out: Path, overrides: Overrides) -> Adapted:
     spec, normal = record.spec, record.normalization
     print(f"adapt: head {record.head}, {len(spec.class_names)} classes, {spec.width}x{spec.height}, {normal.order}")
     print(f"       {spec.placement} letterbox on {spec.pad_value}, scale {normal.scale:.4g}, top {record.candidates}")
+    if record.source_batch and overrides.keep_batch:
+        print("       batch: stays fixed at 1; a batch is served image by image")
+    elif record.source_batch:
+        checked = record.source_batch + 1
+        print(f"       batch: was fixed at {record.source_batch}, is dynamic now (checked on a batch of {checked})")
     return record
 
 
@@ -408,14 +466,19 @@ def parse_triple(text: str) -> tuple[float, float, float]:
 
 
 def read_names(path: Path) -> list[str]:
-    """Class names from a text file, one a line.
+    """Class names from a text file, one a line, or from the header of an Ultralytics `.engine`.
 
     Raises:
-        BuildError: the file is missing or empty.
+        BuildError: the file is missing, or has none.
     """
     if not path.is_file():
         raise BuildError(f"there is no file of class names {path}")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if path.suffix.lower() in ENGINES:
+        return engine_names(path)
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{path} is no UTF-8 text; write the class names one a line") from error
     if not names:
         raise BuildError(f"{path} holds no class names; write one a line")
     return names
@@ -428,7 +491,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--head", choices=[head.name for head in heads.HEADS], help="the head, instead of recognising it"
     )
     group.add_argument("--size", type=parse_size, metavar="WxH", help="input size of a model exported without one")
-    group.add_argument("--names", type=Path, metavar="FILE", help="class names, one a line; default: from the model")
+    group.add_argument(
+        "--names", type=Path, metavar="FILE", help="class names, one a line, or an .engine; default: from the model"
+    )
     group.add_argument("--order", choices=("rgb", "bgr"), help="channel order of the input")
     group.add_argument("--scale", type=float, help="factor on the pixel values 0..255, before mean and std")
     group.add_argument("--mean", type=parse_triple, metavar="A,B,C", help="subtracted after the scale")
@@ -437,6 +502,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pad-value", type=int, metavar="0..255", help="grey level of the letterbox's border")
     group.add_argument("--score-threshold", type=float, help="default for requests that name none (0.25)")
     group.add_argument("--iou-threshold", type=float, help="default for requests that name none; 1: no suppression")
+    group.add_argument(
+        "--keep-batch",
+        action="store_true",
+        help="serve a model of batch 1 image by image; do not open its batch",
+    )
 
 
 def overrides_from(arguments: argparse.Namespace) -> Overrides:
