@@ -7,14 +7,24 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BuildError, ContractError
 
-RUNTIMES = ("onnxruntime", "openvino")
+INSTALL = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "pytorch": "torch onnx2torch",
+    "torchscript": "torch onnx2torch",
+    "tensorrt": "tensorrt cuda-python",
+}
+"""What pip installs for each runtime."""
+
+RUNTIMES = tuple(INSTALL)
+"""All take an adapted ONNX, but `tensorrt`, which takes a plan that was built from one."""
 
 
 class Runtime(Protocol):
@@ -28,26 +38,39 @@ class Runtime(Protocol):
         ...
 
 
-def load(name: str, model: Path, *, threads: int) -> Runtime:
+def load(name: str, model: Path, *, threads: int, precision: str = "f32") -> Runtime:
     """Load an adapted model.
 
     Args:
         name: one of `RUNTIMES`.
         model: the adapted model's file.
         threads: threads that one call of `detect` may use.
+        precision: what OpenVINO calculates in, "f32" or "bf16"; every other runtime does as its file says.
 
     Raises:
         BuildError: there is no such runtime, it is not installed, or it cannot read the model.
     """
     if name not in RUNTIMES:
         raise BuildError(f"there is no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    if precision != "f32" and name != "openvino":
+        raise BuildError(f"precision {precision!r} is an option of openvino; {name} calculates as its file says")
+    options: dict[str, Any] = {"precision": precision} if name == "openvino" else {}
     try:
-        runtime: Runtime = import_module(f"triptych.runtimes.{name}").Loaded(model, threads)
+        runtime: Runtime = _module(name).Loaded(model, threads, **options)
     except ModuleNotFoundError as error:
-        raise BuildError(f"the runtime {name} is not installed ({error}); run `pip install {name}`") from error
+        raise BuildError(f"the runtime {name} is not installed ({error}); run `pip install {INSTALL[name]}`") from error
     except RuntimeError as error:
         raise BuildError(f"{name} cannot read {model}: {error}") from error
     return runtime
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(f"triptych.runtimes.{name}")
+    except ModuleNotFoundError:
+        raise
+    except (ImportError, OSError, RuntimeError) as error:
+        raise BuildError(f"the runtime {name} is installed and does not start: {error}") from error
 
 
 def check_pixels(pixels: NDArray[np.uint8], input_shape: tuple[int, int, int]) -> None:

@@ -1,0 +1,163 @@
+"""TensorRT's Python API over a plan, on the GPU: for Triton from pip and for machines without a container."""
+
+from __future__ import annotations
+
+import ctypes
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cuda.bindings import runtime as cuda
+from numpy.typing import NDArray
+
+from triptych.contract import CANDIDATES, PIXELS
+from triptych.runtimes import check_pixels
+
+LIBRARIES = (("tensorrt",), ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"))
+"""Where the API may come from, in this order; TensorRT for RTX opens the plans of its own builder alone."""
+
+
+class Loaded:
+    """A plan on a CUDA stream, with a CUDA graph for every batch size that was asked for.
+
+    The graph holds the copy of the pixels to the GPU, the inference, and the copy of the candidates back, so that a
+    call costs one launch. A batch larger than the plan's is cut up, a smaller one is filled up.
+    """
+
+    def __init__(self, model: Path, threads: int) -> None:
+        """Open a plan.
+
+        Raises:
+            RuntimeError: TensorRT cannot open it here; the message is its own.
+        """
+        del threads  # the GPU's own affair
+        trt = _library()
+        logger = _Logger.make(trt)
+        engine = trt.Runtime(logger).deserialize_cuda_engine(model.read_bytes())
+        if engine is None:
+            raise RuntimeError(f"TensorRT {trt.__version__}: {'; '.join(logger.errors[-2:]) or 'no plan of its own'}")
+        self._engine, self._logger = engine, logger
+        self._stream = _checked(cuda.cudaStreamCreate())
+        batch, *shape = engine.get_tensor_shape(PIXELS.name)
+        self.input_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self._candidates = tuple(int(size) for size in engine.get_tensor_shape(CANDIDATES.name)[1:])
+        self._ranges = [
+            tuple(int(sizes[0]) for sizes in engine.get_tensor_profile_shape(PIXELS.name, at))
+            if batch == -1
+            else (int(batch),) * 3
+            for at in range(max(1, engine.num_optimization_profiles))
+        ]
+        self._contexts = [self._context(at) for at in range(len(self._ranges))]
+        self._largest = max(largest for _, _, largest in self._ranges)
+        self._pixels = _Mirror((self._largest, *self.input_shape), np.uint8)
+        self._found = _Mirror((self._largest, *self._candidates), np.float32)
+        self._graphs: dict[int, Any] = {}
+
+    def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
+        check_pixels(pixels, self.input_shape)
+        parts = [self._run(pixels[at : at + self._largest]) for at in range(0, len(pixels), self._largest)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        count = len(pixels)
+        profile, size = self._fit(count)
+        self._pixels.host[:count] = pixels
+        if size not in self._graphs:
+            self._graphs[size] = self._capture(profile, size)
+        _checked(cuda.cudaGraphLaunch(self._graphs[size], self._stream))
+        _checked(cuda.cudaStreamSynchronize(self._stream))
+        found: NDArray[np.float32] = self._found.host[:count].copy()
+        return found
+
+    def _fit(self, count: int) -> tuple[int, int]:
+        """The profile tuned nearest to a batch size, and the size that it then runs."""
+        fitting = [at for at, (_, _, largest) in enumerate(self._ranges) if largest >= count]
+        profile = min(fitting, key=lambda at: abs(self._ranges[at][1] - count))
+        return profile, max(count, self._ranges[profile][0])
+
+    def _context(self, profile: int) -> Any:
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise RuntimeError(f"TensorRT has no memory for the plan: {'; '.join(self._logger.errors[-2:])}")
+        if self._engine.num_optimization_profiles > 1:
+            context.set_optimization_profile_async(profile, int(self._stream))
+        return context
+
+    def _capture(self, profile: int, size: int) -> Any:
+        """One batch size as a CUDA graph; it runs plainly first, so that nothing is set up while it is captured."""
+        context = self._contexts[profile]
+        context.set_input_shape(PIXELS.name, (size, *self.input_shape))
+        context.set_tensor_address(PIXELS.name, self._pixels.device)
+        context.set_tensor_address(CANDIDATES.name, self._found.device)
+        self._enqueue(context, size)
+        _checked(cuda.cudaStreamSynchronize(self._stream))
+        _checked(cuda.cudaStreamBeginCapture(self._stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        self._enqueue(context, size)
+        return _checked(cuda.cudaGraphInstantiate(_checked(cuda.cudaStreamEndCapture(self._stream)), 0))
+
+    def _enqueue(self, context: Any, size: int) -> None:
+        self._pixels.copy(size, self._stream, to_device=True)
+        if not context.execute_async_v3(int(self._stream)):
+            raise RuntimeError(f"TensorRT could not run a batch of {size}: {'; '.join(self._logger.errors[-2:])}")
+        self._found.copy(size, self._stream, to_device=False)
+
+
+class _Mirror:
+    """An array in pinned host memory, and as much memory on the device."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        count = int(np.prod(shape))
+        self._row_bytes = count // shape[0] * np.dtype(dtype).itemsize
+        total = self._row_bytes * shape[0]
+        self.device = int(_checked(cuda.cudaMalloc(total)))
+        self._address = int(_checked(cuda.cudaMallocHost(total)))
+        buffer = memoryview((ctypes.c_byte * total).from_address(self._address))
+        self.host: NDArray[Any] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+    def copy(self, rows: int, stream: Any, *, to_device: bool) -> None:
+        """Start copying the first rows one way or the other."""
+        kind = cuda.cudaMemcpyKind
+        if to_device:
+            ends, way = (self.device, self._address), kind.cudaMemcpyHostToDevice
+        else:
+            ends, way = (self._address, self.device), kind.cudaMemcpyDeviceToHost
+        _checked(cuda.cudaMemcpyAsync(*ends, rows * self._row_bytes, way, stream))
+
+
+class _Logger:
+    """TensorRT tells its errors to a logger alone."""
+
+    @staticmethod
+    def make(trt: Any) -> Any:
+        class Logger(trt.ILogger):  # type: ignore[misc]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+                self.errors: list[str] = []
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    self.errors.append(message)
+
+        return Logger()
+
+
+def _library() -> Any:
+    """The first of `LIBRARIES` that is installed."""
+    names = next((names for names in LIBRARIES if find_spec(names[0])), LIBRARIES[0])
+    return [import_module(name) for name in names][-1]
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """What a CUDA call gave back.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    error, *values = result
+    if int(error) != 0:
+        _, text = cuda.cudaGetErrorString(error)
+        raise RuntimeError(f"CUDA: {text.decode() if isinstance(text, bytes) else text}")
+    return values[0] if values else None
