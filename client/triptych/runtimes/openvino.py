@@ -8,7 +8,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from triptych.errors import BuildError
 from triptych.runtimes import check_pixels
+
+PRECISIONS = ("f32", "bf16")
 
 
 class Loaded:
@@ -18,8 +21,13 @@ class Loaded:
     image's candidates are the same to the bit whatever batch it came in.
     """
 
-    def __init__(self, model: Path, threads: int) -> None:
+    def __init__(self, model: Path, threads: int, precision: str = "f32") -> None:
+        if precision not in PRECISIONS:
+            raise BuildError(f"OpenVINO's precision must be one of {', '.join(PRECISIONS)}, but got {precision!r}")
         core = openvino.Core()
+        # OpenVINO itself would say nothing, and calculate in f32.
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise BuildError("this CPU has no bfloat16 (avx512_bf16 or amx_bf16); use f32")
         graph = core.read_model(model)
         height, width, channels = (side.get_length() for side in list(graph.input().get_partial_shape())[1:])
         graph.reshape([1, height, width, channels])
@@ -33,7 +41,7 @@ class Loaded:
                 # Each process would pin its threads to the same first cores, and leave the others idle.
                 "ENABLE_CPU_PINNING": False,
                 # Where the CPU has it, bfloat16 is OpenVINO's default; what is published as fp32 stays fp32.
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": precision,
             },
         )
         self._request = compiled.create_infer_request()
