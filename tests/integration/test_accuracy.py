@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from triptych import DetectionClient, Detections
+from labels import read_dataset
+from metrics import Found, accuracy
+from triptych import DetectionClient
 from triptych.contract import DetectorSpec
 from triptych.images import preprocess
 from triptych.server import TritonServer
@@ -49,7 +50,7 @@ def reference_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], thres
     return kept
 
 
-def reference_detect(weights: Path, image: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+def reference_detect(weights: Path, image: bytes) -> Found:
     """Boxes in the image's pixels, scores and labels, from ONNX Runtime and NumPy alone after our own preprocess."""
     session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
     spec = DetectorSpec(416, 416, ("any",), placement="top_left")
@@ -65,48 +66,21 @@ def reference_detect(weights: Path, image: bytes) -> tuple[NDArray[np.float32], 
     kept = sorted(kept, key=lambda row: -best[row])[:100]
     scale_x, scale_y, left, top, width, height = geometry[0]
     original = (boxes[kept] - [left, top, left, top]) / [scale_x, scale_y, scale_x, scale_y]
-    return original.clip(0, [width, height, width, height]), best[kept], labels[kept]
-
-
-def map50(instances: Path, rows: list[dict[str, object]]) -> float:
-    """COCO's mAP at IoU 0.5, by faster-coco-eval."""
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    truth = COCO(str(instances))
-    evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox", print_function=lambda *_: None)
-    evaluation.run()
-    return float(evaluation.stats[1])
-
-
-def coco_row(image_id: int, category_id: int, box: NDArray[np.float32], score: float) -> dict[str, object]:
-    x1, y1, x2, y2 = (float(side) for side in box)
-    return {
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "score": float(score),
-    }
+    return Found(original.clip(0, [width, height, width, height]), best[kept], labels[kept].astype(np.int32))
 
 
 def test_yolox_nano_on_coco(shared_data: Path, yolox_server: TritonServer) -> None:
-    instances = shared_data / "coco_cc" / "instances.json"
-    coco = json.loads(instances.read_text())
-    categories = [category["id"] for category in coco["categories"]]
     weights = shared_data / "yolox_nano" / "yolox_nano.onnx"
-    deployed, reference = [], []
     with DetectionClient(yolox_server.grpc_address) as client:
-        for image in coco["images"]:
-            encoded = (shared_data / "coco_cc" / "images" / image["file_name"]).read_bytes()
-            found: Detections = client.detect(encoded, score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD)
-            deployed += [
-                coco_row(image["id"], categories[label], box, score)
-                for box, score, label in zip(found.boxes_xyxy, found.scores, found.labels, strict=True)
-            ]
-            reference += [
-                coco_row(image["id"], categories[label], box, score)
-                for box, score, label in zip(*reference_detect(weights, encoded), strict=True)
-            ]
-    ours, theirs = map50(instances, deployed), map50(instances, reference)
+        dataset = read_dataset(shared_data / "coco_cc" / "instances.json", client.class_names)
+        found = [
+            client.detect(image, score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD)
+            for image in dataset.images
+        ]
+    assert dataset.truth is not None
+    deployed = [Found(each.boxes_xyxy, each.scores, each.labels) for each in found]
+    reference = [reference_detect(weights, image.read_bytes()) for image in dataset.images]
+    ours, theirs = (accuracy(dataset.truth, each).map50 for each in (deployed, reference))
     print(f"mAP50 on coco_cc: deployed {ours:.4f}, ONNX Runtime in-process {theirs:.4f}")
     assert theirs > 0.55, "the reference itself is off"
     assert abs(ours - theirs) <= 0.01

@@ -1,0 +1,143 @@
+"""Accuracy of detections against a COCO document: mAP, each class, precision and recall; by faster-coco-eval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import BuildError
+
+Floats = NDArray[np.float32]
+
+
+class Found(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        boxes_xyxy: float32 [n, 4], in the original image's pixels.
+        scores: float32 [n].
+        labels: int32 [n], class ids.
+    """
+
+    boxes_xyxy: Floats
+    scores: Floats
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy over a set of images, all in 0..1.
+
+    Attributes:
+        map50_95: mean AP over IoU 0.50 to 0.95 and over the classes that have ground truth.
+        map50: mean AP at IoU 0.5.
+        precision: at IoU 0.5, mean over classes, at the score where the mean F1 over classes is best.
+        recall: likewise.
+        class_ap: AP over IoU 0.50 to 0.95 by class name, of the classes that have ground truth.
+    """
+
+    map50_95: float
+    map50: float
+    precision: float
+    recall: float
+    class_ap: dict[str, float]
+
+
+def accuracy(truth: dict[str, Any], found: Sequence[Found]) -> Accuracy:
+    """Score detections.
+
+    Args:
+        truth: a COCO document, see `labels.Dataset`.
+        found: one for each image, in the order of truth["images"].
+
+    Raises:
+        BuildError: there are more or fewer results than images.
+    """
+    if len(found) != len(truth["images"]):
+        raise BuildError(f"the truth has {len(truth['images'])} images, but detections of {len(found)} came")
+    evaluated = _evaluate(truth, _rows(truth, found))
+    precision = np.asarray(evaluated["precision"])[:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 boxes
+    scores = np.asarray(evaluated["scores"])[:, :, :, 0, -1]
+    names = [category["name"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
+    measured = [number for number in range(len(names)) if precision[0, 0, number] > -1]
+    at_best = _at_best_f1(precision[0][:, measured], scores[0][:, measured])
+    return Accuracy(
+        map50_95=_mean(precision[:, :, measured]),
+        map50=_mean(precision[0][:, measured]),
+        precision=at_best[0],
+        recall=at_best[1],
+        class_ap={names[number]: _mean(precision[:, :, number]) for number in measured},
+    )
+
+
+def as_truth(found: Sequence[Found], class_names: Sequence[str], score_threshold: float) -> dict[str, Any]:
+    """What was found with at least a score, as a COCO document that others can be scored against.
+
+    Args:
+        found: one for each image; they get the ids 1..n.
+        class_names: names by class id.
+        score_threshold: 0..1.
+    """
+    images = [{"id": number, "file_name": str(number)} for number in range(1, len(found) + 1)]
+    rows = [row for row in _rows({"images": images}, found) if row["score"] >= score_threshold]
+    return {
+        "images": images,
+        "annotations": [
+            {**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+            for number, row in enumerate(rows, 1)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(class_names)],
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else 0.0
+
+
+def _rows(truth: dict[str, Any], found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Detections as COCO's results."""
+    rows = []
+    for image, (boxes_xyxy, scores, labels) in zip(truth["images"], found, strict=True):
+        for box, score, label in zip(boxes_xyxy.tolist(), scores.tolist(), labels.tolist(), strict=True):
+            bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            rows.append({"image_id": image["id"], "category_id": int(label), "bbox": bbox, "score": score})
+    return rows
+
+
+def _evaluate(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    reference = COCO(truth, use_deepcopy=True)
+    evaluation = COCOeval_faster(reference, reference.loadRes(rows), "bbox", print_function=lambda *_: None)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    result: dict[str, Any] = evaluation.eval
+    return result
+
+
+def _at_best_f1(precision: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean precision and recall over classes, at the one score for all of them where their mean F1 is best.
+
+    Both are read from COCO's own curve, so recall comes in steps of 0.01.
+
+    Args:
+        precision: [R, C] at R steps of recall from 0 to 1, 0 where that recall is not reached.
+        scores: [R, C], the score at which each is reached, falling.
+    """
+    if not precision.size:
+        return 0.0, 0.0
+    recalls = np.linspace(0, 1, len(precision))
+    best = (-1.0, 0.0, 0.0)
+    for score in np.unique(scores[precision > 0]):
+        reached = ((scores >= score) & (precision > 0)).sum(0)
+        last = np.maximum(reached - 1, 0)
+        at = np.where(reached > 0, np.take_along_axis(precision, last[None], 0)[0], 0.0)
+        recall = np.where(reached > 0, recalls[last], 0.0)
+        f1 = float((2 * at * recall / np.maximum(at + recall, 1e-9)).mean())
+        if f1 > best[0]:
+            best = (f1, float(at.mean()), float(recall.mean()))
+    return best[1], best[2]
