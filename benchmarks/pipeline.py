@@ -41,6 +41,7 @@ from triptych import DetectionClient
 from triptych.config import read_detector_spec
 from triptych.images import preprocess
 from triptych.machine import available_cores
+from triptych.repository import serve
 from triptych.runtimes import load
 from triptych.server import Ports, TritonServer
 
@@ -198,7 +199,7 @@ def our_repository(source: Path, directory: Path, group: publish.InstanceGroup) 
     repository = directory / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector"))
     adapt.adapt_file(source, directory / "adapted.onnx", adapt.Overrides())
-    publish.publish(directory / "adapted.onnx", "openvino", repository, group)
+    serve(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
     return repository
 
 

@@ -13,6 +13,7 @@ import publish
 from adapt import Overrides
 from publish import InstanceGroup
 from support import DATA, ROOT
+from triptych.repository import serve
 from triptych.server import Ports, TritonServer
 
 MakeRepository = Callable[..., Path]
@@ -35,7 +36,8 @@ def make_repository(tmp_path_factory: pytest.TempPathFactory) -> MakeRepository:
         repository = directory / "model_repository"
         shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector", "__pycache__"))
         adapt.adapt_file(model, directory / "adapted.onnx", overrides or Overrides())
-        publish.publish(directory / "adapted.onnx", "openvino", repository, group or InstanceGroup(count=2, threads=1))
+        group = group or InstanceGroup(count=2, threads=1)
+        serve(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
         return repository
 
     return make

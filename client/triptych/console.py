@@ -17,9 +17,14 @@ def print_error(error: TriptychError) -> None:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command line; exit 1 with one sentence on a `TriptychError`."""
+    """Run a command line; exit 1 with one sentence on a `TriptychError`, and where the machine refuses a file."""
     try:
         command()
     except TriptychError as error:
         print_error(error)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print_error(TriptychError(f"{error.filename} cannot be used: {error.strerror}"))
         sys.exit(1)

@@ -11,7 +11,11 @@ from pathlib import Path
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
-    """A path to write to, in the same directory; it becomes `path` if the block ends well, else it is removed."""
+    """A path to write to, in the same directory; it becomes `path` if the block ends well, else it is removed.
+
+    Raises:
+        OSError: the disk refuses; it names `path`, where the system's own error names no file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -20,5 +24,9 @@ def write_aside(path: Path) -> Iterator[Path]:
         yield aside
         aside.chmod(0o644)
         aside.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         aside.unlink(missing_ok=True)

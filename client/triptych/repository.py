@@ -97,6 +97,24 @@ def activate(repository: Path, number: int) -> None:
         ) from error
 
 
+def serve(repository: Path, number: int, address: str | None = None) -> None:
+    """Make the repository serve a version; with an address, have a running server switch over to it now.
+
+    Raises:
+        BuildError: see `activate` and `load`; the repository then serves what it served before.
+    """
+    before = next((version.number for version in versions(repository) if version.is_served), None)
+    activate(repository, number)
+    if address is None:
+        return
+    try:
+        load(repository, address)
+    except BuildError:
+        if before is not None:
+            activate(repository, before)
+        raise
+
+
 def prune(repository: Path, keep: int) -> list[int]:
     """Remove the oldest versions but for `keep` of them and the one that is served; which were removed."""
     removed = []

@@ -20,7 +20,7 @@ from publish import InstanceGroup
 from support import ROOT
 from triptych.config import read_config
 from triptych.errors import BuildError
-from triptych.repository import activate, prune, versions
+from triptych.repository import activate, prune, serve, versions
 
 GROUP = InstanceGroup(count=1, threads=1)
 
@@ -31,6 +31,13 @@ def numbers(repository: Path) -> list[int]:
 
 def served(repository: Path) -> list[int]:
     return [version.number for version in versions(repository) if version.is_served]
+
+
+def put(model: Path, repository: Path, target: str = "openvino") -> Path:
+    """Published and served."""
+    directory = publish.publish(model, target, repository, GROUP)
+    serve(repository, int(directory.name))
+    return directory
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def other(adapted: Path) -> Path:
 
 
 def test_a_version_holds_engine_model_and_manifest(repository, adapted):
-    directory = publish.publish(adapted, "openvino", repository, GROUP)
+    directory = put(adapted, repository)
     assert directory == repository / "detector" / "1"
     assert sorted(path.name for path in directory.iterdir()) == [
         "config.pbtxt",
@@ -62,24 +69,63 @@ def test_a_version_holds_engine_model_and_manifest(repository, adapted):
         "model.py",
     ]
     manifest = json.loads((directory / "manifest.json").read_text())
-    assert manifest["target"] == "openvino"
+    assert (manifest["target"], manifest["precision"]) == ("openvino", "fp32")
+    assert set(manifest["versions"]) == {"triptych", "onnx", "openvino"}
+    assert [manifest[key] for key in ("engine", "calibration", "verification")] == [None] * 3
     assert manifest["model_sha256"] == adapt.sha256(adapted)
     assert manifest["adapted"]["source_sha256"] == adapt.sha256(adapted.with_name("source.onnx"))
     assert read_config(repository / "detector").max_batch_size == 16
 
 
 def test_versions_count_up_and_the_old_one_stays(repository, adapted):
-    publish.publish(adapted, "openvino", repository, GROUP)
-    assert publish.publish(other(adapted), "openvino", repository, GROUP).name == "2"
+    put(adapted, repository)
+    assert put(other(adapted), repository).name == "2"
     assert numbers(repository) == [1, 2]
     assert read_config(repository / "detector").parameters["pad_value"].string_value == "1"
 
 
 def test_the_same_model_twice_is_one_version(repository, adapted):
-    first = publish.publish(adapted, "openvino", repository, GROUP)
+    first = put(adapted, repository)
     assert publish.publish(adapted, "openvino", repository, InstanceGroup(2, 1)) == first
     assert numbers(repository) == [1]
+    serve(repository, 1)
     assert read_config(repository / "detector").instance_group[0].count == 2
+
+
+def test_an_older_version_of_the_same_model_is_found_again(repository, adapted):
+    put(adapted, repository)
+    put(other(adapted), repository)
+    assert put(adapted, repository).name == "1"
+    assert numbers(repository) == [1, 2]
+    assert served(repository) == [1]
+
+
+def test_another_target_is_another_version(repository, adapted):
+    put(adapted, repository)
+    assert put(adapted, repository, "onnxruntime-python").name == "2"
+
+
+def test_publishing_alone_serves_nothing(repository, adapted):
+    put(adapted, repository)
+    publish.publish(other(adapted), "openvino", repository, GROUP)
+    assert served(repository) == [1]
+
+
+def test_what_no_server_takes_leaves_what_was_served(repository, adapted):
+    put(adapted, repository)
+    publish.publish(other(adapted), "openvino", repository, GROUP)
+    with pytest.raises(BuildError, match=r"127\.0\.0\.1:9 does not take version 2"):
+        serve(repository, 2, "127.0.0.1:9")
+    assert served(repository) == [1]
+
+
+def test_what_came_before_goes_into_the_manifest(repository, adapted):
+    calibration, verification = {"images": 300, "method": "max"}, {"passed": True}
+    directory = publish.publish(
+        adapted, "openvino", repository, GROUP, calibration=calibration, verification=verification
+    )
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert (manifest["calibration"], manifest["verification"]) == (calibration, verification)
 
 
 def test_a_full_disk_leaves_nothing_behind(repository, adapted, monkeypatch):
@@ -88,13 +134,13 @@ def test_a_full_disk_leaves_nothing_behind(repository, adapted, monkeypatch):
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(BuildError, match="No space left on device; nothing was published"):
-        publish.publish(adapted, "openvino", repository, GROUP)
+        put(adapted, repository)
     assert list((repository / "detector").iterdir()) == []
 
 
 def test_going_back_and_forth(repository, adapted):
-    publish.publish(adapted, "openvino", repository, GROUP)
-    publish.publish(other(adapted), "openvino", repository, GROUP)
+    put(adapted, repository)
+    put(other(adapted), repository)
     assert served(repository) == [2]
     activate(repository, 1)
     assert served(repository) == [1]
@@ -104,7 +150,7 @@ def test_going_back_and_forth(repository, adapted):
 
 
 def test_a_version_that_is_not_there_is_one_sentence(repository, adapted):
-    publish.publish(adapted, "openvino", repository, GROUP)
+    put(adapted, repository)
     with pytest.raises(BuildError, match=r"no version 7 of the detector in .*; there is 1"):
         activate(repository, 7)
     (repository / "detector" / "1" / "config.pbtxt").unlink()
@@ -117,7 +163,7 @@ def test_old_versions_go_but_never_the_served_one(repository, adapted):
     for pad_value in range(4):
         path = adapted.with_name(f"{pad_value}.onnx")
         adapt.adapt_file(adapted.with_name("source.onnx"), path, Overrides(pad_value=pad_value))
-        publish.publish(path, "openvino", repository, GROUP)
+        put(path, repository)
     activate(repository, 1)
     assert prune(repository, 2) == [2]
     assert numbers(repository) == [1, 3, 4]
@@ -125,8 +171,8 @@ def test_old_versions_go_but_never_the_served_one(repository, adapted):
 
 
 def test_the_commands(repository, adapted):
-    publish.publish(adapted, "openvino", repository, GROUP)
-    publish.publish(other(adapted), "openvino", repository, GROUP)
+    put(adapted, repository)
+    put(other(adapted), repository)
 
     def triptych(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "triptych", *map(str, words), "--model-repository", str(repository)]
@@ -147,7 +193,7 @@ def test_the_commands(repository, adapted):
 
 def test_an_unadapted_model_is_refused_with_the_way_out(repository, adapted):
     with pytest.raises(BuildError, match=r"not adapted.*python build/adapt.py"):
-        publish.publish(adapted.with_name("source.onnx"), "openvino", repository, GROUP)
+        put(adapted.with_name("source.onnx"), repository)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +209,14 @@ def build(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line(repository, adapted):
-    done = build(adapted.with_name("source.onnx"), "--repository", repository, "--instances", 1)
+    words = [adapted.with_name("source.onnx"), "--repository", repository, "--cache", repository.parent / "cache"]
+    done = build(*words, "--instances", 1)
     assert done.returncode == 0, done.stderr
     assert "adapt: head raw, 5 classes, 64x64, rgb" in done.stdout
-    assert "detector/1 for openvino, 1 instances x 1 threads" in done.stdout
+    assert "detector/1 for openvino in fp32" in done.stdout
+    assert "the next start serves version 1" in done.stdout
+    assert served(repository) == [1]
+    assert read_config(repository / "detector").instance_group[0].count == 1
 
 
 @pytest.mark.parametrize(
@@ -184,7 +234,8 @@ def test_the_command_line(repository, adapted):
 )
 def test_a_wrong_command_line_is_one_sentence(repository, adapted, arguments, code, message):
     source = str(adapted.with_name("source.onnx"))
-    done = build("--repository", repository, *(source if word == "SOURCE" else word for word in arguments))
+    places = ["--repository", repository, "--cache", repository.parent / "cache"]
+    done = build(*places, *(source if word == "SOURCE" else word for word in arguments))
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr

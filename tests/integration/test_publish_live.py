@@ -32,22 +32,28 @@ def variant(directory: Path, name: str, overrides: adapt.Overrides | None = None
     return directory / f"{name}.onnx"
 
 
+def served(repository: Path) -> list[int]:
+    return [version.number for version in versions.versions(repository) if version.is_served]
+
+
 def test_no_request_fails(make_repository, tmp_path):
     repository = make_repository(ROOT / "build" / "demo" / "pcb.onnx", group=GROUP)
     with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
         with Load(server.grpc_address) as load:
             time.sleep(1)
             for name in ("a", "b"):
-                number = int(publish.publish(variant(tmp_path, name), "openvino", repository, GROUP).name)
-                assert versions.load(repository, server.grpc_address, 60) == number
+                version = publish.publish(variant(tmp_path, name), "openvino", repository, GROUP)
+                versions.serve(repository, int(version.name), server.grpc_address)
+                assert served(repository) == [int(version.name)]
                 time.sleep(1)
-            versions.activate(repository, 1)
-            assert versions.load(repository, server.grpc_address, 60) == 1
+            versions.serve(repository, 1, server.grpc_address)
+            assert served(repository) == [1]
             time.sleep(1)
         outcomes = load.take()
         assert not load.failures(outcomes), outcomes
         assert sum(outcomes.values()) > 20
 
-        publish.publish(variant(tmp_path, "c", adapt.Overrides(pad_value=0)), "openvino", repository, GROUP)
+        other = publish.publish(variant(tmp_path, "c", adapt.Overrides(pad_value=0)), "openvino", repository, GROUP)
         with pytest.raises(BuildError, match=r"differs from what .* serves in more than its weights"):
-            versions.load(repository, server.grpc_address, 60)
+            versions.serve(repository, int(other.name), server.grpc_address)
+        assert served(repository) == [1], "what the server did not take, the repository does not serve"

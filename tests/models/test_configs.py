@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 import adapt
 import publish
-from publish import InstanceGroup
+from publish import Artifact, InstanceGroup
 from support import ROOT
 from triptych import contract
 from triptych.config import detector_spec, read_config, read_detector_spec
@@ -27,6 +27,10 @@ def record() -> adapt.Adapted:
     return adapt.Adapted("raw", "source.onnx", "0" * 64, 300, adapt.Normalization(), spec)
 
 
+def onnx_of(record: adapt.Adapted) -> Artifact:
+    return Artifact(Path("adapted.onnx"), record, "fp32")
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, record) -> Path:
     """The committed configurations, and a generated one beside them."""
@@ -35,7 +39,9 @@ def repository(tmp_path_factory, record) -> Path:
         (directory / path.parent.name).mkdir()
         (directory / path.parent.name / path.name).write_text(path.read_text())
     (directory / "detector").mkdir(exist_ok=True)
-    (directory / "detector" / "config.pbtxt").write_text(publish.config_text(record, InstanceGroup(3, 2), 1))
+    (directory / "detector" / "config.pbtxt").write_text(
+        publish.config_text(onnx_of(record), "openvino", InstanceGroup(3, 2), 1)
+    )
     return directory
 
 
@@ -121,7 +127,7 @@ def test_a_configuration_that_is_off_is_one_sentence(
 ) -> None:
     detector = tmp_path / "detector"
     detector.mkdir()
-    text = publish.config_text(record, InstanceGroup(1, 1), 1)
+    text = publish.config_text(onnx_of(record), "openvino", InstanceGroup(1, 1), 1)
     text = {
         "garbage": "surely { not",
         "no pixels": text.replace('"pixels"', '"image"'),

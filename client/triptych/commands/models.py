@@ -44,16 +44,9 @@ def activate(
     ] = None,
 ) -> None:
     """Serve another version of the detector: back to an older one, or forth again."""
-    before = next((known.number for known in repository.versions(model_repository) if known.is_served), None)
-    repository.activate(model_repository, version)
+    repository.serve(model_repository, version, address)
     console = Console(highlight=False, soft_wrap=True)
     if address is None:
         console.print(f"version {version} is served from the next start; a running server switches with --address")
-        return
-    try:
-        repository.load(model_repository, address)
-    except BuildError:
-        if before is not None:
-            repository.activate(model_repository, before)
-        raise
-    console.print(f"{address} serves version {version}")
+    else:
+        console.print(f"{address} serves version {version}")

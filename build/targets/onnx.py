@@ -1,4 +1,4 @@
-"""The detector in Triton's Python backend, on OpenVINO."""
+"""The detector in Triton's Python backend, on a runtime for the CPU that takes its ONNX."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,8 @@ class TritonPythonModel:
     def initialize(self, args):
         version = Path(args["model_repository"]) / args["model_version"]
         parameters = json.loads(args["model_config"])["parameters"]
-        self.runtime = load("openvino", version / "model.onnx", threads=int(parameters["threads"]["string_value"]))
+        runtime, threads = (parameters[key]["string_value"] for key in ("runtime", "threads"))
+        self.runtime = load(runtime, version / "model.onnx", threads=int(threads))
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]

@@ -1,0 +1,22 @@
+"""The detector in Triton's Python backend, on TensorRT's Python API."""
+
+from pathlib import Path
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from triptych.runtimes import load
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        version = Path(args["model_repository"]) / args["model_version"]
+        self.runtime = load("tensorrt", version / "model.plan", threads=1)
+
+    def execute(self, requests):
+        """All requests that Triton gathered, as one batch: a GPU likes them together."""
+        pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
+        together = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
+        ends = np.cumsum([len(images) for images in pixels])
+        parts = np.split(self.runtime.detect(together), ends[:-1])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("candidates", part)]) for part in parts]
