@@ -9,6 +9,7 @@ import typer
 
 from triptych import __version__
 from triptych.commands.detect import detect
+from triptych.commands.doctor import doctor
 from triptych.commands.models import activate, models
 from triptych.commands.serve import serve
 from triptych.console import run
@@ -23,6 +24,7 @@ app.command()(serve)
 app.command()(detect)
 app.command()(models)
 app.command()(activate)
+app.command()(doctor)
 
 
 def _version(asked: bool) -> None:
