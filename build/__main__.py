@@ -32,7 +32,7 @@ import verify
 from quantize import Calibration
 from triptych.console import run
 from triptych.contract import MODELS
-from triptych.errors import BuildError
+from triptych.errors import BuildError, ServerStartError
 from triptych.files import write_aside
 from triptych.server import Ports, TritonServer
 
@@ -148,8 +148,10 @@ class Line:
         if refused := [each for each in made if not each.passed]:
             assert refused[0].report is not None
             names = " and ".join(each.precision for each in refused)
-            done = "was published all the same, as --force says" if arguments.force else "was not published"
-            raise BuildError(f"{names} {done}: {refused[0].report['verdict'].removeprefix('refused: ')}")
+            verdict = refused[0].report["verdict"].removeprefix("refused: ")
+            if not arguments.force:
+                raise BuildError(f"{names} was not published: {verdict}")
+            print(f"verify: {names} was published all the same, as --force says: {verdict}")
 
     def _adapt(self, model: Path) -> Path:
         overrides = adapt.overrides_from(self.arguments)
@@ -220,8 +222,15 @@ class Line:
             with tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch:
                 repository = publish.copy_of_the_others(self.arguments.repository, Path(scratch) / "models")
                 publish.serve(repository, int(publish.publish(built.model, served, repository, self.group).name))
-                with TritonServer(repository, ports=Ports.free(), log_path=Path(scratch) / "log") as server:
-                    report = verify.verify(server.grpc_address, reference, dataset, gate, precision=built.precision)
+                server = TritonServer(repository, ports=Ports.free(), log_path=out.with_suffix(".log"))
+                try:
+                    with server:
+                        report = verify.verify(server.grpc_address, reference, dataset, gate, precision=built.precision)
+                except ServerStartError as error:
+                    raise BuildError(
+                        f"{built.precision} cannot be served here, and so not verified: {error}; build it where it is "
+                        "to run, or without --data"
+                    ) from error
             with write_aside(out.with_suffix(".md")) as aside:
                 aside.write_text(report.to_markdown())
             with write_aside(out) as aside:
