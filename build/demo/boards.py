@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import sys
@@ -217,7 +218,9 @@ def generate_many(seed: int, count: int, workers: int) -> Iterator[Board]:
     if workers == 1:
         yield from map(make, range(count))
         return
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # Spawned: a process that is forked while another thread of a runtime holds a lock waits for it for ever.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, fresh, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(make, range(count), chunksize=8)
 
 
