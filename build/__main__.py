@@ -29,6 +29,8 @@ import publish
 import quantize
 import source
 import verify
+from network import library
+from plan import read_record
 from quantize import Calibration
 from triptych.console import run
 from triptych.contract import MODELS
@@ -181,16 +183,16 @@ class Line:
         if not self.options:
             return Built(precision, graph, None, told)
         options = self.options
-        library = engine.library(options.builder)
+        built_by = library(options.builder).__version__
         given = asdict(replace(options, timing_cache=None))
-        key = [adapt.sha256(graph), precision, given, library.__version__, _code("engine.py", "quantize.py")]
+        key = [adapt.sha256(graph), precision, given, built_by, _code("engine.py", "network.py", "quantize.py")]
         plan, found = self.cache.get(
             precision,
             ".plan",
             [*key, engine.machine(options)],
             lambda out: engine.build(graph, precision, out, options),
         )
-        record = engine.read_record(plan)
+        record = read_record(plan)
         print(engine.summary(record.engine, plan) + (" (built before)" if found else ""))
         return Built(precision, plan, record.engine.build_s, told)
 

@@ -25,10 +25,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import adapt
-import engine
 import quantize
 from adapt import Adapted
-from engine import Engine
+from network import Builder
+from plan import Engine, read_record
 from triptych import __version__
 from triptych.console import run
 from triptych.contract import CANDIDATES, DETECTOR, MAX_BATCH, MODELS, PIXELS
@@ -48,13 +48,13 @@ class Target:
     """Where a detector runs.
 
     Attributes:
-        builder: who builds its plan, a key of `engine.BUILDERS`; None where the ONNX itself is served.
+        builder: who builds its plan, a key of `network.BUILDERS`; None where the ONNX itself is served.
         template: the `model.py` that the Python backend gets, in `targets/`; None for a backend of Triton's own.
         package: the installed package whose version the manifest keeps, for targets without a builder.
         served_as: the target by which the embedded server runs the same file, where it lacks the backend itself.
     """
 
-    builder: engine.Builder | None
+    builder: Builder | None
     template: str | None
     package: str | None = None
     served_as: str | None = None
@@ -124,7 +124,7 @@ def read_artifact(path: Path) -> Artifact:
         BuildError: it is neither an adapted ONNX nor a plan with its record.
     """
     if path.suffix == ".plan":
-        record = engine.read_record(path)
+        record = read_record(path)
         return Artifact(path, record.adapted, record.engine.precision, record.engine)
     model, adapted = adapt.read_adapted_file(path)
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None

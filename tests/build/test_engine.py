@@ -35,7 +35,8 @@ from detectors import (
     raw_model,
     yolox_model,
 )
-from engine import Binding, Engine, Options, Profile
+from network import Options
+from plan import Binding, Engine, Profile, Record, read_record, record_path
 from quantize import Calibration
 from support import ROOT
 from triptych.errors import BuildError
@@ -94,20 +95,20 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "adapted.onnx"
 
 
-def check_plan(out: Path, built: Engine) -> engine.Record:
+def check_plan(out: Path, built: Engine) -> Record:
     """A plan lies on the disk whole, and its record says what `build` gave back."""
     plan = out.read_bytes()
     assert len(plan) == built.plan_bytes > 100_000
     assert plan[4:8] == bytes(4) or plan[:4] == b"vtrt"
     assert len(set(plan[:4096])) > 16, "a plan is no run of zeros"
-    record = engine.read_record(out)
+    record = read_record(out)
     assert record.engine == built
     assert sum(built.layers.values()) == len(record.layers)
     assert sorted(path.name for path in out.parent.iterdir()) == sorted([out.name, f"{out.name}.json"])
     return record
 
 
-def convolutions(record: engine.Record) -> list[str]:
+def convolutions(record: Record) -> list[str]:
     return [layer["precision"] for layer in record.layers if layer["kind"] == "convolution"]
 
 
@@ -295,15 +296,15 @@ def test_an_operator_that_tensorrt_does_not_know(small: Path, tmp_path: Path, ou
     sigmoid.domain = "nowhere"
     model.opset_import.add(domain="nowhere", version=1)
     onnx.save(model, tmp_path / "mystery.onnx")
-    with pytest.raises(BuildError, match=rf"tensorrt-rtx .* does not take .*mystery.onnx in {precision}: .+"):
+    with pytest.raises(BuildError, match=rf"tensorrt-rtx .* does not take the graph in {precision}: .+"):
         engine.build(tmp_path / "mystery.onnx", precision, out, RTX)
     assert not list(out.parent.iterdir())
 
 
 @pytest.mark.usefixtures("rtx")
 def test_a_plan_is_never_left_without_its_record(small: Path, out: Path) -> None:
-    engine.record_path(out).mkdir()
-    (engine.record_path(out) / "in the way").touch()
+    record_path(out).mkdir()
+    (record_path(out) / "in the way").touch()
     with pytest.raises((BuildError, OSError)):
         engine.build(small, "fp32", out, RTX)
     assert [path.name for path in out.parent.iterdir()] == [f"{out.name}.json"]
@@ -358,7 +359,7 @@ def test_a_plan_without_a_record(tmp_path: Path, record: str | None) -> None:
     if record is not None:
         (tmp_path / "model.plan.json").write_text(record)
     with pytest.raises(BuildError, match=r"has no record model\.plan\.json that can be read .*build/engine\.py"):
-        engine.read_record(tmp_path / "model.plan")
+        read_record(tmp_path / "model.plan")
 
 
 @pytest.mark.usefixtures("rtx")
@@ -371,7 +372,7 @@ def test_the_command_line(small: Path, out: Path) -> None:
 
     done = run("--precision", "fp16", "--profile", "1,4,8")
     assert done.returncode == 0, done.stderr
-    built = json.loads(engine.record_path(out).read_text())["engine"]
+    built = json.loads(record_path(out).read_text())["engine"]
     assert built["profiles"] == [{"min": 1, "opt": 4, "max": 8}]
     assert f"engine: {out} by tensorrt-rtx {built['version']} in" in done.stdout
     assert f"batch 1,4,8; layers of the network: {built['layers']['fp16']} fp16" in done.stdout

@@ -12,7 +12,8 @@ import adapt
 import engine
 import quantize
 from adapt import Overrides
-from engine import Options, Profile
+from network import Options, library
+from plan import Profile
 from quantize import Calibration
 from support import ROOT
 from triptych.runtimes import load
@@ -66,8 +67,8 @@ def graph_for(demo: Path, precision: str) -> Path:
 def test_a_plan_finds_what_onnx_runtime_finds(
     tmp_path: Path, demo: Path, pixels: np.ndarray, reference: np.ndarray, precision: str, most: float
 ) -> None:
-    if precision == "bf16" and not hasattr(engine.library("tensorrt").BuilderFlag, "BF16"):
-        version = engine.library("tensorrt").__version__
+    if precision == "bf16" and not hasattr(library("tensorrt").BuilderFlag, "BF16"):
+        version = library("tensorrt").__version__
         if int(version.split(".")[0]) < 10:
             pytest.skip(f"TensorRT {version} has no bf16")
     out = tmp_path / "model.plan"

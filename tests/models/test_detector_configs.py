@@ -11,11 +11,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import adapt
-import engine
 import publish
 from adapt import Adapted, Normalization, Overrides
 from detectors import raw_model, yolox_model
-from engine import Binding, Engine, Profile
+from plan import Binding, Engine, Profile, record_path
 from publish import Artifact, InstanceGroup
 from triptych.config import detector_spec
 from triptych.contract import MAX_BATCH, DetectorSpec
@@ -68,7 +67,7 @@ def plan_file(directory: Path, record: Engine) -> Path:
     path = directory / "model.plan"
     path.write_bytes(b"plan")
     stored = {"adapted": asdict(ADAPTED), "engine": record.to_dict(), "layers": []}
-    engine.record_path(path).write_text(json.dumps(stored))
+    record_path(path).write_text(json.dumps(stored))
     return path
 
 
@@ -269,7 +268,7 @@ def test_a_plan_goes_to_its_builder_s_targets_alone(
 
 def test_a_plan_without_its_record_is_refused(tmp_path: Path, repository: Path) -> None:
     plan = plan_file(tmp_path, built_by("tensorrt"))
-    engine.record_path(plan).unlink()
+    record_path(plan).unlink()
     with pytest.raises(BuildError, match=r"has no record model\.plan\.json that can be read"):
         publish.publish(plan, "tensorrt", repository, InstanceGroup(1))
 
