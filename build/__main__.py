@@ -157,7 +157,12 @@ class Line:
 
     def _adapt(self, model: Path) -> Path:
         overrides = adapt.overrides_from(self.arguments)
-        key = [adapt.sha256(model), asdict(overrides), _tools("onnx"), _code("adapt.py", "heads.py", "batch.py")]
+        key = [
+            adapt.sha256(model),
+            asdict(overrides),
+            _tools("onnx"),
+            _code("adapt.py", "heads.py", "batch.py", "batch_shapes.py", "batch_proof.py"),
+        ]
         path, found = self.cache.get("adapted", ".onnx", key, lambda out: adapt.adapt_file(model, out, overrides))
         if found:
             print(f"adapt: {model.name} was adapted before")

@@ -1,48 +1,34 @@
 """Open the batch of a graph that was exported with a fixed one, and prove that each image's results stay the same.
 
 Exporters write the batch into the graph as a number: into the input, the outputs, and the constants of Reshape and its
-like. The graph is walked once in two worlds, at its own batch and at twice that, with ONNX's own shape inference. Where
-the second world does not come out twice as large, a constant holds the batch, and is rewritten. What cannot be
-rewritten is refused by name; what was rewritten is run on images and compared with the original.
+like. The shapes in the graph are followed at its own batch and at twice that. Where the second ones do not come out
+twice as large, a constant holds the batch, and is rewritten. What cannot be rewritten is refused by name; what was
+rewritten is run on images and compared with the original.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnx.defs
 import onnx.helper
 import onnx.numpy_helper
-import onnx.reference
 import onnx.shape_inference
-import onnxruntime
 
+from batch_proof import flaw
+from batch_shapes import Shape, World
 from triptych.errors import BuildError
 
 BATCH = "N"
 """The name of the open dimension."""
 
-SMALL = 256
-"""Values of at most this many elements are followed: shapes, axes and positions, not weights."""
-
 PAIRED = ("GatherElements", "ScatterElements", "GatherND", "ScatterND", "GridSample")
 """Operators whose inputs do not broadcast over the batch, and whose shape inference does not say so."""
-
-ARITHMETIC = frozenset(
-    ("Add", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal", "Expand", "Floor", "Gather",
-     "Identity", "Max", "Min", "Mod", "Mul", "Neg", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze", "Sub",
-     "Tile", "Unsqueeze", "Where")
-)  # fmt: skip
-"""What exporters compute shapes with."""
 
 WAY_OUT = (
     "export the model with a dynamic batch (Ultralytics: dynamic=True), or serve it image by image with --keep-batch"
 )
-
-Shape = tuple[int | None, ...]
 
 
 def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
@@ -59,96 +45,19 @@ def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
     opened.CopyFrom(model)
     value = next(value for value in opened.graph.input if value.name == image)
     fixed = value.type.tensor_type.shape.dim[0].dim_value
-    last_words = _Walk(opened, value).open()
+    suspect = _Walk(opened, value).open()
     del opened.graph.value_info[:]
     for each in (value, *opened.graph.output):
         for dim in each.type.tensor_type.shape.dim[:1]:
             dim.dim_param = BATCH
-    _prove(model, opened, image, fixed, last_words)
+    reason = flaw(model, opened, image, suspect)
+    if reason:
+        raise _refusal(fixed, reason)
     return opened
 
 
 def _refusal(fixed: int, reason: str) -> BuildError:
     return BuildError(f"the model's batch is fixed at {fixed} and cannot be opened: {reason}; {WAY_OUT}")
-
-
-class _World:
-    """Shapes, and small values, of a graph's tensors at one batch size."""
-
-    def __init__(self, opset_imports: Sequence[onnx.OperatorSetIdProto]) -> None:
-        self._opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in opset_imports}
-        self._opset_imports = list(opset_imports)
-        self._types: dict[str, onnx.TypeProto] = {}
-        self.values: dict[str, np.ndarray] = {}
-
-    def add_input(self, value: onnx.ValueInfoProto, batch: int) -> None:
-        """The image, at a batch size."""
-        sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        self._types[value.name] = onnx.helper.make_tensor_type_proto(
-            value.type.tensor_type.elem_type, [batch, *sizes[1:]]
-        )
-
-    def add_constant(self, tensor: onnx.TensorProto) -> None:
-        """An initializer; its value too, if it is small."""
-        self._types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        if math.prod(tensor.dims) <= SMALL:
-            self.values[tensor.name] = onnx.numpy_helper.to_array(tensor)
-
-    def shape(self, name: str) -> Shape | None:
-        """The shape of a tensor, None where it or one of its sizes is not known."""
-        found = self._types.get(name)
-        if found is None or not found.tensor_type.HasField("shape"):
-            return None
-        return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in found.tensor_type.shape.dim)
-
-    def dtype(self, name: str) -> np.dtype:
-        """The type of a tensor whose shape is known."""
-        return onnx.helper.tensor_dtype_to_np_dtype(self._types[name].tensor_type.elem_type)
-
-    def infer(self, node: onnx.NodeProto) -> None:
-        """Follow one operator. Outputs that nobody can tell stay unknown.
-
-        Raises:
-            onnx.shape_inference.InferenceError: its inputs do not fit together.
-        """
-        inputs = [name for name in node.input if name]
-        if any(name not in self._types for name in inputs) or _has_subgraph(node):
-            return
-        try:
-            schema = onnx.defs.get_schema(node.op_type, self._opsets.get(node.domain, 1), node.domain)
-        except onnx.defs.SchemaError:
-            return
-        outputs = onnx.shape_inference.infer_node_outputs(
-            schema,
-            node,
-            {name: self._types[name] for name in inputs},
-            {name: onnx.numpy_helper.from_array(self.values[name], name) for name in inputs if name in self.values},
-            opset_imports=self._opset_imports,
-        )
-        self._types.update(outputs)
-        self._evaluate(node, inputs)
-
-    def _evaluate(self, node: onnx.NodeProto, inputs: list[str]) -> None:
-        """The values of an operator's outputs, if they are small and do not depend on what is seen."""
-        feeds = {name: self.values[name] for name in inputs if name in self.values}
-        if node.op_type in ("Shape", "Size"):
-            shape = self.shape(inputs[0])
-            if shape is not None and None not in shape:
-                feeds = {inputs[0]: np.broadcast_to(np.float32(0), shape)}  # no memory, whatever the shape
-        sizes = [self.shape(name) for name in node.output if name]
-        if len(feeds) < len(set(inputs)) or node.domain or node.op_type not in ARITHMETIC:
-            return
-        if any(size is None or None in size or math.prod(size) > SMALL for size in sizes):
-            return
-        graph = onnx.helper.make_graph(
-            [node],
-            "one",
-            [onnx.helper.make_value_info(name, self._types[name]) for name in feeds],
-            [onnx.helper.make_value_info(name, self._types[name]) for name in node.output if name],
-        )
-        model = onnx.helper.make_model(graph, opset_imports=self._opset_imports)
-        results = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
-        self.values.update(zip((name for name in node.output if name), map(np.asarray, results), strict=True))
 
 
 class _Walk:
@@ -158,12 +67,7 @@ class _Walk:
         self._graph = model.graph
         self._image = image.name
         self._fixed = image.type.tensor_type.shape.dim[0].dim_value
-        self._one, self._two = _World(model.opset_import), _World(model.opset_import)
-        self._one.add_input(image, self._fixed)
-        self._two.add_input(image, 2 * self._fixed)
-        for tensor in model.graph.initializer:
-            self._one.add_constant(tensor)
-            self._two.add_constant(tensor)
+        self._one, self._two = (World(model, image, batch) for batch in (self._fixed, 2 * self._fixed))
         self._producers = {name: node for node in model.graph.node for name in node.output}
         self._nodes: list[onnx.NodeProto] = []
         self._made: dict[str, str] = {}
@@ -197,7 +101,7 @@ class _Walk:
         for output in self._graph.output:
             one, two = self._one.shape(output.name), self._two.shape(output.name)
             if one and two and one[0] is not None and two[0] is not None and two[0] != 2 * one[0]:
-                raise self._refusal(self._suspect or f"the output {output.name} does not depend on it")
+                raise self._refusal(self._suspect or f"the output {output.name} does not grow with it")
         return self._suspect
 
     def _refusal(self, reason: str) -> BuildError:
@@ -217,7 +121,7 @@ class _Walk:
         return one if one is not None and two is not None and np.array_equal(one, two) else None
 
     def _follow(self, node: onnx.NodeProto) -> None:
-        """Infer the larger world; repeat a constant for each image where an operator does not broadcast it."""
+        """Follow it at the larger batch; repeat a constant for each image where an operator does not broadcast it."""
         try:
             if node.op_type in PAIRED:
                 self._repeat_constants(node)
@@ -418,58 +322,5 @@ def landing(before: Shape, axis: int, after: Shape, batch: int) -> int:
     return max(place for place, start in enumerate(starts) if start < low or place == 0)
 
 
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-
-
 def _described(node: onnx.NodeProto) -> str:
     return f"the operator {node.op_type} {node.name or node.output[0]!r}"
-
-
-# --- The proof --------------------------------------------------------------------------------------------------------
-
-
-def _prove(original: onnx.ModelProto, opened: onnx.ModelProto, image: str, fixed: int, last_words: str) -> None:
-    """Run both on one image more than the fixed batch, all different, and compare image by image.
-
-    Raises:
-        BuildError: the opened model does not run, or its results are other ones.
-    """
-    value = next(value for value in original.graph.input if value.name == image)
-    _, *shape = (dim.dim_value for dim in value.type.tensor_type.shape.dim)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    reference = _session(original)
-    noise = np.random.default_rng(0).random((fixed + 1, *shape), np.float32)
-    for brightness in (1, 255):  # a model takes one or the other; the wrong one may show it nothing
-        images = (noise * brightness).astype(dtype)
-        first, last = (reference.run(None, {image: batch}) for batch in (images[:fixed], images[1:]))
-        if _differ([output[0] for output in first], [output[-1] for output in last]):
-            break
-    else:
-        raise _refusal(fixed, "different images gave the same results, so that nothing could be checked")
-    try:
-        found = _session(opened).run(None, {image: images})
-    except Exception as error:  # ONNX Runtime's errors have no root of their own
-        words = (str(error) or type(error).__name__).splitlines()[0]
-        raise _refusal(fixed, last_words or f"the opened model does not run ({words})") from error
-    if _differ([np.concatenate([one, other[-1:]]) for one, other in zip(first, last, strict=True)], found):
-        raise _refusal(fixed, last_words or f"on a batch of {fixed + 1} its results differ from those image by image")
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _differ(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
-    """Whether any output is another one: more apart than the order of sums explains, or of another shape."""
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape:
-            return True
-        coarse = one.dtype == np.float16
-        scale = float(np.abs(one, dtype=np.float64).max(initial=0)) if one.dtype.kind == "f" else 0.0
-        tolerance = {"rtol": 1e-2, "atol": 1e-3 * scale} if coarse else {"rtol": 1e-4, "atol": 1e-5 * scale}
-        if not np.allclose(other, one, equal_nan=True, **tolerance):
-            return True
-    return False

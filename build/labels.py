@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from triptych.errors import BuildError, ImageError
 from triptych.images import SUFFIXES, image_files, read_header
 
@@ -74,6 +76,18 @@ def read_dataset(path: Path, class_names: Sequence[str], images: Path | None = N
     if path.suffix.lower() in (".yaml", ".yml"):
         return _read_yolo_yaml(path, class_names)
     raise BuildError(f"{path.name} is neither a COCO .json, nor a YOLO .yaml, nor a folder; name one of them")
+
+
+def read_image(image: Path) -> bytes:
+    """The bytes of a validation image.
+
+    Raises:
+        BuildError: it cannot be read.
+    """
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise BuildError(f"the validation image {image} cannot be read: {error.strerror or error}") from error
 
 
 def _document_in(folder: Path) -> Path | None:
@@ -202,10 +216,6 @@ def _coco_files(path: Path, names: Sequence[str], images: Path | None) -> list[P
 
 def _read_yolo_yaml(path: Path, class_names: Sequence[str]) -> Dataset:
     try:
-        import yaml
-    except ModuleNotFoundError as error:
-        raise BuildError(f"reading {path.name} needs PyYAML; run `pip install pyyaml`") from error
-    try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         listed = document["names"]
         names = {
@@ -314,7 +324,7 @@ def _yolo_boxes(
 def _upright_size(image: Path) -> tuple[int, int]:
     """Width and height once EXIF's rotation is applied, as labels count."""
     try:
-        header = read_header(image.read_bytes())
+        header = read_header(read_image(image))
     except ImageError as error:
         raise BuildError(f"the validation image {image} cannot be read: {error}") from error
     turned = header.orientation >= 5 and header.format != "TIFF"

@@ -195,10 +195,6 @@ def test_a_folder_of_two_documents(tmp_path: Path) -> None:
 
 
 class TestDataYaml:
-    @pytest.fixture(autouse=True)
-    def _yaml(self) -> None:
-        pytest.importorskip("yaml", reason="needs PyYAML")
-
     def make(self, root: Path, text: str) -> Path:
         picture(root / "valid" / "images" / "a.png")
         picture(root / "train" / "images" / "t.png")

@@ -25,14 +25,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 import adapt
 import publish
 import verify
+import verify_report
 from adapt import Overrides
 from labels import Dataset, read_dataset
+from metrics import Accuracy
 from publish import InstanceGroup
 from support import ROOT
 from triptych.errors import BuildError
 from triptych.repository import serve
 from triptych.server import Ports, TritonServer
-from verify import Gate, Report
+from verify import Check, Gate, Report
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -136,7 +138,7 @@ def test_labels_of_another_set(demo_server: TritonServer, adapted: Path, dataset
 def test_a_server_of_another_detector(demo_server: TritonServer, dataset: Dataset, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     adapt.adapt_file(DEMO, other, Overrides(names=[f"thing {number}" for number in range(6)]))
-    with pytest.raises(BuildError, match=r"has 6 classes, other.onnx .* give the ONNX that the server's came from"):
+    with pytest.raises(BuildError, match=r"has 6 classes, other.onnx .* has 6, with other names; give the ONNX that"):
         verify.verify(demo_server.grpc_address, other, dataset, Gate())
     with pytest.raises(BuildError, match=r"pcb\.onnx is not adapted to the contract"):
         verify.verify(demo_server.grpc_address, DEMO, dataset, Gate())
@@ -272,7 +274,7 @@ def test_boxes_that_change_and_batches_that_mix(
     with served(repository) as address:
         report = verify.verify(address, adapted, Dataset(dataset.images[:8], None), Gate())
     assert failed(report) == [
-        "images that change when sent again",
+        "change when sent again (images)",
         "agreement of a batch with its images alone (mAP50)",
     ]
     assert not report.stages
@@ -287,3 +289,18 @@ def test_limits_of_the_options() -> None:
     assert verify.gate_from(parser.parse_args([]), "int8") == replace(Gate(), map_points=1.0)
     given = ["--max-map-drop", "2", "--max-class-drop", "3", "--min-agreement", "0.9", "--p95-ms", "40"]
     assert verify.gate_from(parser.parse_args(given), "int8") == Gate(2, 3, 0.9, 40)
+
+
+def test_a_class_limit_tells_what_allows_for_chance() -> None:
+    """12 points over the root of 144 boxes are one; 49 boxes are too few for a limit."""
+    boxes = [{"category_id": 0, "iscrowd": 0}] * 144 + [{"category_id": 1, "iscrowd": 0}] * 49
+    truth = {"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}], "annotations": boxes}
+    before, after = (Accuracy(0.5, 0.9, 0.9, 0.9, {"cat": cat, "dog": 0.5}) for cat in (0.5, 0.479))
+    for gate in (Gate(), Gate.for_precision("int8")):
+        whole, cat = verify._accuracy_checks(gate, before, after, truth)
+        assert (whole.passed, whole.limit_told) == (True, f"{gate.map_points:g}")
+        assert (cat.passed, cat.limit, cat.limit_told) == (False, 2.0, "1.0 + 1 chance")
+    assert Check("p95 latency (ms)", 3.2, None, True).limit_told == ""
+    assert verify_report.verdict([cat], (), None, "int8") == (
+        "refused: AP drop of cat (points, 144 boxes) is 2.1, the limit 1.0 + 1 chance"
+    )
