@@ -14,7 +14,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -131,6 +131,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     front = _front(image, source, normalization, batch_size)
     back = _back(model, tail, source, batch_size)
     adapted = _join(model, front, back, image.name, [output.name for output in source.outputs])
+    _drop_unused(adapted.graph)
     entry = adapted.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(asdict(record))
     onnx.checker.check_model(adapted, full_check=True)
@@ -419,6 +420,23 @@ def _join(
     adapted.functions.extend(model.functions)
     adapted.metadata_props.extend(model.metadata_props)
     return adapted
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """All names that a node reads, those that its inner graphs take from outside included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            for each in inner.node:
+                yield from reads(each)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Take out constants that no node reads: exporters leave some, and runtimes warn of each."""
+    read = {name for node in graph.node for name in reads(node)}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _public(name: str) -> str:

@@ -14,11 +14,11 @@ import contextlib
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -50,6 +50,8 @@ from triptych.images import image_files, preprocess
 from triptych.machine import available_cores
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+T = TypeVar("T")
 
 Method = Literal["percentile", "entropy", "max"]
 METHODS: dict[str, CalibrationMethod] = {
@@ -183,7 +185,7 @@ def narrow(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     wide = [at in kept or _overflows(node, weights, dtype) for at, node in enumerate(graph.node)]
     pairs = list(zip(graph.node, wide, strict=True))
     is_narrow = {name for node, is_wide in pairs if not is_wide for name in node.output if name in floats}
-    needed_wide = {name for node, is_wide in pairs if is_wide for name in _reads(node)}
+    needed_wide = {name for node, is_wide in pairs if is_wide for name in adapt.reads(node)}
     needed_wide |= {value.name for value in graph.output}
 
     def narrowed(name: str) -> str:
@@ -220,7 +222,7 @@ def narrow(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:], result.graph.value_info[:]
     result.graph.node.extend(nodes)
-    used = {name for node in nodes for name in _reads(node)}
+    used = {name for node in nodes for name in adapt.reads(node)}
     result.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in used)
     return result
 
@@ -233,7 +235,7 @@ def wide_nodes(graph: onnx.GraphProto) -> set[int]:
         node = graph.node[at]
         is_upstream = node.op_type in MATRIX_OPERATORS or not feeds_matrix.isdisjoint(node.output)
         if is_upstream:
-            feeds_matrix.update(_reads(node))
+            feeds_matrix.update(adapt.reads(node))
         if not is_upstream or node.op_type in WIDE_OPERATORS or is_own(node):
             wide.add(at)
     return wide
@@ -255,15 +257,6 @@ def _overflows(node: onnx.NodeProto, weights: dict[str, TensorProto], dtype: Any
     largest = float(ml_dtypes.finfo(dtype).max)
     arrays = (onnx.numpy_helper.to_array(weights[name]) for name in node.input if name in weights)
     return any(array.size and np.abs(array).max() > largest for array in arrays)
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """All names that a node reads, those that its inner graphs take from outside included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            for each in inner.node:
-                yield from _reads(each)
 
 
 def at_least_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
@@ -343,7 +336,7 @@ def measure_ranges(model: onnx.ModelProto, spec: DetectorSpec, calibration: Cali
         )
         starts = range(0, len(calibration.images), CHUNK)
         with contextlib.redirect_stdout(io.StringIO()):  # the calibrators print
-            for start in track(starts, "calibrate", console=Console(stderr=True), transient=True):
+            for start in _tracked(starts, "calibrate"):
                 calibrator.collect_data(_Reader(read_pixels(calibration.images[start : start + CHUNK], spec)))
             if calibration.method == "entropy":
                 _forget_zeros(calibrator)
@@ -448,7 +441,7 @@ def sensitive_layers(
     reference = _candidates(model, pixels)
     harm = {
         layer: disagreement(reference, _candidates(quantize_layers(model, ranges, [layer]), pixels))
-        for layer in track(layers, "sensitivity", console=Console(stderr=True), transient=True)
+        for layer in _tracked(layers, "sensitivity")
     }
     together = disagreement(reference, _candidates(quantize_layers(model, ranges, layers), pixels))
     worst = sorted(layers, key=lambda layer: -harm[layer])[: max(1, int(len(layers) * SCAN_SHARE))]
@@ -472,6 +465,12 @@ def disagreement(reference: NDArray[np.float32], other: NDArray[np.float32]) -> 
             likeness = iou_xyxy(row[None, :4], same[:, :4])[0] * ratio
             losses.append(1 - float(likeness.max(initial=0)))
     return float(np.mean(losses))
+
+
+def _tracked(items: Sequence[T], what: str) -> Iterable[T]:
+    """The items, with their progress on a terminal."""
+    console = Console(stderr=True)
+    return track(items, what, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _candidates(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

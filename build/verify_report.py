@@ -198,7 +198,10 @@ def _way_back(stage: str, precision: str) -> str:
         return "Publish it again from the adapted ONNX"
     higher = f"the next precision up, {NEXT_PRECISION[precision]}"
     if precision == "int8":
-        return f"Calibrate with more images like those it will see, exclude layers (`--exclude`), or take {higher}"
+        return (
+            "Calibrate with more images like those it will see, leave sensitive layers in float (`--scan`, or "
+            f"`--exclude`), or take {higher}"
+        )
     return f"Exclude layers (`--exclude`), or take {higher}"
 
 

@@ -25,7 +25,7 @@ def write_aside(path: Path) -> Iterator[Path]:
         aside.chmod(0o644)
         aside.replace(path)
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
