@@ -178,6 +178,8 @@ class TritonServer:
         self._directory = Path(tempfile.mkdtemp(prefix="triptych-"))
         backends = self._directory / "backends"
         installation.link_backends(backends)
+        traces = self._directory / "traces"
+        traces.mkdir()
         arguments = [
             str(installation.binary),
             *("--id", self._id),
@@ -191,6 +193,8 @@ class TritonServer:
             *("--grpc-address", HOST, "--grpc-port", str(self.ports.grpc)),
             *("--metrics-address", HOST, "--metrics-port", str(self.ports.metrics)),
             "--allow-gpu-metrics=false",
+            # Off until somebody asks for them; but where they go can be said only here.
+            *("--trace-config", f"triton,file={traces / 'trace'}", "--trace-config", "level=OFF"),
             *("--exit-timeout-secs", str(EXIT_TIMEOUT_S)),
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
         ]

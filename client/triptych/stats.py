@@ -6,8 +6,9 @@ exactly that load, which then stands beside what clients saw in the same window.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from rich.table import Table
@@ -32,6 +33,7 @@ class Counters:
         input_ns: gathering the inputs.
         infer_ns: in the model.
         output_ns: handing out the outputs.
+        batches: executions by how many images each had.
     """
 
     requests: int = 0
@@ -43,6 +45,7 @@ class Counters:
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
+    batches: Counter[int] = field(default_factory=Counter)
 
     def __add__(self, other: Counters) -> Counters:
         return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -74,6 +77,7 @@ def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
             input_ns=stats.compute_input.ns,
             infer_ns=stats.compute_infer.ns,
             output_ns=stats.compute_output.ns,
+            batches=Counter({batch.batch_size: batch.compute_infer.count for batch in model.batch_stats}),
         )
         snapshot[model.name] = snapshot.get(model.name, Counters()) + counters
     return snapshot
