@@ -31,16 +31,21 @@ RELEASES: dict[str, tuple[str, str | None]] = {
 MODEL_FILES = {
     "openvino": "model.onnx",
     "onnxruntime": "model.onnx",
+    "onnxruntime-python": "model.onnx",
     "tensorrt": "model.plan",
     "tensorrt-python": "model.plan",
+    "tensorrt-rtx": "model.plan",
 }
 """The detector's file by target."""
 
 BACKENDS = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime"}
 """Targets that a backend of Triton runs; the others run in its Python backend, from Python packages."""
 
+PLAN_TARGETS = tuple(target for target, name in MODEL_FILES.items() if name == "model.plan")
+
 PACKAGES = {
     "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings",
 }
@@ -311,7 +316,7 @@ def _of_loading(version: Published, place: Place) -> _Found:
     """Whether what runs the target is there, and is the one that it was built for."""
     target = str(version.manifest.get("target"))
     if target in BACKENDS and place.is_pip:
-        instead = "tensorrt-python" if target == "tensorrt" else "openvino"
+        instead = f"{target}-python"
         yield (
             "will not load",
             f"it needs Triton's {BACKENDS[target]} backend, and Triton from pip has the Python backend alone; "
@@ -319,10 +324,10 @@ def _of_loading(version: Published, place: Place) -> _Found:
         )
         return
     engine = _engine(version)
-    package = str(engine.get("builder", "tensorrt")) if target == "tensorrt-python" else target
+    package = str(engine.get("builder", "tensorrt")) if target in PLAN_TARGETS else target.removesuffix("-python")
     if target in MODEL_FILES and target not in BACKENDS:
         yield from _of_package(package, place)
-    if target in ("tensorrt", "tensorrt-python") and engine:
+    if target in PLAN_TARGETS and engine:
         here = place.tensorrt if target == "tensorrt" else (place.packages or {}).get(package, "")
         yield from _of_engine(engine, target, here, place)
         yield from _of_gpus(engine, place)
@@ -353,7 +358,7 @@ def _of_engine(engine: Mapping[str, Any], target: str, here: str, place: Place) 
         yield (
             "will not load",
             "it was built by TensorRT for RTX, whose plans Triton's TensorRT backend does not read; "
-            "publish it with --target tensorrt-python, or build it with --builder tensorrt",
+            "publish it with --target tensorrt-rtx, or build it with TensorRT",
         )
         return
     if not here or not built:

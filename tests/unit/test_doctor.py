@@ -20,12 +20,13 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
+from publish import TARGETS
 from support import ROOT
 from triptych import preflight
 from triptych.cli import app
 from triptych.commands import doctor as command
 from triptych.config import read_config
-from triptych.doctor import Finding, Gpu, Place, Published, examine, minor, parse_gpus, worst
+from triptych.doctor import MODEL_FILES, Finding, Gpu, Place, Published, examine, minor, parse_gpus, worst
 from triptych.errors import BuildError, ContractError, ServerStartError, ServerUnavailable
 from triptych.server import Ports, TritonServer
 
@@ -265,6 +266,25 @@ def test_openvino_that_is_missing_or_another():
         "published with OpenVINO 2025.0, and this machine has 2026.4.1"
         in (warnings(PIP, onnx_model(versions={"openvino": "2025.0"}))[0])
     )
+
+
+def test_it_knows_every_target_that_can_be_published():
+    assert {target: each.filename for target, each in TARGETS.items()} == MODEL_FILES
+
+
+def test_onnx_runtime_that_is_missing():
+    found = examine(PIP, [onnx_model("onnxruntime-python")])
+    assert worst(found) == "will not load"
+    assert any("it needs the Python package of onnxruntime" in finding.text for finding in found)
+    there = replace(PIP, packages={"onnxruntime": "1.31.1"})
+    assert worst(examine(there, [onnx_model("onnxruntime-python")])) == "ok"
+
+
+def test_a_plan_of_tensorrt_for_rtx_needs_its_own_package():
+    published = plan("tensorrt-rtx", builder="tensorrt-rtx", version="1.7.1.116")
+    assert any("it needs the Python package of tensorrt-rtx" in finding.text for finding in examine(PIP, [published]))
+    there = replace(PIP, packages={"tensorrt-rtx": "1.7.1.116"})
+    assert worst(examine(there, [published])) == "ok"
 
 
 def test_what_troubles_the_place_troubles_every_version():

@@ -33,6 +33,7 @@ STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "will not loa
 
 DISTRIBUTIONS = {
     "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
     "tensorrt-rtx": (
         *("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
