@@ -36,6 +36,7 @@ from triptych.console import run
 from triptych.contract import MODELS
 from triptych.errors import BuildError, ServerStartError
 from triptych.files import write_aside
+from triptych.repository import serve
 from triptych.server import Ports, TritonServer
 
 DEFAULT_CACHE = Path(".triptych/cache")
@@ -73,14 +74,13 @@ class Built:
     Attributes:
         precision: its name.
         model: what is published: an ONNX or a plan.
-        seconds: how long it took to make; None if it came from the cache.
+        calibration: what the manifest says of the images that its ranges came from; None without any.
         report: the gate's, as plain values; None if nothing was there to verify with.
         version: where it was published; None if the gate refused it.
     """
 
     precision: str
     model: Path
-    seconds: float | None
     calibration: dict[str, Any] | None
     report: dict[str, Any] | None = None
     version: Path | None = None
@@ -129,8 +129,9 @@ class Line:
         reference = self._adapt(arguments.reference) if arguments.reference else adapted
         made = [self._make(adapted, precision) for precision in arguments.precision]
         dataset = self._dataset(reference)
+        images = [adapt.sha256(image) for image in dataset.images] if dataset else []
         for each in made:
-            each.report = self._verify(each, reference, dataset) if dataset else None
+            each.report = self._verify(each, reference, dataset, images) if dataset else None
             if each.passed or arguments.force:
                 each.version = publish.publish(
                     each.model,
@@ -171,12 +172,13 @@ class Line:
     def _make(self, adapted: Path, precision: str) -> Built:
         """The file to publish: the graph in its precision, or a plan."""
         calibration = self.calibration if precision == "int8" else None
-        graph, found = adapted, True
+        graph = adapted
+        told = _told(calibration) if calibration else None
         if precision == "int8" or (precision != "fp32" and not self.options):
             key = [
                 adapt.sha256(adapted),
                 precision,
-                calibration and [calibration.sha256(), replace(calibration, images=())],
+                told,
                 _tools("onnx", "onnxruntime"),
                 _code("quantize.py"),
             ]
@@ -184,9 +186,8 @@ class Line:
                 precision, ".onnx", key, lambda out: quantize.quantize_file(adapted, out, precision, calibration)
             )
             print(f"quantize: {precision} {'was made before' if found else f'made as {graph}'}")
-        told = _told(calibration) if calibration else None
         if not self.options:
-            return Built(precision, graph, None, told)
+            return Built(precision, graph, told)
         options = self.options
         built_by = library(options.builder).__version__
         given = asdict(replace(options, timing_cache=None))
@@ -199,18 +200,20 @@ class Line:
         )
         record = read_record(plan)
         print(engine.summary(record.engine, plan) + (" (built before)" if found else ""))
-        return Built(precision, plan, record.engine.build_s, told)
+        return Built(precision, plan, told)
 
     def _dataset(self, reference: Path) -> labels.Dataset | None:
         if self.arguments.data is None:
             print("verify: skipped, since there is nothing to verify with; name labelled images with --data")
             return None
-        record = adapt.read_adapted(adapt.read_onnx(reference))
-        assert record is not None
+        _, record = adapt.read_adapted_file(reference)
         return labels.read_dataset(self.arguments.data, record.spec.class_names, self.arguments.images)
 
-    def _verify(self, built: Built, reference: Path, dataset: labels.Dataset) -> dict[str, Any]:
-        """The gate's report on one precision, served by the embedded server with the repository's other models."""
+    def _verify(self, built: Built, reference: Path, dataset: labels.Dataset, images: list[str]) -> dict[str, Any]:
+        """The gate's report on one precision, served by the embedded server with the repository's other models.
+
+        `images` are the hashes of the data set's.
+        """
         gate = verify.gate_from(self.arguments, built.precision)
         served = self.target.served_as or self.arguments.target
         key = [
@@ -219,7 +222,7 @@ class Line:
             asdict(gate),
             served,
             asdict(self.group),
-            [adapt.sha256(image) for image in dataset.images],
+            images,
             dataset.truth,
             _code(),
             [adapt.sha256(path) for path in _files_of_the_others(self.arguments.repository)],
@@ -228,7 +231,7 @@ class Line:
         def make(out: Path) -> None:
             with tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch:
                 repository = publish.copy_of_the_others(self.arguments.repository, Path(scratch) / "models")
-                publish.serve(repository, int(publish.publish(built.model, served, repository, self.group).name))
+                serve(repository, int(publish.publish(built.model, served, repository, self.group).name))
                 server = TritonServer(repository, ports=Ports.free(), log_path=out.with_suffix(".log"))
                 try:
                     with server:

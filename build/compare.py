@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ from metrics import Accuracy, Found, accuracy
 from triptych.console import run
 from triptych.errors import BuildError
 from triptych.files import write_aside
-from triptych.machine import available_cores
+from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.runtimes import RUNTIMES
 
 FRAMES = 250
@@ -203,34 +202,17 @@ def environment() -> dict[str, Any]:
     for package in packages:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
+    gpus = nvidia_gpus()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(["python", *sys.argv]),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": available_cores(),
-        "gpu": _gpu(),
+        "gpu": f"{gpus[0].name}, driver {gpus[0].driver}" if gpus else None,
         "load_average_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": versions,
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _gpu() -> str | None:
-    """Name and driver of the first NVIDIA GPU."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    command = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
-    return said.splitlines()[0].replace(", ", ", driver ") if said.strip() else None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -21,12 +20,14 @@ from rich.console import Console
 
 import adapt
 import quantize
-from network import BUILDERS, HARDWARE, Builder, Options, describe, layers_of, library, make_logger
+from network import BUILDERS, HARDWARE, Builder, Options, describe, layers_of, library
 from plan import Binding, Engine, Profile, record_path
 from triptych.console import run
 from triptych.contract import PIXELS
 from triptych.errors import BuildError
 from triptych.files import write_aside
+from triptych.machine import nvidia_gpus
+from triptych.runtimes._tensorrt import make_logger
 
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
@@ -98,13 +99,11 @@ def machine(options: Options) -> dict[str, Any]:
     """The GPU that was built on; for TensorRT for RTX, the GPUs that were built for."""
     if options.builder == "tensorrt-rtx":
         return {"compute_capabilities": options.compute_capabilities, "gpu": None, "driver": None, "cuda": None}
-    query = ["nvidia-smi", "--query-gpu=compute_cap,name,driver_version", "--format=csv,noheader"]
-    try:
-        line = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()[0]
-        capability, gpu, driver = (part.strip() for part in line.split(","))
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
-        return {"compute_capabilities": (), "gpu": None, "driver": None, "cuda": None}  # a Jetson has no nvidia-smi
-    return {"compute_capabilities": (capability,), "gpu": gpu, "driver": driver, "cuda": None}
+    gpus = nvidia_gpus()  # a Jetson has no nvidia-smi
+    if not gpus:
+        return {"compute_capabilities": (), "gpu": None, "driver": None, "cuda": None}
+    gpu = gpus[0]
+    return {"compute_capabilities": (gpu.compute_capability,), "gpu": gpu.name, "driver": gpu.driver, "cuda": None}
 
 
 def _binding(tensor: Any) -> Binding:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -20,14 +19,10 @@ import onnx
 import quantize
 from plan import Profile
 from triptych.errors import BuildError
+from triptych.runtimes import _tensorrt
 
 Builder = Literal["tensorrt", "tensorrt-rtx"]
-BUILDERS: dict[str, tuple[str, ...]] = {
-    "tensorrt": ("tensorrt",),
-    # The wheels come in two parts, and the first loads the libraries of the second.
-    "tensorrt-rtx": ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"),
-}
-"""The modules to import, the last of which is the API, by builder."""
+BUILDERS = tuple(_tensorrt.LIBRARIES)
 
 INSTALL = {
     "tensorrt": "pip install tensorrt",
@@ -64,34 +59,16 @@ class Options:
     dla_core: int | None = None
 
 
-def library(builder: str) -> ModuleType:
+def library(builder: str) -> Any:
     """The builder's Python API.
 
     Raises:
         BuildError: it is not installed.
     """
     try:
-        return [import_module(name) for name in BUILDERS[builder]][-1]
+        return _tensorrt.library(builder)
     except ImportError as error:
         raise BuildError(f"{builder} is not installed ({error}); run `{INSTALL[builder]}`") from error
-
-
-def make_logger(trt: ModuleType) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc,name-defined]
-        """Keeps the errors, which the API itself does not give back."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-        def last_words(self) -> str:
-            return "; ".join(self.errors[-2:])
-
-    return Logger()
 
 
 def describe(
@@ -102,7 +79,7 @@ def describe(
     Args:
         trt: the library.
         builder: its builder.
-        logger: what `make_logger` gave.
+        logger: what `triptych.runtimes._tensorrt.make_logger` gave.
         model: an adapted graph in float32, or with Q/DQ pairs for int8.
         precision: "fp32", "fp16", "bf16" or "int8".
         options: how to build.

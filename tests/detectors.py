@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx.parser
+import pytest
 
 SIDE = 64
 CLASSES = 5
@@ -212,3 +214,17 @@ def add_names(path: Path) -> Path:
     entry.key, entry.value = "names", str({number: f"thing {number}" for number in range(CLASSES)})
     onnx.save(model, path)
     return path
+
+
+HEADS = [
+    pytest.param(raw_model, id="raw"),
+    pytest.param(yolox_model, id="yolox"),
+    pytest.param(objectness_model, id="objectness"),
+    pytest.param(end_to_end_model, id="end-to-end"),
+    pytest.param(partial(end_to_end_model, open_count=True), id="end-to-end-open"),
+    pytest.param(query_model, id="query"),
+    pytest.param(partial(query_model, opset=19), id="query-opset-19"),
+    pytest.param(mmdeploy_model, id="mmdeploy"),
+    pytest.param(partial(mmdeploy_model, open_count=True), id="mmdeploy-open"),
+]
+"""A builder for every head, and for the variants of its outputs."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import CANDIDATES, MAX_BATCH, PIXELS
+from triptych.machine import Gpu
 
 Severity = Literal["ok", "warning", "will not load"]
 
@@ -67,20 +68,6 @@ class Finding:
     severity: Severity
     subject: str
     text: str
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU; what is not known of it is empty.
-
-    Attributes:
-        compute_capability: such as "9.0".
-        driver: such as "580.65.06".
-    """
-
-    name: str
-    compute_capability: str = ""
-    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,16 +166,6 @@ def worst(findings: Iterable[Finding]) -> Severity:
 def minor(version: str) -> str:
     """The first two parts of a version."""
     return ".".join(version.split(".")[:2])
-
-
-def parse_gpus(table: str) -> tuple[Gpu, ...]:
-    """GPUs from `nvidia-smi --query-gpu=name,compute_cap,driver_version --format=csv,noheader`.
-
-    >>> parse_gpus("NVIDIA H200, 9.0, 580.65.06")
-    (Gpu(name='NVIDIA H200', compute_capability='9.0', driver='580.65.06'),)
-    """
-    rows = ([cell.strip() for cell in line.rsplit(",", 2)] for line in table.splitlines())
-    return tuple(Gpu(*row) for row in rows if len(row) == 3 and _numbers(row[1]))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 import types
 import typing
 from collections import Counter
@@ -22,7 +21,7 @@ from triptych.attribution import Attribution
 from triptych.errors import ContractError
 from triptych.files import write_aside
 from triptych.histogram import Histogram
-from triptych.machine import available_cores
+from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.stats import Counters
 
 VERSION = 1
@@ -252,7 +251,13 @@ def describe_machine(address: str) -> Environment:
     Starts a process, which gRPC and gevent together do not bear once there is a connection: call it before.
     """
     versions = {package: found for package in PACKAGES if (found := _installed(package))}
-    return Environment(address, _cpu(), available_cores(), _gpus(), {"python": platform.python_version(), **versions})
+    return Environment(
+        address,
+        cpu_model(),
+        available_cores(),
+        [gpu.name for gpu in nvidia_gpus()],
+        {"python": platform.python_version(), **versions},
+    )
 
 
 def _installed(package: str) -> str:
@@ -260,21 +265,3 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _gpus() -> list[str]:
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()]

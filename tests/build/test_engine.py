@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import onnx
@@ -27,11 +26,8 @@ import engine
 import quantize
 from adapt import Overrides
 from detectors import (
+    HEADS,
     SIDE,
-    end_to_end_model,
-    mmdeploy_model,
-    objectness_model,
-    query_model,
     raw_model,
     yolox_model,
 )
@@ -43,18 +39,6 @@ from triptych.errors import BuildError
 
 DEMO = ROOT / "build" / "demo"
 HELD_OUT_SEED = 1000
-
-HEADS = [
-    pytest.param(raw_model, id="raw"),
-    pytest.param(yolox_model, id="yolox"),
-    pytest.param(objectness_model, id="objectness"),
-    pytest.param(end_to_end_model, id="end-to-end"),
-    pytest.param(partial(end_to_end_model, open_count=True), id="end-to-end-open"),
-    pytest.param(query_model, id="query"),
-    pytest.param(partial(query_model, opset=19), id="query-opset-19"),
-    pytest.param(mmdeploy_model, id="mmdeploy"),
-    pytest.param(partial(mmdeploy_model, open_count=True), id="mmdeploy-open"),
-]
 
 RTX = Options(builder="tensorrt-rtx")
 

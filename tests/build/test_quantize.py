@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +23,10 @@ import quantize
 from adapt import Overrides
 from detectors import (
     CLASSES,
+    HEADS,
     SIDE,
     add_constants,
     conv_model,
-    end_to_end_model,
-    mmdeploy_model,
-    objectness_model,
-    query_model,
-    raw_model,
-    yolox_model,
 )
 from quantize import Calibration
 from support import ROOT
@@ -41,18 +35,6 @@ from triptych.runtimes import load
 
 DEMO = ROOT / "build" / "demo" / "pcb.onnx"
 HELD_OUT_SEED = 1000
-
-HEADS = [
-    pytest.param(raw_model, id="raw"),
-    pytest.param(yolox_model, id="yolox"),
-    pytest.param(objectness_model, id="objectness"),
-    pytest.param(end_to_end_model, id="end-to-end"),
-    pytest.param(partial(end_to_end_model, open_count=True), id="end-to-end-open"),
-    pytest.param(query_model, id="query"),
-    pytest.param(partial(query_model, opset=19), id="query-opset-19"),
-    pytest.param(mmdeploy_model, id="mmdeploy"),
-    pytest.param(partial(mmdeploy_model, open_count=True), id="mmdeploy-open"),
-]
 
 ELEMENTS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 

@@ -26,8 +26,9 @@ from triptych import preflight
 from triptych.cli import app
 from triptych.commands import doctor as command
 from triptych.config import read_config
-from triptych.doctor import MODEL_FILES, Finding, Gpu, Place, Published, examine, minor, parse_gpus, worst
+from triptych.doctor import MODEL_FILES, Finding, Place, Published, examine, minor, worst
 from triptych.errors import BuildError, ContractError, ServerStartError, ServerUnavailable
+from triptych.machine import Gpu, parse_gpus
 from triptych.server import Ports, TritonServer
 
 H200 = Gpu("NVIDIA H200", "9.0", "580.65.06")

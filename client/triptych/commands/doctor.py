@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -25,8 +24,9 @@ from triptych._channel import check_address
 from triptych._status import Target, explain_rpc_error
 from triptych.config import read_config
 from triptych.contract import DETECTION, DETECTOR, MAX_BATCH, MODELS
-from triptych.doctor import MODEL_FILES, RELEASES, Finding, Gpu, Place, Published, Severity, examine, parse_gpus, worst
+from triptych.doctor import MODEL_FILES, RELEASES, Finding, Place, Published, Severity, examine, worst
 from triptych.errors import BuildError, ContractError, ServerStartError
+from triptych.machine import Gpu, nvidia_gpus
 from triptych.model_control import CALL_TIMEOUT_S, ModelControl
 
 STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "will not load": "bold red"}
@@ -43,8 +43,6 @@ DISTRIBUTIONS = {
 """The names under which pip knows each runtime."""
 
 JETSON_RELEASE = Path("/etc/nv_tegra_release")
-
-SMI = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
 
 SMI_TIMEOUT_S = 20.0
 
@@ -210,11 +208,7 @@ def installed_packages() -> dict[str, str]:
 
 def visible_gpus() -> tuple[Gpu, ...]:
     """The GPUs that `nvidia-smi` shows; a Jetson has no such program, and says what it is in a file."""
-    try:
-        done = subprocess.run(SMI, capture_output=True, text=True, timeout=SMI_TIMEOUT_S, check=False)
-        gpus = parse_gpus(done.stdout) if done.returncode == 0 else ()
-    except (OSError, subprocess.TimeoutExpired):
-        gpus = ()
+    gpus = nvidia_gpus(SMI_TIMEOUT_S)
     if not gpus and JETSON_RELEASE.is_file():
         release = JETSON_RELEASE.read_text(errors="replace").split("\n", 1)[0].strip("# ")
         return (Gpu(name=f"Jetson, {release}"),)

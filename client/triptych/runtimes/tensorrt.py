@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 
 from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
-
-LIBRARIES = (("tensorrt",), ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"))
-"""Where the API may come from, in this order; TensorRT for RTX opens the plans of its own builder alone."""
+from triptych.runtimes._tensorrt import LIBRARIES, library, make_logger
 
 
 class Loaded:
@@ -33,11 +30,11 @@ class Loaded:
             RuntimeError: TensorRT cannot open it here; the message is its own.
         """
         del threads  # the GPU's own affair
-        trt = _library()
-        logger = _Logger.make(trt)
+        trt = library(_installed())
+        logger = make_logger(trt)
         engine = trt.Runtime(logger).deserialize_cuda_engine(model.read_bytes())
         if engine is None:
-            raise RuntimeError(f"TensorRT {trt.__version__}: {'; '.join(logger.errors[-2:]) or 'no plan of its own'}")
+            raise RuntimeError(f"TensorRT {trt.__version__}: {logger.last_words() or 'no plan of its own'}")
         self._engine, self._logger = engine, logger
         self._stream = _checked(cuda.cudaStreamCreate())
         batch, *shape = engine.get_tensor_shape(PIXELS.name)
@@ -81,7 +78,7 @@ class Loaded:
     def _context(self, profile: int) -> Any:
         context = self._engine.create_execution_context()
         if context is None:
-            raise RuntimeError(f"TensorRT has no memory for the plan: {'; '.join(self._logger.errors[-2:])}")
+            raise RuntimeError(f"TensorRT has no memory for the plan: {self._logger.last_words()}")
         if self._engine.num_optimization_profiles > 1:
             context.set_optimization_profile_async(profile, int(self._stream))
         return context
@@ -101,7 +98,7 @@ class Loaded:
     def _enqueue(self, context: Any, size: int) -> None:
         self._pixels.copy(size, self._stream, to_device=True)
         if not context.execute_async_v3(int(self._stream)):
-            raise RuntimeError(f"TensorRT could not run a batch of {size}: {'; '.join(self._logger.errors[-2:])}")
+            raise RuntimeError(f"TensorRT could not run a batch of {size}: {self._logger.last_words()}")
         self._found.copy(size, self._stream, to_device=False)
 
 
@@ -127,27 +124,9 @@ class _Mirror:
         _checked(cuda.cudaMemcpyAsync(*ends, rows * self._row_bytes, way, stream))
 
 
-class _Logger:
-    """TensorRT tells its errors to a logger alone."""
-
-    @staticmethod
-    def make(trt: Any) -> Any:
-        class Logger(trt.ILogger):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-                self.errors: list[str] = []
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    self.errors.append(message)
-
-        return Logger()
-
-
-def _library() -> Any:
-    """The first of `LIBRARIES` that is installed."""
-    names = next((names for names in LIBRARIES if find_spec(names[0])), LIBRARIES[0])
-    return [import_module(name) for name in names][-1]
+def _installed() -> str:
+    """The first of `LIBRARIES` that is there; TensorRT for RTX opens the plans of its own builder alone."""
+    return next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
