@@ -90,13 +90,14 @@ def build_request(
     *,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
+    request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
     """One request for `images` (encoded, one row each); a threshold of None leaves the model's default.
 
     Raises:
         ContractError: a threshold is not a number in 0..1.
     """
-    request = service_pb2.ModelInferRequest(model_name=model)
+    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     request.inputs.add(name=IMAGE.name, datatype=IMAGE.dtype, shape=(len(images), *IMAGE.shape))
     request.raw_input_contents.append(encode_bytes(images))
     for name, value in ((SCORE_THRESHOLD, score_threshold), (IOU_THRESHOLD, iou_threshold)):

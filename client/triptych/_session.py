@@ -94,13 +94,22 @@ class Session:
             raise ContractError(f"retries must be an integer of at least 0, but got {self.retries!r}")
 
     def detect(
-        self, image: ImageLike, score_threshold: float | None, iou_threshold: float | None, timeout_s: float | None
+        self,
+        image: ImageLike,
+        score_threshold: float | None,
+        iou_threshold: float | None,
+        timeout_s: float | None,
+        request_id: str,
     ) -> Flow[Detections]:
         """One image; what cannot be read is raised."""
         deadline = self._deadline(timeout_s)
         encoded = yield from _load(image)
         request = build_request(
-            self.model, [encoded.data], score_threshold=score_threshold, iou_threshold=iou_threshold
+            self.model,
+            [encoded.data],
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            request_id=request_id,
         )
         [found] = yield from self._infer(request, [encoded], deadline)
         if found.error:
@@ -113,6 +122,7 @@ class Session:
         score_threshold: float | None,
         iou_threshold: float | None,
         timeout_s: float | None,
+        request_id: str,
     ) -> Flow[list[Detections]]:
         """Many images in requests of what the server takes; what cannot be read has `error` set."""
         deadline = self._deadline(timeout_s)
@@ -133,7 +143,13 @@ class Session:
             answers: Iterator[Detections] = iter(())
             if sent:
                 data = [item.data for item in sent]
-                request = build_request(self.model, data, score_threshold=score_threshold, iou_threshold=iou_threshold)
+                request = build_request(
+                    self.model,
+                    data,
+                    score_threshold=score_threshold,
+                    iou_threshold=iou_threshold,
+                    request_id=request_id,
+                )
                 answers = iter((yield from self._infer(request, sent, deadline)))
             names = (yield from self.spec(deadline)).class_names
             results += [

@@ -1,6 +1,6 @@
 """Who took the time: a client's latency split among network, ensemble and stages, so that the parts add up.
 
-    client = network and client + ensemble overhead + preprocess + detector + postprocess
+    client = network and client + ensemble overhead + preprocess + detector + postprocess (+ the client's own stages)
 
 Pure functions. From Triton's traces, joined to what the client measured by the request's id, every request has its
 own split, and percentiles can be explained; from the server's statistics only the mean can.
@@ -20,7 +20,7 @@ from triptych.contract import STAGES
 from triptych.stats import Counters, Window
 from triptych.traces import PARTS, TracedRequest
 
-Source = Literal["traces", "statistics"]
+Source = Literal["traces", "summaries", "statistics"]
 
 PERCENTS = (50, 95, 99)
 
@@ -50,17 +50,19 @@ class Breakdown:
             also the time from when a request was due until it was sent.
         ensemble_overhead_ms: between the stages.
         stages: by stage and part (`queue`, `input`, `infer`, `output`).
+        client: stages of a client that does more than to ask, such as `track`; empty for a load test.
     """
 
     total_ms: float
     network_and_client_ms: float
     ensemble_overhead_ms: float
     stages: dict[str, dict[str, float]]
+    client: dict[str, float] = field(default_factory=dict)
 
     def owners(self) -> dict[str, float]:
-        """Milliseconds by owner: each stage as a whole, the ensemble's overhead, network and client."""
+        """Milliseconds by owner: each stage, the ensemble's overhead, network and client, the client's own stages."""
         stages = {name: sum(parts.values()) for name, parts in self.stages.items()}
-        return {**stages, OVERHEAD: self.ensemble_overhead_ms, NETWORK: self.network_and_client_ms}
+        return {**stages, OVERHEAD: self.ensemble_overhead_ms, NETWORK: self.network_and_client_ms, **self.client}
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class Attribution:
     """Where the time of one load went.
 
     Attributes:
-        source: `traces`, or `statistics` where the server's traces could not be had.
+        source: `traces`; where those could not be had, `summaries` (Triton's metrics), else `statistics`.
         requests: how many requests it rests on.
-        breakdowns: by `mean`, `p50`, `p95`, `p99`; from statistics the mean alone.
+        breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
         percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each for itself. They do not add
             up: the slowest percent of one stage need not be that of another. From statistics there are none.
         long_tails: a sentence for each owner whose p99 is far above its p95.
@@ -92,23 +94,41 @@ class Requests:
         network_ms: float64 [n].
         overhead_ms: float64 [n].
         stages_ms: float64 [n, len(STAGES), len(PARTS)].
+        client_ms: float64 [n] by each of the client's own stages.
+        request_ids: n of them.
     """
 
     total_ms: npt.NDArray[np.float64]
     network_ms: npt.NDArray[np.float64]
     overhead_ms: npt.NDArray[np.float64]
     stages_ms: npt.NDArray[np.float64]
+    client_ms: dict[str, npt.NDArray[np.float64]]
+    request_ids: list[str]
 
     @classmethod
-    def join(cls, traced: Iterable[TracedRequest], latencies_ms: Mapping[str, float]) -> Requests:
-        """The requests that both sides know, by id; what the server did not see is network and client."""
+    def join(
+        cls,
+        traced: Iterable[TracedRequest],
+        latencies_ms: Mapping[str, float],
+        client_ms: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Requests:
+        """The requests that both sides know, by id; what the server did not see is network and client.
+
+        Args:
+            traced: as the server saw them.
+            latencies_ms: by the client's clock, by id.
+            client_ms: by id, then by the client's own stage; they are part of the latency.
+        """
         both = [request for request in traced if request.request_id in latencies_ms]
         total = np.array([latencies_ms[request.request_id] for request in both], dtype=np.float64)
         server = np.array([request.server_ms for request in both], dtype=np.float64)
         overhead = np.array([request.overhead_ms for request in both], dtype=np.float64)
         stages = [[[request.stages[stage.name][part] for part in PARTS] for stage in STAGES] for request in both]
         shaped = np.array(stages, dtype=np.float64).reshape(len(both), len(STAGES), len(PARTS))
-        return cls(total, total - server, overhead, shaped)
+        ids = [request.request_id for request in both]
+        names = client_ms[ids[0]] if client_ms and ids else ()
+        own = {name: np.array([client_ms[each][name] for each in ids]) for name in names} if client_ms else {}
+        return cls(total, total - server - sum(own.values(), np.zeros(len(both))), overhead, shaped, own, ids)
 
     def __len__(self) -> int:
         return len(self.total_ms)
@@ -121,7 +141,7 @@ class Requests:
             for i, stage in enumerate(STAGES)
             for j, part in enumerate(PARTS)
         }
-        return {**owners, OVERHEAD: self.overhead_ms, NETWORK: self.network_ms, **parts}
+        return {**owners, OVERHEAD: self.overhead_ms, NETWORK: self.network_ms, **self.client_ms, **parts}
 
     def breakdown(self, rows: Sequence[int] | npt.NDArray[np.intp] | slice = slice(None)) -> Breakdown:
         """The mean over some of the requests, or over all; at least one."""
@@ -131,6 +151,7 @@ class Requests:
             float(self.network_ms[rows].mean()),
             float(self.overhead_ms[rows].mean()),
             {stage.name: dict(zip(PARTS, map(float, stages[i]), strict=True)) for i, stage in enumerate(STAGES)},
+            {name: float(values[rows].mean()) for name, values in self.client_ms.items()},
         )
 
     def around(self, percent: float) -> Breakdown:
@@ -160,8 +181,8 @@ def from_requests(requests: Requests) -> Attribution:
     return Attribution("traces", len(requests), breakdowns, percentiles, tails)
 
 
-def from_statistics(window: Window) -> Attribution:
-    """The attribution of the mean, from the server's counters.
+def from_statistics(window: Window, percentiles_ms: Mapping[str, Mapping[str, float]] | None = None) -> Attribution:
+    """The attribution of the mean, from the server's counters; with percentiles from its summaries, if it has them.
 
     The overhead can come out a little below zero, as `Window.ensemble_overhead_ms` says.
     """
@@ -175,13 +196,17 @@ def from_statistics(window: Window) -> Attribution:
         for name, counter in counters.items()
     }
     mean = Breakdown(window.client_mean_ms, window.network_and_client_ms, window.ensemble_overhead_ms, stages)
-    return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
+    if not percentiles_ms:
+        return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
+    found = {name: dict(values) for name, values in percentiles_ms.items()}
+    tails = long_tails(found, window.percentile_ms(50)) if len(window.latencies_ms) >= FEWEST_FOR_A_TAIL else []
+    return Attribution("summaries", len(window.latencies_ms), {"mean": mean}, found, tails)
 
 
 def long_tails(percentiles_ms: Mapping[str, Mapping[str, float]], client_p50_ms: float) -> list[str]:
     """A sentence for each owner whose p99 is far above its p95, by enough that a client notices."""
     sentences = []
-    for name in (*(stage.name for stage in STAGES), OVERHEAD, NETWORK):
+    for name in (name for name in percentiles_ms if " " not in name or name in (OVERHEAD, NETWORK)):
         p95, p99 = percentiles_ms[name]["p95"], percentiles_ms[name]["p99"]
         if p99 < LONG_TAIL_RATIO * p95 or p99 - p95 < LONG_TAIL_SHARE * client_p50_ms:
             continue
@@ -253,7 +278,7 @@ def attribution_table(attribution: Attribution) -> Table:
     breakdowns = attribution.breakdowns
     title = f"Where the time goes (ms, {attribution.requests} requests, from the server's {attribution.source})"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    if attribution.source == "statistics":
+    if attribution.source != "traces":
         table.caption = "Means only: this server gave no traces that can be read here."
     table.add_column("owner")
     for at in breakdowns:

@@ -103,6 +103,7 @@ class DetectionClient(_Client):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
     ) -> Detections:
         """Detect objects in one image.
 
@@ -111,13 +112,14 @@ class DetectionClient(_Client):
             score_threshold: drop what scores below, 0..1; None takes the model's default.
             iou_threshold: of two boxes of a class that overlap more, drop the weaker, 0..1; None as above.
             timeout_s: this call's deadline in seconds; None takes the client's.
+            request_id: a name by which the server's traces and logs know the request.
 
         Raises:
             ImageError: the image cannot be read, here or by the server.
             ContractError: an argument, or the server's answer, is not what it should be.
             RequestError: the call failed; its subclasses say how.
         """
-        return self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s))
+        return self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
 
     def detect_batch(
         self,
@@ -126,6 +128,7 @@ class DetectionClient(_Client):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
     ) -> list[Detections]:
         """Detect objects in many images; the results come in their order.
 
@@ -134,7 +137,7 @@ class DetectionClient(_Client):
 
         Args and errors are those of `detect`, but that no ImageError is raised.
         """
-        return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s))
+        return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -218,9 +221,10 @@ class AsyncDetectionClient(_Client):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
     ) -> Detections:
         """Detect objects in one image; see `DetectionClient.detect`."""
-        return await self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s))
+        return await self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
 
     async def detect_batch(
         self,
@@ -229,9 +233,12 @@ class AsyncDetectionClient(_Client):
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
         timeout_s: float | None = None,
+        request_id: str = "",
     ) -> list[Detections]:
         """Detect objects in many images; see `DetectionClient.detect_batch`."""
-        return await self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s))
+        return await self._run(
+            self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id)
+        )
 
     async def class_names(self) -> tuple[str, ...]:
         """The detector's class names, by id; the first use asks the server."""

@@ -21,12 +21,13 @@ from triptych.attribution import Attribution
 from triptych.errors import ContractError
 from triptych.files import write_aside
 from triptych.histogram import Histogram
+from triptych.intervals import Interval
 from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.stats import Counters
 
-VERSION = 1
+VERSION = 2
 
-Loop = Literal["closed", "constant", "poisson"]
+Loop = Literal["closed", "constant", "poisson", "camera", "video"]
 
 PACKAGES = ("triptych", "locust", "grpcio", "tritonclient", "gevent", "numpy")
 
@@ -58,10 +59,13 @@ class Workload:
 
     Attributes:
         loop: `closed`: each user waits for its answer; `constant` and `poisson`: requests come at a rate, whatever the
-            answers do, and latency counts from when a request was due.
-        users: of the closed loop; 0 in the others.
-        rate_per_s: requests a second of the open loops, else None.
+            answers do; `camera`: each user sends frames at a rate, and drops those that are due while it waits. In
+            these latency counts from when a request was due. `video`: the frames of `triptych track`.
+        users: of the closed loop, or cameras; of a video, frames in flight; 0 in the open loops.
+        rate_per_s: requests a second of the open loops, or of each camera; else None.
+        shape: how users or rate change over the time, as `triptych.load.shapes` has them.
         batch: images in a request.
+        sizes: what images were scaled to, such as "1920x1080"; empty if they were sent as they are.
         processes: load generators that shared the work.
         warmup_s: how long the load went on before anything counted.
         duration_s: how long it was measured.
@@ -71,7 +75,9 @@ class Workload:
     loop: Loop
     users: int
     rate_per_s: float | None
+    shape: str
     batch: int
+    sizes: list[str]
     processes: int
     warmup_s: float
     duration_s: float
@@ -137,13 +143,19 @@ class ClientSide:
 
     Attributes:
         latencies: of the requests that succeeded.
+        by_request: the same by the request's name, where there are several.
         failures: the others, by the name of the error's class.
         seconds: from the first request to the last answer.
+        cpu_s: CPU time of the processes that sent the requests, together.
+        busiest: the share of one core that the busiest of them used, 0..1 and above.
     """
 
     latencies: Histogram
+    by_request: dict[str, Histogram]
     failures: dict[str, Failure]
     seconds: float
+    cpu_s: float
+    busiest: float
 
     @property
     def failed(self) -> int:
@@ -167,6 +179,8 @@ class Run:
         client: what the clients saw.
         server: the server's counters of each model, differenced over exactly the measured time.
         attribution: where the time went.
+        intervals: the measured time in equal parts.
+        command: what was typed.
         version: of this format.
     """
 
@@ -176,6 +190,8 @@ class Run:
     client: ClientSide
     server: dict[str, Counters]
     attribution: Attribution
+    intervals: list[Interval]
+    command: list[str]
     version: int = field(default=VERSION)
 
 

@@ -13,6 +13,7 @@ from triptych import run_file
 from triptych.attribution import Attribution, Breakdown
 from triptych.errors import ContractError
 from triptych.histogram import Histogram
+from triptych.intervals import Interval
 from triptych.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
 from triptych.stats import Counters
 
@@ -30,8 +31,10 @@ TYPES = {
 
 def check(data: object, schema: dict, at: str = "run") -> None:
     """As much of JSON Schema as ours uses."""
-    known = {"$schema", "title", "description", "type", "properties", "required", "additionalProperties", "items"}
+    known = {"$schema", "$defs", "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items"}
     assert not set(schema) - known - {"enum", "const", "minimum"}, f"{at}: the schema uses what this test ignores"
+    if "$ref" in schema:
+        return check(data, SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]], at)
     if "const" in schema:
         assert data == schema["const"], at
     if "enum" in schema:
@@ -59,19 +62,28 @@ def run() -> Run:
     images = ImageSet.of([b"one", b"two"])
     return Run(
         started="2026-01-02T03:04:05+00:00",
-        workload=Workload("poisson", 0, 12.5, 1, 2, 1.0, 10.0, images),
+        workload=Workload("poisson", 0, 12.5, "ramp", 1, ["640x480"], 2, 1.0, 10.0, images),
         environment=Environment(
             "127.0.0.1:8001", "a CPU", 2, ["a GPU"], {"python": "3.11"}, ServedDetector(3, "python", 2, 16, {"a": [1]})
         ),
-        client=ClientSide(Histogram([10.0, 11.5, 200.0]), {"ImageError": Failure(2, "no image")}, 10.25),
+        client=ClientSide(
+            Histogram([10.0, 11.5, 200.0]),
+            {"detect 640x480": Histogram([10.0])},
+            {"ImageError": Failure(2, "no image")},
+            10.25,
+            1.5,
+            0.125,
+        ),
         server={"detector": Counters(3, 2, 3, 2, 30, 5, 5, 15, 5, Counter({1: 1, 2: 1}))},
         attribution=Attribution(
             "traces",
             3,
-            {"mean": Breakdown(10.0, 0.5, 0.5, {"detector": parts})},
+            {"mean": Breakdown(10.5, 0.5, 0.5, {"detector": parts}, {"track": 0.5})},
             {"detector": {"p50": 1.0}},
             ["a tail"],
         ),
+        intervals=[Interval(0.0, 5.0, 2, 1, 10.0, 10.0, 11.0, 11.5, {"detector": 9.0})],
+        command=["python", "loadtest"],
     )
 
 
@@ -105,9 +117,9 @@ def test_the_schema_names_every_field(run):
     ("text", "said"),
     [
         ("{", "is not a run that can be read"),
-        ('{"version": 99}', "must be a run of version 1, but its version is 99"),
-        ("[]", "must be a run of version 1"),
-        ('{"version": 1}', "is not a whole run"),
+        ('{"version": 99}', "must be a run of version 2, but its version is 99"),
+        ("[]", "must be a run of version 2"),
+        ('{"version": 2}', "is not a whole run"),
     ],
 )
 def test_what_is_no_run_is_one_sentence(tmp_path, text, said):

@@ -109,7 +109,7 @@ def test_no_retry_beyond_the_deadline() -> None:
 
 def test_deadline_covers_the_reading_of_files(tmp_path: Path) -> None:
     talk = Conversation()
-    flow = talk.session.detect(tmp_path / "a.jpg", None, None, 3.0)
+    flow = talk.session.detect(tmp_path / "a.jpg", None, None, 3.0, "")
     assert isinstance(next(flow), Work)
     talk.now_s += 2.0
     effect = flow.send(_inputs.Encoded(b"a"))
