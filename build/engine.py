@@ -103,7 +103,18 @@ def machine(options: Options) -> dict[str, Any]:
     if not gpus:
         return {"compute_capabilities": (), "gpu": None, "driver": None, "cuda": None}
     gpu = gpus[0]
-    return {"compute_capabilities": (gpu.compute_capability,), "gpu": gpu.name, "driver": gpu.driver, "cuda": None}
+    capabilities = (gpu.compute_capability,)
+    return {"compute_capabilities": capabilities, "gpu": gpu.name, "driver": gpu.driver, "cuda": _cuda_version()}
+
+
+def _cuda_version() -> str | None:
+    """The newest CUDA that the driver runs, such as "13.0"; None where CUDA's Python API is not installed."""
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return None
+    error, number = runtime.cudaDriverGetVersion()
+    return f"{number // 1000}.{number % 1000 // 10}" if int(error) == 0 else None
 
 
 def _binding(tensor: Any) -> Binding:

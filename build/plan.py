@@ -51,7 +51,7 @@ class Engine:
         builder, version: the library that built it.
         precision: what was asked for.
         compute_capabilities: the GPUs that it is for, e.g. "9.0".
-        gpu, driver, cuda: where it was built; None without a GPU.
+        gpu, driver, cuda: where it was built (the newest CUDA that its driver runs); None where it is not known.
         hardware_compatibility, version_compatible: see `network.Options`.
         profiles: the batch sizes that it takes.
         inputs, outputs: its bindings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -27,6 +28,7 @@ from detectors import (
 from support import ROOT
 from triptych.errors import BuildError, ContractError
 from triptych.runtimes import INSTALL, RUNTIMES, check_pixels, load
+from triptych.runtimes._tensorrt import LIBRARIES, builder_of
 
 HEADS = [
     pytest.param(raw_model, id="raw"),
@@ -185,3 +187,12 @@ def test_every_runtime_has_a_module():
 def test_other_pixels_are_refused():
     with pytest.raises(ContractError, match=r"pixels must be uint8 \(n, 4, 4, 3\), but got float32 \(1, 4, 4, 3\)"):
         check_pixels(np.zeros((1, 4, 4, 3), np.float32), (4, 4, 3))
+
+
+@pytest.mark.parametrize("beside", ["manifest.json", "model.plan.json"])
+def test_a_plan_is_opened_by_the_library_that_built_it(tmp_path, beside):
+    for builder in ("tensorrt", "tensorrt-rtx"):
+        (tmp_path / beside).write_text(json.dumps({"engine": {"builder": builder}}))
+        assert builder_of(tmp_path / "model.plan") == builder
+    (tmp_path / beside).write_text('{"engine": null}')
+    assert builder_of(tmp_path / "model.plan") in LIBRARIES, "whichever is there"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 LIBRARIES = {
@@ -20,6 +24,17 @@ def library(name: str) -> Any:
         ImportError: it is not installed.
     """
     return [import_module(module) for module in LIBRARIES[name]][-1]
+
+
+def builder_of(plan: Path) -> str:
+    """Whose plan it is, of `LIBRARIES`: each library opens its own alone.
+
+    The manifest beside a published plan says so, or the record beside a built one; else it is the first that is there.
+    """
+    for beside in (plan.with_name("manifest.json"), plan.with_name(f"{plan.name}.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads(beside.read_text())["engine"]["builder"])
+    return next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
 
 
 def make_logger(trt: Any) -> Any:

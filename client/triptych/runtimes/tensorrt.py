@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
-from triptych.runtimes._tensorrt import LIBRARIES, library, make_logger
+from triptych.runtimes._tensorrt import builder_of, library, make_logger
 
 
 class Loaded:
@@ -30,7 +29,7 @@ class Loaded:
             RuntimeError: TensorRT cannot open it here; the message is its own.
         """
         del threads  # the GPU's own affair
-        trt = library(_installed())
+        trt = library(builder_of(model))
         logger = make_logger(trt)
         engine = trt.Runtime(logger).deserialize_cuda_engine(model.read_bytes())
         if engine is None:
@@ -122,11 +121,6 @@ class _Mirror:
         else:
             ends, way = (self._address, self.device), kind.cudaMemcpyDeviceToHost
         _checked(cuda.cudaMemcpyAsync(*ends, rows * self._row_bytes, way, stream))
-
-
-def _installed() -> str:
-    """The first of `LIBRARIES` that is there; TensorRT for RTX opens the plans of its own builder alone."""
-    return next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
