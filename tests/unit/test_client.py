@@ -35,6 +35,13 @@ def test_defaults_are_left_to_the_model(client: DetectionClient, server: FakeSer
     assert not server.requests[0].parameters
 
 
+def test_a_request_s_id_travels_with_it(client: DetectionClient, server: FakeServer) -> None:
+    client.detect(b"a", request_id="frame-7")
+    client.detect_batch([b"a", b"b"], request_id="batch-1")
+    client.detect(b"a")
+    assert [request.id for request in server.requests] == ["frame-7", "batch-1", ""]
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), "0.5", True])
 @pytest.mark.parametrize("name", ["score_threshold", "iou_threshold"])
 def test_thresholds_out_of_range(client: DetectionClient, server: FakeServer, name: str, value: Any) -> None:
