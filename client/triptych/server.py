@@ -35,6 +35,9 @@ from triptych.processes import ModelProcess, kill_marked, model_processes
 
 __all__ = ["Ports", "TritonServer", "default_instances", "default_log_path"]
 
+SUMMARY_QUANTILES = "0.5:0.005,0.95:0.001,0.99:0.001"
+"""Of the metrics' summaries: each quantile, and by how much its rank may be off."""
+
 EXIT_TIMEOUT_S = 5
 """How long Triton waits for requests in flight, and for model processes that will never answer, as it ends."""
 
@@ -86,6 +89,7 @@ class TritonServer:
         log_path: Path | None = None,
         ready_timeout_s: float = 60.0,
         instances: Mapping[str, int] | None = None,
+        summaries: bool = False,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -95,6 +99,7 @@ class TritonServer:
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
             instances: instance counts by model name, over `default_instances` and over the models' own.
+            summaries: have the metrics tell the percentiles of each model's times, which costs CPU at every request.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1.
@@ -109,6 +114,7 @@ class TritonServer:
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
+        self._summaries = summaries
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
@@ -198,6 +204,9 @@ class TritonServer:
             *("--exit-timeout-secs", str(EXIT_TIMEOUT_S)),
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
         ]
+        if self._summaries:
+            arguments += ["--metrics-config", "summary_latencies=true"]
+            arguments += ["--metrics-config", f"summary_quantiles={SUMMARY_QUANTILES}"]
         tied_to = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         with log:
             self._process = subprocess.Popen(

@@ -22,6 +22,9 @@ from triptych.server import Ports, TritonServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
+ATTEMPTS = 3
+"""Where a hundredth of the requests counts, whatever else runs on the machine for a moment is seen too."""
+
 LATE = """
 
 import time
@@ -34,8 +37,10 @@ def _late(self, request):
     global _requests
     _requests += 1
     every, seconds = (Path(__file__).parent / "late").read_text().split()
-    if _requests % int(every) == 0:
-        time.sleep(float(seconds))
+    due = time.perf_counter() + float(seconds) * (_requests % int(every) == 0)
+    time.sleep(max(0.0, due - time.perf_counter() - 0.001))
+    while time.perf_counter() < due:
+        pass  # a sleep alone ends late by what the scheduler likes
     return _on_time(self, request)
 
 
@@ -115,18 +120,23 @@ def measure(planted, images, loadtest, tmp_path):
     return run
 
 
-def test_a_delay_in_postprocess_is_postprocess_s(planted, measure):
-    planted.be_steady(True)  # what the demo's detector does to the caches and cores would blur a p95 of so few requests
-    without = measure(duration=4).attribution.breakdowns
-    planted.be_late(20)
-    with_it = measure(duration=5).attribution.breakdowns
-    for at, blur in (("p50", 1), ("p95", 4)):  # on a machine that others use too
-        late, usual = with_it[at].stages["postprocess"]["infer"], without["p50"].stages["postprocess"]["infer"]
-        assert late - usual == pytest.approx(20, abs=blur), at
-    for owner, milliseconds in with_it["p50"].owners().items():
-        if owner != "detector":  # its own time varies by more, from run to run
-            late = 20 if owner == "postprocess" else 0
-            assert milliseconds - without["p50"].owners()[owner] == pytest.approx(late, abs=1.5), owner
+def test_a_delay_in_postprocess_is_postprocess_s_at_every_percentile(planted, measure):
+    attempts = []
+    for _ in range(ATTEMPTS):
+        planted.be_late(0)
+        without = measure(duration=4).attribution.breakdowns["p50"].owners()
+        planted.be_late(20)
+        found = measure(duration=12).attribution.breakdowns
+        delays = {at: found[at].owners()["postprocess"] - without["postprocess"] for at in ("p50", "p95", "p99")}
+        others = {
+            owner: milliseconds - without[owner]
+            for owner, milliseconds in found["p50"].owners().items()
+            if owner not in ("postprocess", "detector")  # the detector's own time varies by more, from run to run
+        }
+        if all(abs(delay - 20) <= 1 for delay in delays.values()) and all(abs(each) <= 1 for each in others.values()):
+            return
+        attempts.append((delays, others))
+    pytest.fail(f"not 20 ms within 1 ms, or not postprocess's alone, in any of {ATTEMPTS} attempts: {attempts}")
 
 
 def test_a_delay_now_and_then_is_a_long_tail_of_its_stage_alone(planted, measure):
@@ -216,7 +226,7 @@ def stalled(planted: Planted, process: subprocess.Popen[str], seconds: float) ->
         while client.statistics()[DETECTION.name].requests == before:  # the warm-up has not begun
             assert process.poll() is None
             time.sleep(0.02)
-    time.sleep(2.5)
+    time.sleep(3)
     file = planted.repository / "detector" / "1" / "stalled"
     file.touch()
     time.sleep(seconds)
@@ -232,16 +242,16 @@ def test_an_open_loop_sees_a_stall_that_a_closed_one_hides(planted, images, star
         with (
             start(
                 *("--address", planted.server.grpc_address, "--images", images, *load),
-                *("--warmup", 0.5, "--duration", 6, "--out", out),
+                *("--warmup", 0.5, "--duration", 10, "--out", out),
             ) as process,
-            stalled(planted, process, 1.5),
+            stalled(planted, process, 2),
         ):
             stdout, stderr = process.communicate()
         assert process.returncode == 0, stdout + stderr
         runs[name] = run_file.read(out)
     closed, open_ = (runs[name].client.latencies for name in ("closed", "open"))
-    assert closed.percentile_ms(100) > 1400, "the stall was there"
+    assert closed.percentile_ms(100) > 1900, "the stall was there"
     assert closed.percentile_ms(99) < 300, "and the closed loop's p99 knows nothing of it"
     assert open_.percentile_ms(99) > 1000
-    assert open_.count == pytest.approx(90, abs=2), "15 a second for 6 s, whatever the answers did"
+    assert open_.count == pytest.approx(150, abs=2), "15 a second for 10 s, whatever the answers did"
     assert runs["open"].attribution.breakdowns["p99"].owners()["detector"] > 1000

@@ -45,6 +45,9 @@ def serve(
     log: Annotated[
         Path | None, typer.Option(help="File for the server's log. [default: ~/.local/state/triptych]")
     ] = None,
+    summaries: Annotated[
+        bool, typer.Option("--summaries", help="Have the metrics tell percentiles of each model; costs CPU.")
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the server's log on standard error as it grows.")
     ] = False,
@@ -70,6 +73,7 @@ def serve(
         ports=Ports.free() if free_ports else Ports(http=http_port, grpc=grpc_port, metrics=metrics_port),
         log_path=log,
         ready_timeout_s=ready_timeout,
+        summaries=summaries,
     )
     signals = _Signals()
     code = 0

@@ -20,19 +20,17 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from triptych import DetectionClient
 from triptych.errors import ServerStartError
-from triptych.load import users
+from triptych.load import locustfile
 from triptych.load.payloads import Payload
 from triptych.load.recorder import Recorder
 from triptych.load.shapes import users_at
-from triptych.load.users import REQUEST_TIMEOUT_S, Load
-from triptych.stats import Snapshot, Window
+from triptych.load.users import REQUEST_TIMEOUT_S, DetectionUser, Load
+from triptych.served import settled_statistics
+from triptych.stats import Window
 from triptych.traces import TracedRequest, Tracing
 
 WORKERS_TIMEOUT_S = 30
 """How long other processes that share the load may take to start, and to end a phase."""
-
-STATISTICS_TRIES = 20
-"""How often the server's counters are read until they rest; others may use it all the while."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ def measure(arguments: Namespace, payloads: list[Payload], console: Console) -> 
         with Progress(*columns, console=console) as progress:
             _drive(environment, arguments, arguments.warmup, 0.0, progress)
             traces = not arguments.no_traces and tracing.start()
-            before, began_s = _settled_statistics(client), time.time()
-            recorder = _drive(environment, arguments, arguments.duration, 1.0, progress)
-            after = _settled_statistics(client)
+            before = settled_statistics(client)
+            recorder, began_s = _drive(environment, arguments, arguments.duration, 1.0, progress)
+            after = settled_statistics(client)
             traced = tracing.stop(len(recorder.answers)) if traces else []
     latencies_ms = [answer.latency_ms for answer in recorder.answers.values()]
     window = Window.between(before, after, latencies_ms, max(0.0, recorder.last_s - began_s))
@@ -89,9 +87,7 @@ def _generator(arguments: Namespace, payloads: list[Payload]) -> Iterator[Any]:
     load = Load(
         arguments.rate / arguments.processes, arguments.poisson, arguments.fps, arguments.shape, arguments.duration
     )
-    environment = Environment(
-        user_classes=[load.user_class], host=arguments.address, stop_timeout=REQUEST_TIMEOUT_S + 1
-    )
+    environment = Environment(user_classes=[DetectionUser], host=arguments.address, stop_timeout=REQUEST_TIMEOUT_S + 1)
     environment.payloads, environment.load = payloads, load
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -111,7 +107,7 @@ def _generator(arguments: Namespace, payloads: list[Payload]) -> Iterator[Any]:
 
 def _worker(arguments: Namespace, load: Load, port: int) -> subprocess.Popen[bytes]:
     """Another process of the same users, that the master at this port commands."""
-    command = [sys.executable, "-m", "locust", "-f", str(Path(users.__file__)), "--worker"]
+    command = [sys.executable, "-m", "locust", "-f", str(Path(locustfile.__file__)), "--worker"]
     command += ["--master-host", "127.0.0.1", "--master-port", str(port)]
     command += ["--images", str(arguments.images), "--batch", str(arguments.batch), "--shape", load.shape]
     command += ["--rate", str(load.rate), "--fps", str(load.fps), "--run-time", f"{load.duration_s:.0f}s"]
@@ -129,8 +125,10 @@ def _await(done: Callable[[], bool], what: str) -> None:
         gevent.sleep(0.05)
 
 
-def _drive(environment: Any, arguments: Namespace, seconds: float, moves: float, progress: Progress) -> Recorder:
-    """Run the users for so long, and let what is in flight end.
+def _drive(
+    environment: Any, arguments: Namespace, seconds: float, moves: float, progress: Progress
+) -> tuple[Recorder, float]:
+    """Run the users for so long, and let what is in flight end; what was recorded, and when it began by `time.time`.
 
     `moves` is 1 where the load takes its shape over that time, and 0 where it stays as the shape begins.
     """
@@ -148,7 +146,7 @@ def _drive(environment: Any, arguments: Namespace, seconds: float, moves: float,
         _await(lambda: len(runner.clients.ready) == arguments.processes, "start")
     event.add_listener(listener)
     bar = progress.add_task("measure" if moves else "warm up", total=seconds)
-    started, running = time.perf_counter(), 0
+    began_s, started, running = time.time(), time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds:
         if (wanted := _users_at(arguments, moves * elapsed / seconds)) != running:
             runner.start(wanted, spawn_rate=wanted)
@@ -162,20 +160,9 @@ def _drive(environment: Any, arguments: Namespace, seconds: float, moves: float,
         total.merge(own.take())
     progress.update(bar, completed=seconds)
     event.remove_listener(listener)
-    return total
+    return total, began_s
 
 
 def _users_at(arguments: Namespace, at: float) -> int:
     """Users of Locust then; in an open loop, whose rate it is that changes, one for each process."""
     return arguments.processes if arguments.rate else users_at(arguments.shape, at, arguments.users)
-
-
-def _settled_statistics(client: DetectionClient) -> Snapshot:
-    """The server's counters at rest: it counts a request a moment after the client has its answer."""
-    snapshot = client.statistics()
-    for _ in range(STATISTICS_TRIES):
-        gevent.sleep(0.1)
-        before, snapshot = snapshot, client.statistics()
-        if snapshot == before:
-            break
-    return snapshot

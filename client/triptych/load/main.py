@@ -12,25 +12,21 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-import grpc
 from rich.console import Console
 
-from triptych import DetectionClient, attribution, intervals, repository, run_file
+from triptych import DetectionClient, attribution, findings, intervals, run_file, summaries
 from triptych.attribution import Headroom, Requests
-from triptych.contract import DETECTOR, MAX_BATCH
+from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError
 from triptych.load.drive import Measured, measure
 from triptych.load.payloads import payloads, read_images
 from triptych.load.users import add_options
-from triptych.model_control import ModelControl
-from triptych.run_file import ClientSide, ImageSet, Loop, Run, ServedDetector, Workload
+from triptych.run_file import ClientSide, ImageSet, Loop, Run, Workload
+from triptych.served import served_detector
 from triptych.stats import Window, summary_line, window_table
 
 BUDGET_AT = "p95"
 """The percentile that a latency budget is held against."""
-
-BUSY = 0.8
-"""A load generator that uses this share of a core is near its own limit: Python runs on one core at a time."""
 
 
 def parse_arguments() -> Namespace:
@@ -51,7 +47,8 @@ def parse_arguments() -> Namespace:
     add("--intervals", type=int, default=10, metavar="N", help="parts of that time, as samples for a comparison (10)")
     add("--out", type=Path, metavar="RUN", help="write the run to this JSON file")
     add("--model-repository", type=Path, metavar="DIR", help="what the server serves, for the detector's manifest")
-    add("--no-traces", action="store_true", help="do not switch the server's traces on; means alone are known then")
+    add("--no-traces", action="store_true", help="do not switch the server's traces on, whose percentiles add up")
+    add("--metrics-url", metavar="URL", help="summaries, if there are no traces (port 8002 where gRPC's is 8001)")
     add("--budget-ms", type=float, metavar="MS", help=f"what an answer may take, held against {BUDGET_AT}")
     add("--max-p95-ms", type=float, metavar="MS", help="exit 1 if the p95 is above")
     add("--max-p99-ms", type=float, metavar="MS", help="exit 1 if the p99 is above")
@@ -68,6 +65,8 @@ def parse_arguments() -> Namespace:
         raise ContractError(f"--batch must be 1 to {MAX_BATCH}, what the server takes, but is {arguments.batch}")
     if arguments.duration <= 0 or arguments.warmup < 0:
         raise ContractError("--duration must be above 0 seconds, and --warmup at least 0")
+    if arguments.metrics_url:
+        summaries.check_url(arguments.metrics_url)
     return arguments
 
 
@@ -124,7 +123,7 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
             busiest=max(recorder.cpu_s.values(), default=0.0) / window.duration_s if window.duration_s else 0.0,
         ),
         server=dict(window.counters),
-        attribution=attribution.from_requests(requests) if len(requests) else attribution.from_statistics(window),
+        attribution=attribution.from_requests(requests) if len(requests) else without_traces(arguments, window),
         intervals=intervals.cut(
             recorder.answers,
             recorder.failed_at_s,
@@ -137,62 +136,44 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
     )
 
 
-def served_detector(address: str, model_repository: Path | None) -> ServedDetector | None:
-    """The detector as the server serves it, with its manifest if its repository is given."""
-    control = ModelControl(address)
-    try:
-        numbers = [int(version) for (model, version) in control.served() if model == DETECTOR.name]
-        if not numbers:
-            return None
-        config = control.config(DETECTOR.name)
-    except grpc.RpcError:
-        return None
-    finally:
-        control.close()
-    found = repository.versions(model_repository) if model_repository else []
-    manifests = {version.number: version.manifest or None for version in found}
-    return ServedDetector(
-        version=max(numbers),
-        backend=config.backend or config.platform,
-        instances=sum(group.count for group in config.instance_group),
-        max_batch=config.max_batch_size,
-        manifest=manifests.get(max(numbers)),
-    )
+def without_traces(arguments: Namespace, window: Window) -> attribution.Attribution:
+    """What the server's statistics say, with the percentiles of its summaries if its metrics have them."""
+    url = arguments.metrics_url or summaries.default_url(arguments.address)
+    return attribution.from_statistics(window, summaries.read(url) if url else None)
 
 
 def report(result: Run, window: Window, budget_ms: float | None, console: Console) -> None:
     """Print what the run showed."""
     found = result.attribution
     console.print(summary_line(window), soft_wrap=True, highlight=False)
+    if result.workload.batch > 1:
+        images_per_s = result.client.rate_per_s * result.workload.batch
+        console.print(f"  {result.workload.batch} images a request: {images_per_s:.1f} images/s", highlight=False)
     for name, latencies in sorted(result.client.by_request.items()):
         p50, p95 = latencies.percentile_ms(50), latencies.percentile_ms(95)
         console.print(f"  {name}: {latencies.count} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms", highlight=False)
     if found.source == "traces":
         console.print(attribution.attribution_table(found))
     else:
-        console.print("Means only, from the server's statistics: there are no traces that can be read here.")
+        if found.source == "statistics":
+            console.print("Means only, from the server's statistics: no traces can be read here, nor summaries.")
         console.print(window_table(window))
+        if found.source == "summaries":
+            console.print(summaries.percentile_table(found.percentiles_ms))
+            console.print(summaries.WHAT_THEY_ARE, soft_wrap=True, highlight=False)
     sentences = [attribution.owner_sentence(breakdown, at) for at, breakdown in found.breakdowns.items()]
     if budget_ms and window.latencies_ms:
         sentences.append(Headroom(budget_ms, window.percentile_ms(95)).sentence(BUDGET_AT))
     for sentence in sentences:
         console.print(sentence, soft_wrap=True, highlight=False)
-    for sentence in (*found.long_tails, *generator_warnings(result)):
+    if sentence := findings.batches(result):
+        console.print(sentence, soft_wrap=True, highlight=False)
+    for sentence in (*found.long_tails, *findings.generator(result)):
         console.print(f"[yellow]{sentence}[/yellow]", soft_wrap=True, highlight=False)
     if found.source == "traces" and found.requests < len(window.latencies_ms):
         console.print(f"{len(window.latencies_ms) - found.requests} requests left no whole trace", style="yellow")
     for kind, failure in result.client.failures.items():
         console.print(f"[red]{failure.count} failed:[/red] {kind}: {failure.example}", soft_wrap=True)
-
-
-def generator_warnings(result: Run) -> list[str]:
-    """A sentence where the load generator itself may be what was measured."""
-    if result.client.busiest < BUSY:
-        return []
-    return [
-        f"the load generator used {result.client.busiest:.0%} of a core: it may be the bottleneck, and its own time "
-        f"counts as network and client; share the load with --processes {result.workload.processes + 1}"
-    ]
 
 
 def broken_limits(arguments: Namespace, result: Run, window: Window) -> list[str]:

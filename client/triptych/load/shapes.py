@@ -17,8 +17,8 @@ SPIKE = (0.4, 0.6)
 SOAK_RISE = 0.05
 """How much of a soak's time the load takes to rise; then it stays, so that what drifts slowly shows."""
 
-LOWEST = 0.01
-"""A load that begins at nothing begins here: an open loop divides by it."""
+RESOLUTION_S = 0.05
+"""A rate that changes is taken as constant for so long."""
 
 
 def _step(at: float) -> float:
@@ -31,12 +31,12 @@ def _spike(at: float) -> float:
 
 SHAPES: dict[str, Callable[[float], float]] = {
     "constant": lambda _at: 1.0,
-    "ramp": lambda at: max(at, LOWEST),
+    "ramp": lambda at: at,
     "step": _step,
     "spike": _spike,
-    "soak": lambda at: max(min(1.0, at / SOAK_RISE), LOWEST),
+    "soak": lambda at: min(1.0, at / SOAK_RISE),
 }
-"""By name: the share of the full load, above 0 and at most 1, at a point of the time, 0..1."""
+"""By name: the share of the full load, 0..1, at a point of the time, 0..1."""
 
 
 def share(shape: str, at: float) -> float:
@@ -51,3 +51,24 @@ def share(shape: str, at: float) -> float:
 def users_at(shape: str, at: float, users: int) -> int:
     """How many of `users` there are then; at least one."""
     return max(1, round(users * share(shape, at)))
+
+
+def due_after(start_s: float, requests: float, rate_at: Callable[[float], float]) -> float:
+    """When so many requests have come due since `start_s`, at a rate that changes: where its integral reaches them.
+
+    A request alone would be too coarse a step: from a rate near 0 it reaches far into the time when there should
+    have been many.
+
+    Args:
+        start_s: seconds on the clock of `rate_at`.
+        requests: a fraction as well; drawn from the exponential distribution of mean 1, they make a Poisson process.
+        rate_at: requests a second at a time; it must not stay 0.
+
+    >>> round(due_after(1.0, 10, lambda _at: 5.0), 6)
+    3.0
+    """
+    at_s = start_s
+    while requests > (rate := rate_at(at_s)) * RESOLUTION_S:
+        requests -= rate * RESOLUTION_S
+        at_s += RESOLUTION_S
+    return at_s + requests / rate if requests else at_s
