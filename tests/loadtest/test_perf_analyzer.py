@@ -145,7 +145,7 @@ def theirs(perf_analyzer, steady_server, image, tmp_path) -> Callable[[], Figure
     def measure() -> Figures:
         done = perf_analyzer(
             *("-m", DETECTION.name, "-u", steady_server.grpc_address, "-i", "grpc", "--input-data", data),
-            *("--concurrency-range", USERS, "-p", 1000, "-s", 999, "-r", 3, "-f", report),
+            *("--concurrency-range", USERS, "-p", 1000, "-s", 100_000, "-r", 3, "-f", report),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         (row,) = csv.DictReader(report.read_text().splitlines())
