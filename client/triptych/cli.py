@@ -8,10 +8,12 @@ from __future__ import annotations
 import typer
 
 from triptych import __version__
+from triptych.commands.compare import compare
 from triptych.commands.detect import detect
 from triptych.commands.doctor import doctor
 from triptych.commands.models import activate, models
 from triptych.commands.serve import serve
+from triptych.commands.track import track
 from triptych.console import run
 
 app = typer.Typer(
@@ -25,6 +27,8 @@ app.command()(detect)
 app.command()(models)
 app.command()(activate)
 app.command()(doctor)
+app.command()(track)
+app.command()(compare)
 
 
 def _version(asked: bool) -> None:

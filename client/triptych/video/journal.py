@@ -1,0 +1,158 @@
+"""The file of tracks: one JSON object a line, one line a frame, written so that a sudden end loses no whole line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from triptych.detections import Detection
+from triptych.errors import ContractError
+
+
+@dataclass(frozen=True)
+class Line:
+    """One frame of the file.
+
+    Attributes:
+        frame: its number, from 0.
+        time_s: its place in the video in seconds; of a live source, seconds since 1970 (UTC); None where unknown.
+        width: in pixels; None where the frame could not be read.
+        height: likewise.
+        objects: what was found.
+        track_ids: of each object; None where it belongs to no track (yet).
+        error: why nothing could be found, else None.
+    """
+
+    frame: int
+    time_s: float | None
+    width: int | None
+    height: int | None
+    objects: tuple[Detection, ...] = ()
+    track_ids: tuple[int | None, ...] = ()
+    error: str | None = None
+
+    def encode(self) -> bytes:
+        """The line, with its end."""
+        objects = [
+            {"track_id": track_id, **found._asdict()}
+            for track_id, found in zip(self.track_ids, self.objects, strict=True)
+        ]
+        fields = {
+            "frame": self.frame,
+            "time_s": self.time_s,
+            "width": self.width,
+            "height": self.height,
+            "objects": objects,
+            "error": self.error,
+        }
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Line:
+        """Read back what `encode` gave.
+
+        Raises:
+            ValueError: it is no such line.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(line)
+            return cls(
+                int(fields["frame"]),
+                fields["time_s"],
+                fields["width"],
+                fields["height"],
+                tuple(
+                    Detection(each["name"], each["label"], each["score"], tuple(each["box_xyxy"]))
+                    for each in fields["objects"]
+                ),
+                tuple(each["track_id"] for each in fields["objects"]),
+                fields["error"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{type(error).__name__} {error}") from error
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a file of tracks already holds.
+
+    Attributes:
+        next_frame: the number of the first frame that it does not.
+        last_id: the highest track id; 0 if there is none.
+        recent: its last lines.
+        whole_bytes: how long its whole lines are; what follows was cut off in the middle.
+    """
+
+    next_frame: int = 0
+    last_id: int = 0
+    recent: tuple[Line, ...] = ()
+    whole_bytes: int = 0
+
+
+def read_done(path: Path, recent: int) -> Done:
+    """Read how far a file of tracks has come, and its last `recent` lines; nothing where there is no file.
+
+    Raises:
+        ContractError: a whole line of it is none of ours.
+    """
+    if not path.exists():
+        return Done()
+    last: deque[Line] = deque(maxlen=recent)
+    next_frame = last_id = whole_bytes = 0
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.endswith(b"\n"):
+                break
+            try:
+                line = Line.decode(text)
+            except ValueError as error:
+                raise ContractError(
+                    f"line {number} of {path} is no line of tracks ({error}); give another --out, or --overwrite it"
+                ) from error
+            next_frame = line.frame + 1
+            last_id = max([last_id, *(track_id for track_id in line.track_ids if track_id is not None)])
+            whole_bytes += len(text)
+            last.append(line)
+    return Done(next_frame, last_id, tuple(last), whole_bytes)
+
+
+class Journal:
+    """The file, open for more lines."""
+
+    def __init__(self, path: Path, done: Done) -> None:
+        """Go on after what is done, which may be nothing; what follows it in the file goes.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        # Not buffered: what is written is with the system, and survives whatever becomes of this process.
+        self._file = path.open("ab", buffering=0)
+        os.ftruncate(self._file.fileno(), done.whole_bytes)
+
+    def write(self, line: Line) -> None:
+        """Add a line.
+
+        Raises:
+            OSError: it cannot be written; what there is of it is cut off when the file is gone on with.
+        """
+        rest = line.encode()
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

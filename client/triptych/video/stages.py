@@ -1,0 +1,141 @@
+"""What each stage of the pipeline takes: of a frame's latency, and of the time that there is.
+
+A frame's latency is the sum of its stages. How many frames a second come out is another matter: the stages work at the
+same time, and the one that is busiest bounds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+STAGES = ("read", "encode", "wait", "predict", "track", "write")
+"""The parts of a frame's latency, from the beginning of its reading until its line is written; they add up to it.
+
+`predict` is one request, from its call to its answer. `wait` is all time in between: for a place at the server, for
+the frames before to be tracked, and for a server that was gone.
+"""
+
+OWN_STAGES = tuple(name for name in STAGES if name != "predict")
+"""Those that are the client's alone."""
+
+LANES = {"reading": ("read", "encode"), "predict": ("predict",), "tracking": ("track", "write")}
+"""Who works at the same time, and at which stages."""
+
+BUSY = 0.8
+"""A lane that works this share of the time bounds the others."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Where one frame's latency went.
+
+    Attributes:
+        began_s: when its reading began, by `time.perf_counter`.
+        ms: milliseconds by each of `STAGES`.
+    """
+
+    began_s: float
+    ms: Mapping[str, float]
+
+    @property
+    def total_ms(self) -> float:
+        """From the beginning of its reading until its line was written."""
+        return sum(self.ms.values())
+
+
+@dataclass
+class Totals:
+    """The times of many frames, added up.
+
+    Attributes:
+        frames: how many.
+        ms: milliseconds by each of `STAGES`.
+        began_s: when the reading of the first one began, by `time.perf_counter`.
+        ended_s: when the line of the last one was written.
+    """
+
+    frames: int = 0
+    ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    began_s: float = 0.0
+    ended_s: float = 0.0
+
+    def add(self, times: Times) -> None:
+        """Count one frame."""
+        if not self.frames:
+            self.began_s = times.began_s
+        self.ended_s = times.began_s + times.total_ms / 1000
+        self.frames += 1
+        for name, milliseconds in times.ms.items():
+            self.ms[name] += milliseconds
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame's reading to the last one's line."""
+        return self.ended_s - self.began_s
+
+    @property
+    def frames_per_s(self) -> float:
+        """How many came out, a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def means_ms(self) -> dict[str, float]:
+        """The mean of each stage a frame."""
+        return {name: milliseconds / max(1, self.frames) for name, milliseconds in self.ms.items()}
+
+
+def busy_shares(means_ms: Mapping[str, float], frames_per_s: float, in_flight: int) -> dict[str, float]:
+    """Which share of the time each stage works, 0..1: its mean time a frame, times frames a second (Little's law).
+
+    Args:
+        means_ms: by each of `STAGES`; `wait` is nobody's work and is left out.
+        frames_per_s: how many come out.
+        in_flight: requests at a time, which share the work of `predict`.
+    """
+    places = {"predict": in_flight}
+    return {
+        name: means_ms[name] / 1000 * frames_per_s / places.get(name, 1) for lane in LANES.values() for name in lane
+    }
+
+
+def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool) -> str:
+    """Who bounds the throughput, in one sentence."""
+    lanes = {lane: sum(shares[name] for name in names) for lane, names in LANES.items()}
+    busiest = max(lanes, key=lambda lane: lanes[lane])
+    work = " and ".join(LANES[busiest])
+    if lanes[busiest] >= BUSY:
+        return f"{work} bounds the throughput of {frames_per_s:.1f} frames/s: busy {lanes[busiest]:.0%} of the time"
+    if live:
+        return (
+            f"the source bounds the throughput of {frames_per_s:.1f} frames/s: {work}, the busiest, works "
+            f"{lanes[busiest]:.0%} of the time"
+        )
+    return (
+        f"nobody is busy all the time at {frames_per_s:.1f} frames/s: {work} works most, {lanes[busiest]:.0%} of it; "
+        "the stages wait for each other or for the CPU"
+    )
+
+
+def latency_sentence(means_ms: Mapping[str, float]) -> str:
+    """Who has most of a frame's latency, in one sentence."""
+    total_ms = sum(means_ms.values())
+    name = max(means_ms, key=lambda each: means_ms[each])
+    share = means_ms[name] / total_ms if total_ms else 0.0
+    return f"{name} owns {share:.0%} of a frame's latency: {means_ms[name]:.1f} of {total_ms:.1f} ms"
+
+
+def stage_table(means_ms: Mapping[str, float], shares: Mapping[str, float]) -> Table:
+    """Each stage's part of a frame's latency, and how busy it is."""
+    total_ms = sum(means_ms.values())
+    table = Table(title="The stages of a frame", title_justify="left")
+    table.add_column("stage")
+    for heading in ("mean ms", "of the latency", "busy"):
+        table.add_column(heading, justify="right")
+    for name, milliseconds in means_ms.items():
+        busy = f"{shares[name]:.0%}" if name in shares else ""
+        table.add_row(name, f"{milliseconds:.2f}", f"{milliseconds / total_ms:.0%}" if total_ms else "-", busy)
+    table.add_section()
+    table.add_row("a frame, read to written", f"{total_ms:.2f}", "100%", "")
+    return table
