@@ -149,8 +149,8 @@ def _set_ranges(trt: ModuleType, network: Any, model: onnx.ModelProto) -> None:
     same = (trt.LayerType.CONCATENATION, trt.LayerType.POOLING, trt.LayerType.RESIZE, trt.LayerType.ACTIVATION)
     for layer in reversed(list(layers_of(network))):
         found = limits.get(layer.get_output(0).name) if layer.num_outputs else None
-        if found is not None and layer.type in same:
-            # What goes into a concatenation or a ReLU is held in the range of what comes out.
+        if found is not None and (layer.type in same or _is_sum(trt, layer)):
+            # What goes into a concatenation, a ReLU or a residual's sum is held in the range of what comes out.
             for at in range(layer.num_inputs):
                 limits.setdefault(layer.get_input(at).name, found)
     for layer in layers_of(network):
@@ -159,6 +159,13 @@ def _set_ranges(trt: ModuleType, network: Any, model: onnx.ModelProto) -> None:
         for tensor in (*_tensors(layer.num_inputs, layer.get_input), *_tensors(layer.num_outputs, layer.get_output)):
             if tensor.name in limits:
                 tensor.set_dynamic_range(-limits[tensor.name], limits[tensor.name])
+
+
+def _is_sum(trt: ModuleType, layer: Any) -> bool:
+    if layer.type != trt.LayerType.ELEMENTWISE:
+        return False
+    layer.__class__ = trt.IElementWiseLayer  # TensorRT's own way to a layer's further attributes
+    return bool(layer.op == trt.ElementWiseOperation.SUM)
 
 
 def _tensors(count: int, get: Callable[[int], Any]) -> list[Any]:

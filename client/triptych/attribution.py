@@ -212,13 +212,13 @@ def long_tails(percentiles_ms: Mapping[str, Mapping[str, float]], client_p50_ms:
             continue
         parts = {part: percentiles_ms.get(f"{name} {part}") for part in PARTS}
         grown = {part: found["p99"] - found["p95"] for part, found in parts.items() if found}
-        part = max(grown, key=lambda each: grown[each]) if grown else ""
-        sentences.append(f"{name} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{_CAUSES[part]}")
+        part = max(grown, key=lambda each: grown[each]) if grown else name
+        sentences.append(f"{name} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{_CAUSES.get(part, '')}")
     return sentences
 
 
 _CAUSES = {
-    "": "; look at the network, and at whether the machine of either side is short of CPU",
+    NETWORK: "; look at the network, and at whether the machine of either side is short of CPU",
     "queue": ", mostly waiting for a free instance: requests come in bursts, or there are too few instances",
     "input": ", mostly gathering its inputs: large requests, or too little CPU for the server",
     "infer": ", mostly in the model: some inputs cost more, or something else takes its CPU or GPU at times",

@@ -12,7 +12,9 @@ from triptych.commands.compare import compare
 from triptych.commands.detect import detect
 from triptych.commands.doctor import doctor
 from triptych.commands.models import activate, models
+from triptych.commands.report import report
 from triptych.commands.serve import serve
+from triptych.commands.sweep import sweep
 from triptych.commands.track import track
 from triptych.console import run
 
@@ -24,11 +26,13 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(detect)
+app.command()(track)
 app.command()(models)
 app.command()(activate)
 app.command()(doctor)
-app.command()(track)
+app.command()(report)
 app.command()(compare)
+app.command()(sweep)
 
 
 def _version(asked: bool) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from triptych.attribution import PERCENTS, Attribution, Breakdown
 from triptych.contract import DETECTOR
@@ -323,6 +322,8 @@ def _ratio(over: float, under: float, overs: Sequence[float], unders: Sequence[f
     if min(len(overs), len(unders)) < FEWEST_SAMPLES or min(*overs, *unders) <= 0:
         return Ratio(value)
     variances = [_variance(overs, over), _variance(unders, under)]
+    from scipy.special import stdtrit  # here, as reports of single runs do without
+
     half = 0.0
     if total := sum(variances):
         freedoms = [len(overs) - 1, len(unders) - 1]

@@ -223,7 +223,7 @@ def read(path: Path) -> Run:
     if found != VERSION:
         raise ContractError(f"{path} must be a run of version {VERSION}, but its version is {found!r}")
     try:
-        run: Run = _build(Run, data)
+        run: Run = from_json(Run, data)
     except (KeyError, TypeError, ValueError) as error:
         raise ContractError(f"{path} is not a whole run: {type(error).__name__} {error}") from error
     return run
@@ -242,22 +242,26 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def _build(kind: Any, data: Any) -> Any:
-    """What `to_json` took apart, by the annotations of the dataclasses."""
+def from_json(kind: Any, data: Any) -> Any:
+    """What `to_json` took apart, by the annotations of the dataclass `kind`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no such thing.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Histogram:
         return Histogram.from_json(data)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{each.name: _build(hints[each.name], data[each.name]) for each in fields(kind)})
+        return kind(**{each.name: from_json(hints[each.name], data[each.name]) for each in fields(kind)})
     if origin in (types.UnionType, typing.Union):
-        return None if data is None else _build(arguments[0], data)
+        return None if data is None else from_json(arguments[0], data)
     if origin is Counter:
         return Counter({int(key): count for key, count in data.items()})
     if origin is dict:
-        return {key: _build(arguments[1], item) for key, item in data.items()}
+        return {key: from_json(arguments[1], item) for key, item in data.items()}
     if origin is list:
-        return [_build(arguments[0], item) for item in data]
+        return [from_json(arguments[0], item) for item in data]
     return data
 
 

@@ -99,7 +99,7 @@ class TritonServer:
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
             instances: instance counts by model name, over `default_instances` and over the models' own.
-            summaries: have the metrics tell the percentiles of each model's times, which costs CPU at every request.
+            summaries: have the metrics tell the percentiles of each model's times.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1.

@@ -49,6 +49,10 @@ def compare(
     changed: Annotated[
         str, typer.Option(metavar="OWNER", help="What was exchanged: the owner that Amdahl's law is asked about.")
     ] = DETECTOR.name,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with the pictures.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it as Markdown, for a pull request.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all of it as JSON.")] = None,
     max_p50_regression: Annotated[
         str | None, typer.Option(metavar="PERCENT", help="Exit 1 if the p50 is longer by more, such as 5%.")
@@ -83,6 +87,7 @@ def compare(
         raise ContractError("two runs or more were expected: triptych compare A.json B.json")
     try:
         from triptych import comparison, run_file
+        from triptych import report as reports
     except ImportError as error:
         raise ContractError(
             f"comparing needs the package {error.name}; install it with `pip install 'triptych[loadtest]'`"
@@ -105,6 +110,11 @@ def compare(
         found.append(replace(each, regressions=broken))
         notes += unproven
     report(found, pooled, notes, Console())
+    page = reports.of_comparisons(found, pooled, notes)
+    if html:
+        reports.write(html, reports.html(page))
+    if markdown:
+        reports.write(markdown, reports.markdown(page))
     if json_file:
         text = json.dumps({"comparisons": [comparison.to_json(each) for each in found], "notes": notes}, indent=1)
         with write_aside(json_file) as aside:

@@ -46,7 +46,7 @@ def serve(
         Path | None, typer.Option(help="File for the server's log. [default: ~/.local/state/triptych]")
     ] = None,
     summaries: Annotated[
-        bool, typer.Option("--summaries", help="Have the metrics tell percentiles of each model; costs CPU.")
+        bool, typer.Option("--summaries", help="Have the metrics tell percentiles of each model's times.")
     ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the server's log on standard error as it grows.")

@@ -78,8 +78,8 @@ def track(
         typer.Option(
             dir_okay=False,
             metavar="RUN",
-            help="Trace every request, and write where the time went to this JSON file. The times of all frames are "
-            "kept in memory until then.",
+            help="Trace every request, and write where the time went to this JSON file, and a page beside it. The "
+            "times of all frames are kept in memory until then.",
         ),
     ] = None,
     model_repository: Annotated[
@@ -93,6 +93,8 @@ def track(
     own line, and the exit code is 1 at the end.
     """
     _check_out(out, resume, overwrite)
+    if run and run.suffix == ".html":
+        raise ContractError(f"--run must name a JSON file, such as {run.with_suffix('.json')}; its page goes beside it")
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with closing(open_source(source)) as opened, DetectionClient(address, timeout_s=timeout, retries=0) as client:
         threshold = client.spec().score_threshold if score_threshold is None else score_threshold
@@ -129,8 +131,8 @@ def track(
     for sentence in outcome.sentences(opened.dropped, expected):
         console.print(sentence)
     report(outcome.totals, in_flight, opened.live, result, console)
-    if result:
-        console.print(f"the run is in {run}")
+    if result and run:
+        console.print(f"the run is in {run}, its page in {write_page(result, run)}")
     if outcome.lost:
         raise TriptychError(f"{outcome.lost}; {out} has every frame before that: go on with --resume") from outcome.lost
     if detect.stop.is_set() and not opened.live:
@@ -138,6 +140,15 @@ def track(
         raise typer.Exit(INTERRUPTED)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def write_page(result: Run, path: Path) -> Path:
+    """Write the page of a run beside it; where it is."""
+    from triptych import report as reports  # not for everybody: it needs Jinja, of the extra `track`
+
+    page = reports.beside(path)
+    reports.write(page, reports.html(reports.of_run(result, path.stem)))
+    return page
 
 
 @dataclass
@@ -233,7 +244,7 @@ def _observer(
 ) -> AbstractContextManager[Observer | None]:
     if run is None:
         return nullcontext()
-    from triptych.video.measure import Observer  # not for everybody: it needs DDSketch, of the extra `track`
+    from triptych.video.measure import Observer
 
     return Observer(client, run, model_repository)
 

@@ -115,3 +115,11 @@ def _record(environment: Any) -> None:
         data["triptych"] = recorder.take()
 
     environment.events.report_to_master.add_listener(add)
+
+    def report(**_other: object) -> None:
+        data: dict[str, Any] = {}
+        environment.events.report_to_master.fire(client_id=environment.runner.client_id, data=data)
+        environment.runner.send_message("stats", data)
+
+    # Locust's workers report every three seconds, and after the last user not at once.
+    environment.events.test_stop.add_listener(report)

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from triptych import DetectionClient, attribution, findings, intervals, run_file, summaries
+from triptych import report as reports
 from triptych.attribution import Headroom, Requests
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError
@@ -45,7 +46,7 @@ def parse_arguments() -> Namespace:
     add("--warmup", type=float, default=2, metavar="S", help="seconds before anything counts (2)")
     add("--duration", type=float, default=10, metavar="S", help="seconds that are measured (10)")
     add("--intervals", type=int, default=10, metavar="N", help="parts of that time, as samples for a comparison (10)")
-    add("--out", type=Path, metavar="RUN", help="write the run to this JSON file")
+    add("--out", type=Path, metavar="RUN", help="write the run to this JSON file, and a page beside it")
     add("--model-repository", type=Path, metavar="DIR", help="what the server serves, for the detector's manifest")
     add("--no-traces", action="store_true", help="do not switch the server's traces on, whose percentiles add up")
     add("--metrics-url", metavar="URL", help="summaries, if there are no traces (port 8002 where gRPC's is 8001)")
@@ -74,14 +75,16 @@ def main() -> None:
     """Run the load and print what it showed."""
     arguments = parse_arguments()
     images = read_images(Path(arguments.images))
+    page = reports.beside(arguments.out) if arguments.out else None
     console = Console()
     machine = run_file.describe_machine(arguments.address)
     measured = measure(arguments, payloads(images, arguments.batch, arguments.sizes), console)
     result = describe(arguments, images, machine, measured)
     report(result, measured.window, arguments.budget_ms, console)
-    if arguments.out:
+    if page:
         run_file.write(arguments.out, result)
-        console.print(f"written to {arguments.out}", soft_wrap=True, highlight=False)
+        reports.write(page, reports.html(reports.of_run(result, arguments.out.stem, arguments.budget_ms)))
+        console.print(f"written to {arguments.out} and {page}", soft_wrap=True, highlight=False)
     broken = broken_limits(arguments, result, measured.window)
     for sentence in broken:
         console.print(f"[red]limit broken:[/red] {sentence}", soft_wrap=True, highlight=False)

@@ -1,0 +1,46 @@
+"""Reports: a page of what was measured, as one HTML file that needs nothing else, and as Markdown for a pull request.
+
+page = report.of_run(run_file.read(path), "demo")
+report.write(Path("demo.html"), report.html(page))
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from triptych.errors import ContractError
+from triptych.files import write_aside
+from triptych.report.comparison import of_comparisons
+from triptych.report.render import html, markdown
+from triptych.report.run import of_run
+from triptych.report.sweep import of_sweep
+
+__all__ = ["beside", "html", "markdown", "of_comparisons", "of_run", "of_sweep", "write"]
+
+
+def beside(path: Path) -> Path:
+    """Where the page of a run or of a sweep goes.
+
+    Raises:
+        ContractError: it would take the file's own place.
+    """
+    if path.suffix == ".html":
+        raise ContractError(
+            f"{path} is where its page would go; name the JSON file, such as {path.with_suffix('.json')}"
+        )
+    return path.with_suffix(".html")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report; the file is whole or not there.
+
+    Raises:
+        ContractError: it cannot be written.
+    """
+    try:
+        with write_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ContractError(
+            f"the report cannot be written to {path} ({error.strerror}); choose another place"
+        ) from error

@@ -1,0 +1,88 @@
+"""Owners as stacked bars, and the colours and letters that stand for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triptych.attribution import NETWORK, OVERHEAD, Breakdown
+from triptych.report.blocks import Bar, Bars, Piece, Segment
+
+COLOURS = {
+    "preprocess": ("#56b4e9", "▒"),
+    "detector": ("#d55e00", "█"),
+    "postprocess": ("#009e73", "▓"),
+    OVERHEAD: ("#8c8c8c", "·"),
+    NETWORK: ("#cc79a7", "░"),
+    "read": ("#e69f00", "r"),
+    "encode": ("#f0e442", "e"),
+    "wait": ("#b8bcc2", "-"),
+    "track": ("#9d7fe0", "t"),
+    "write": ("#b58a5a", "w"),
+}
+"""By owner: a colour that is told from the others without red and green and bears dark letters (after Okabe and Ito,
+Color Universal Design, 2008), and what it is drawn with in plain text."""
+
+OTHERS = (("#a3c644", "o"), ("#e58ec9", "x"), ("#6fd0c8", "+"))
+"""For owners that are not known here, in turn."""
+
+
+def look(owner: str, number: int) -> tuple[str, str]:
+    """Colour and letter of an owner, the `number`th in its picture."""
+    return COLOURS.get(owner, OTHERS[number % len(OTHERS)])
+
+
+def bars(breakdowns: Mapping[str, Breakdown]) -> Bars:
+    """A bar for each breakdown, by its label, all on one scale.
+
+    What is below zero (see `Window.ensemble_overhead_ms`) has no width; the widths of a bar add up to 100%.
+    """
+    return stacked(
+        {label: breakdown.owners() for label, breakdown in breakdowns.items()},
+        {label: breakdown.total_ms for label, breakdown in breakdowns.items()},
+        {label: breakdown.stages for label, breakdown in breakdowns.items()},
+    )
+
+
+def stacked(
+    owners_ms: Mapping[str, Mapping[str, float]],
+    totals_ms: Mapping[str, float],
+    parts_ms: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+) -> Bars:
+    """A bar for each label, all on one scale.
+
+    Args:
+        owners_ms: by label, then owner.
+        totals_ms: by label.
+        parts_ms: by label, owner and part; of owners whose parts are known.
+    """
+    longest = max(totals_ms.values(), default=0.0)
+    return Bars(
+        [
+            Bar(
+                label,
+                totals_ms[label],
+                100 * totals_ms[label] / longest if longest > 0 else 0.0,
+                _segments(owners, (parts_ms or {}).get(label, {})),
+            )
+            for label, owners in owners_ms.items()
+        ]
+    )
+
+
+def _segments(owners_ms: Mapping[str, float], parts_ms: Mapping[str, Mapping[str, float]]) -> list[Segment]:
+    return [
+        Segment(
+            owner,
+            owners_ms[owner],
+            percent,
+            [Piece(part, parts_ms[owner][part], share) for part, share in _percents(parts_ms.get(owner, {})).items()],
+        )
+        for owner, percent in _percents(owners_ms).items()
+    ]
+
+
+def _percents(values: Mapping[str, float]) -> dict[str, float]:
+    """Each value's percent of all, without those that have no length."""
+    long = {name: value for name, value in values.items() if value > 0}
+    total = sum(long.values())
+    return {name: 100 * value / total for name, value in long.items()}
