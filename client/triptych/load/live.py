@@ -44,7 +44,7 @@ def rows(window: Window, failures: int) -> list[dict[str, Any]]:
     for row in table:
         row["share"] = row["total"] / mean.total_ms
         if row["stage"] == max(owners, key=lambda name: owners[name]):
-            row["note"] = attribution.owner_sentence(mean, f"mean of the last {window.duration_s:.0f} s")
+            row["note"] = attribution.owner_sentence(mean, "mean")
     return table
 
 

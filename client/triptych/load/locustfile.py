@@ -80,7 +80,7 @@ def _prepare(environment: Any, web_ui: Any, **_other: object) -> None:
 
     if web_ui:
         web_ui.app.before_request(check_form)
-    else:
+    if not web_ui or options.autostart:
         try:
             check(options, environment.host or DetectionUser.host)
         except (TriptychError, OSError) as error:

@@ -5,6 +5,7 @@ The same as JSON is at `/triptych`.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -33,16 +34,16 @@ COLUMNS = {
     "share": "Share",
     "batch": "Mean batch",
     "failures": "# Fails",
-    "note": "",
+    "note": "In the last seconds",
 }
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as text, since Locust's table can but round numbers, and a name in one line."""
+    """A row as text, since Locust's table can but round numbers; on a phone it would also break at every space."""
     texts = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()}
-    texts["stage"] = row["stage"].replace(" ", "\N{NO-BREAK SPACE}")
     if "share" in row:
         texts["share"] = f"{round(100 * row['share'])}%"
+        texts |= {key: re.sub("(?<![:,]) ", "\N{NO-BREAK SPACE}", row.get(key, "")) for key in ("stage", "note")}
     return {key: texts.get(key, "") for key in COLUMNS}
 
 
