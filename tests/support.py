@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 """The checkout."""
+
+RUN_SCHEMA = json.loads((ROOT / "client" / "triptych" / "run_file.schema.json").read_text())
+"""What a run file is, as JSON Schema."""
 
 DATA = ROOT.parent / "shared" / "data"
 """Real photographs and weights that lie beside the checkout on some machines."""

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import jsonschema
 import numpy as np
 import pytest
 from boards import generate
 
+from support import RUN_SCHEMA
 from triptych import run_file
 from triptych.server import Ports, TritonServer
 from triptych.video.stages import OWN_STAGES
@@ -69,6 +71,7 @@ def whole(video: Path, demo_server: TritonServer) -> tuple[list[dict], run_file.
     command = [*TRACK, video, "--out", out, "--address", demo_server.grpc_address, "--run", run]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    jsonschema.validate(json.loads(run.read_text()), RUN_SCHEMA)
     return lines(out), run_file.read(run), done.stdout
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+import jsonschema
 import pytest
 
+from support import RUN_SCHEMA
 from triptych import run_file
 from triptych.traces import PARTS, Tracing
 
@@ -27,6 +30,8 @@ def test_the_parts_are_the_client_s_mean(demo_server, demo_repository, images, l
         *("--out", out, "--budget-ms", 1000, "--model-repository", demo_repository),
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    jsonschema.validate(json.loads(out.read_text()), RUN_SCHEMA)
+    assert "<svg" in out.with_suffix(".html").read_text(), "its page is beside it"
     run = run_file.read(out)
     count = int(re.search(r"(\d+) requests in", done.stdout)[1])
     assert count > 5

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from publish import InstanceGroup
-from support import ROOT
+from steady import steady_repository
 from triptych import run_file
 from triptych._protocol import encode_bytes
 from triptych.contract import DETECTION, IMAGE
@@ -35,21 +35,6 @@ WHEEL = "tritonclient==2.50.0"
 
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 """What the binary asks for, and as what nvidia-pytriton carries it."""
-
-STEADY = """
-
-import time
-
-import numpy as np
-
-
-def _steady(self, request):
-    time.sleep(0.025)
-    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", np.zeros((1, 300, 6), np.float32))])
-
-
-TritonPythonModel.respond = _steady
-"""
 
 USERS = 4
 
@@ -128,9 +113,7 @@ def perf_analyzer(request, tmp_path_factory) -> Callable[..., subprocess.Complet
 @pytest.fixture(scope="module")
 def steady_server(make_repository) -> Iterator[TritonServer]:
     """The ensemble, with a detector that takes 25 ms and no CPU, and as many of it as there are users."""
-    repository = make_repository(ROOT / "build" / "demo" / "pcb.onnx", group=InstanceGroup(count=USERS, threads=1))
-    model = repository / "detector" / "1" / "model.py"
-    model.write_text(model.read_text() + STEADY)
+    repository = steady_repository(make_repository, group=InstanceGroup(count=USERS, threads=1))
     with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
         yield server
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from steady import steady_repository
 from triptych import sweep as sweeps
 from triptych.contract import DETECTOR
 from triptych.model_control import ModelControl
@@ -24,40 +24,13 @@ pytestmark = [pytest.mark.triton, pytest.mark.slow]
 SERVICE_S = 0.08
 """Long beside all else, so that other work on the machine does not decide what is measured."""
 
-STEADY = f"""
-
-import time
-
-import numpy as np
-
-
-def _steady(self, request):
-    images = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy().shape[0]
-    time.sleep({SERVICE_S})
-    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", np.zeros((images, 300, 6), np.float32))])
-
-
-TritonPythonModel.respond = _steady
-"""
-
-COMMAND = """
-import typer
-from triptych.commands.sweep import sweep
-from triptych.console import run
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(sweep)
-run(app)
-"""
-
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
 def steady(make_repository) -> Iterator[TritonServer]:
     """A server with three instances of the steady detector, a count that no test asks for."""
-    repository = make_repository(ROOT / "build" / "demo" / "pcb.onnx")
-    model = repository / "detector" / "1" / "model.py"
-    model.write_text(model.read_text() + STEADY)
+    repository = steady_repository(make_repository, SERVICE_S * 1000)
     with TritonServer(
         repository, ports=Ports.free(), log_path=repository.parent / "log", instances={DETECTOR.name: 3}
     ) as server:
@@ -77,7 +50,7 @@ def start(steady: TritonServer, images: Path) -> Start:
     def begin(*arguments: object) -> subprocess.Popen[str]:
         plain = ("--address", steady.grpc_address, "--images", images, "--warmup", 0.5)
         return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, *map(str, (*plain, *arguments))],
+            [sys.executable, "-m", "triptych", "sweep", *map(str, (*plain, *arguments))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
