@@ -21,10 +21,11 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from typer.testing import CliRunner
 
 from triptych import sweep as sweeps
-from triptych.commands.sweep import LoadTest, changed_settings, parse_numbers, parse_settings, sweep
+from triptych.commands.sweep import parse_numbers, parse_settings, sweep
 from triptych.errors import ContractError, ServerFault, TriptychError
 from triptych.run_file import Environment, ImageSet, ServedDetector
 from triptych.sweep import Budget, Load, Point, Series, Setting, Sweep
+from triptych.sweep_measure import LoadTest, changed_settings
 from unit.fake_server import LOST, FakeServer, Fault
 
 app = typer.Typer()
