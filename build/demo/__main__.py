@@ -64,8 +64,10 @@ def main() -> None:
         step(
             "5. Measure: four users for ten seconds, the server's own statistics over the same window",
             *("loadtest", "--address", server.grpc_address, "--images", f"{pictures}/images", "--users", "4"),
+            *("--model-repository", "model_repository", "--out", f"{OUT}/run.json"),
         )
-    console.print(f"\nAnnotated pictures: {found}. Your own model is next: `python build MODEL.onnx`, see README.md.")
+    console.print(f"\nAnnotated pictures: {found}. The load test as a page: {OUT}/run.html.")
+    console.print("Your own model is next: `python build MODEL.onnx`, see README.md.")
 
 
 if __name__ == "__main__":

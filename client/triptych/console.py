@@ -17,12 +17,17 @@ def print_error(error: TriptychError) -> None:
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command line; exit 1 with one sentence on a `TriptychError`, and where the machine refuses a file."""
+    """Run a command line; exit 1 with one sentence on a `TriptychError`, and where the machine refuses a file.
+
+    Ctrl-C ends it with 130, as shells have it.
+    """
     try:
         command()
     except TriptychError as error:
         print_error(error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:
         if error.filename is None:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +124,7 @@ def _run(command: Sequence[str], seconds: float) -> list[str]:
         raise DeadlineExceeded(late, grpc.StatusCode.DEADLINE_EXCEEDED) from error
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # SIGINT is ignored by what a shell starts in the background
             try:
                 process.wait(INTERRUPT_TIMEOUT_S)
             except subprocess.TimeoutExpired:

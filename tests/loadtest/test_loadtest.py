@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import jsonschema
 import pytest
@@ -132,6 +133,25 @@ def test_traces_are_there_while_they_are_asked_for_and_the_server_is_left_as_it_
     for request in traced:
         assert all(request.stages[stage][part] >= 0 for stage in request.stages for part in PARTS)
         assert 0 <= request.overhead_ms < request.server_ms
+
+
+def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(demo_server, images, start, tmp_path):
+    out = tmp_path / "run.json"
+    with Tracing(demo_server.grpc_address) as tracing:
+        before = tracing._set({})
+        with start(
+            *("--address", demo_server.grpc_address, "--images", images, "--warmup", 0.3, "--duration", 60),
+            *("--out", out),
+        ) as process:
+            while tracing._set({}) == before:  # it has begun to measure
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.terminate()
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in stderr
+        assert tracing._set({}) == before
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("arguments", [("--poisson",), ("--users", 0), ("--processes", 0), ("--rate", -1)])
