@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from support import RUN_SCHEMA
-from triptych import run_file
+from triptych import findings, run_file
 from triptych.attribution import Attribution, Breakdown
 from triptych.errors import ContractError
 from triptych.histogram import Histogram
@@ -102,6 +103,17 @@ def test_an_image_set_is_told_by_its_images_and_their_order():
     assert ImageSet.of([b"ab", b"c"]).sha256 != ImageSet.of([b"a", b"bc"]).sha256
     assert ImageSet.of([b"a", b"b"]).sha256 != ImageSet.of([b"b", b"a"]).sha256
     assert ImageSet.of([b"ab", b"c"]).total_bytes == 3
+
+
+def test_what_a_run_shows_besides(run):
+    assert findings.batches(run) == "the detector ran 2 times, on 1.5 images on average (1 of 1, 1 of 2)"
+    assert findings.batches(replace(run, server={})) == ""
+    assert findings.generator(run) == []
+    busy = replace(run, client=replace(run.client, busiest=0.93))
+    (sentence,) = findings.generator(busy)
+    assert "used 93% of a core" in sentence
+    assert "--processes 3" in sentence, "it had 2"
+    assert findings.generator(replace(busy, workload=replace(run.workload, loop="video"))) == []
 
 
 def test_histograms_add_up():

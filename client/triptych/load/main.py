@@ -121,7 +121,7 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
         environment=replace(machine, versions=versions, detector=detector),
         client=ClientSide(
             latencies=recorder.all_latencies,
-            by_request=recorder.latencies if len(recorder.latencies) > 1 else {},
+            by_request=dict(recorder.latencies) if len(recorder.latencies) > 1 else {},
             failures=recorder.failures,
             seconds=window.duration_s,
             cpu_s=sum(recorder.cpu_s.values()),

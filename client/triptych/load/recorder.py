@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ class Recorder:
         last_s: when the last request ended, in seconds of `time.time`, which several machines share.
     """
 
-    latencies: dict[str, Histogram] = field(default_factory=dict)
+    latencies: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
     answers: dict[str, Answer] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     failed_at_s: list[float] = field(default_factory=list)
@@ -45,7 +46,7 @@ class Recorder:
         """Take one request from Locust's event."""
         self.last_s = time.time()
         if exception is None:
-            self.latencies.setdefault(name, Histogram()).add(response_time)
+            self.latencies[name].add(response_time)
             self.answers[context["request_id"]] = Answer(response_time, self.last_s)
         else:
             self.failed_at_s.append(self.last_s)
@@ -74,14 +75,14 @@ class Recorder:
             "cpu_s": {f"{platform.node()}:{os.getpid()}": cpu_s - self._cpu_began_s},
             "last_s": self.last_s,
         }
-        self.latencies, self.answers, self.failures, self.failed_at_s = {}, {}, {}, []
+        self.latencies, self.answers, self.failures, self.failed_at_s = defaultdict(Histogram), {}, {}, []
         self._cpu_began_s = cpu_s
         return taken
 
     def merge(self, taken: dict[str, Any]) -> None:
         """Add what a recorder has taken."""
         for name, latencies in taken["latencies"].items():
-            self.latencies.setdefault(name, Histogram()).merge(Histogram.from_json(latencies))
+            self.latencies[name].merge(Histogram.from_json(latencies))
         for request_id, answer in taken["answers"].items():
             self.answers[request_id] = Answer(*answer)
         for kind, (count, example) in taken["failures"].items():
