@@ -40,7 +40,7 @@ def test_without_traces_there_are_summaries(server, measure):
     stdout, run = measure("--no-traces", "--metrics-url", server.metrics_url)
     found = run.attribution
     assert (found.source, list(found.breakdowns)) == ("summaries", ["mean"])
-    assert found.percentiles_ms["detector infer"]["p50"] == pytest.approx(SERVICE_MS + 0.5, abs=2)
+    assert SERVICE_MS <= found.percentiles_ms["detector infer"]["p50"] < 2 * SERVICE_MS, "a sleep may end late"
     for name, values in found.percentiles_ms.items():
         assert 0 <= values["p50"] <= values["p95"] <= values["p99"], name
     # The server's counters, another account of the same requests, say the same of what varies by little.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from locust.env import Environment
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -61,10 +63,12 @@ def measure(arguments: Namespace, payloads: list[Payload], console: Console) -> 
     Raises:
         RequestError: the server does not answer.
         ServerStartError: the other processes do not start or end.
+        KeyboardInterrupt: somebody stopped it; the server has its own trace settings again.
     """
     columns = (TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn())
     with (
-        _generator(arguments, payloads) as environment,  # first: it forks, which no connection survives
+        _stopped_by_signals() as stop,
+        _generator(arguments, payloads, stop) as environment,  # first: it forks, which no connection survives
         DetectionClient(arguments.address) as client,
         Tracing(arguments.address) as tracing,
     ):
@@ -82,13 +86,28 @@ def measure(arguments: Namespace, payloads: list[Payload], console: Console) -> 
 
 
 @contextlib.contextmanager
-def _generator(arguments: Namespace, payloads: list[Payload]) -> Iterator[Any]:
+def _stopped_by_signals() -> Iterator[Event]:
+    """Set by Ctrl-C and SIGTERM, for the main greenlet to see.
+
+    As an exception it would come out in whichever greenlet runs at that moment, and some swallow it.
+    """
+    stop = Event()
+    handlers = [gevent.signal_handler(number, stop.set) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield stop
+    finally:
+        for handler in handlers:
+            handler.cancel()
+
+
+@contextlib.contextmanager
+def _generator(arguments: Namespace, payloads: list[Payload], stop: Event) -> Iterator[Any]:
     """Locust's environment with a runner: this process alone, or a master of several others."""
     load = Load(
         arguments.rate / arguments.processes, arguments.poisson, arguments.fps, arguments.shape, arguments.duration
     )
     environment = Environment(user_classes=[DetectionUser], host=arguments.address, stop_timeout=REQUEST_TIMEOUT_S + 1)
-    environment.payloads, environment.load = payloads, load
+    environment.payloads, environment.load, environment.stop = payloads, load, stop
     workers: list[subprocess.Popen[bytes]] = []
     try:
         if arguments.processes == 1:
@@ -152,7 +171,8 @@ def _drive(
             runner.start(wanted, spawn_rate=wanted)
             running = wanted
         progress.update(bar, completed=elapsed)
-        gevent.sleep(min(0.2, max(0.0, seconds - elapsed)))
+        if environment.stop.wait(min(0.2, max(0.0, seconds - elapsed))):
+            raise KeyboardInterrupt
     runner.stop()
     if arguments.processes > 1:  # a worker's last report comes before it says that it has stopped
         _await(lambda: not runner.clients, "end")

@@ -7,7 +7,6 @@ Exit codes: 0 every request succeeded and every limit was kept, 1 otherwise or w
 
 from __future__ import annotations
 
-import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
@@ -75,7 +74,6 @@ def parse_arguments() -> Namespace:
 def main() -> None:
     """Run the load and print what it showed."""
     arguments = parse_arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped in either way, it leaves the server as it was
     images = read_images(Path(arguments.images))
     page = reports.beside(arguments.out) if arguments.out else None
     console = Console()
