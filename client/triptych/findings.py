@@ -7,6 +7,9 @@ from triptych.contract import DETECTOR
 from triptych.run_file import Run
 from triptych.stats import Counters
 
+BUDGET_AT = 95
+"""The percentile that a latency budget is held against."""
+
 BUSY = 0.8
 """A load generator that uses this share of a core is near its own limit: Python runs on one core at a time."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -11,7 +12,7 @@ from triptych import repository
 from triptych.client import DetectionClient
 from triptych.contract import DETECTOR
 from triptych.model_control import ModelControl
-from triptych.run_file import ServedDetector
+from triptych.run_file import Environment, ServedDetector
 from triptych.stats import Snapshot
 
 STATISTICS_TRIES = 20
@@ -27,6 +28,19 @@ def settled_statistics(client: DetectionClient) -> Snapshot:
         if snapshot == before:
             break
     return snapshot
+
+
+def with_server(machine: Environment, client: DetectionClient, model_repository: Path | None) -> Environment:
+    """What `run_file.describe_machine` knows, and what the server says of itself.
+
+    Raises:
+        RequestError: it does not answer.
+    """
+    return replace(
+        machine,
+        versions={**machine.versions, "triton": client.server_version()},
+        detector=served_detector(client.address, model_repository),
+    )
 
 
 def served_detector(address: str, model_repository: Path | None) -> ServedDetector | None:

@@ -53,6 +53,11 @@ class Counters:
     def __sub__(self, other: Counters) -> Counters:
         return Counters(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
 
+    @property
+    def mean_batch(self) -> float:
+        """Images in an execution, on average; 0 if there was none."""
+        return self.inferences / self.executions if self.executions else 0.0
+
     def mean_ms(self, part: str) -> float:
         """Mean of one of the times (`total`, `queue`, `input`, `infer`, `output`) a request, in milliseconds."""
         total: int = getattr(self, f"{part}_ns")

@@ -140,7 +140,7 @@ class Point:
             p95_ms=latencies.percentile_ms(95),
             p99_ms=latencies.percentile_ms(99),
             failures=run.client.failed,
-            mean_batch=detector.inferences / detector.executions if detector.executions else 0.0,
+            mean_batch=detector.mean_batch,
             owners_ms=run.attribution.breakdowns["mean"].owners(),
             busiest=run.client.busiest,
         )

@@ -25,6 +25,13 @@ from triptych.errors import ImageError
 from triptych.files import write_aside
 from triptych.images import image_files
 
+IouThreshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Of two boxes of a class that overlap more, drop the weaker. Default: the model's own."
+    ),
+]
+
 _SHOW_PROGRESS_FROM = 4
 """Fewer images than this are done before a bar would have been read."""
 
@@ -49,14 +56,7 @@ def detect(
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Drop what scores below. Default: the model's own.")
     ] = None,
-    iou_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Of two boxes of a class that overlap more, drop the weaker. Default: the model's own.",
-        ),
-    ] = None,
+    iou_threshold: IouThreshold = None,
     timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each batch.")
     ] = DEFAULT_TIMEOUT_S,

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from triptych.attribution import attribution_table, owner_sentence
 from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, DetectionClient
+from triptych.commands.detect import IouThreshold
 from triptych.errors import ContractError, RequestError, TriptychError
 from triptych.video import pipeline
 from triptych.video.detecting import PatientDetector
@@ -59,14 +60,7 @@ def track(
         float | None,
         typer.Option(min=0, max=1, help="What scores below only continues a track. Default: the model's own."),
     ] = None,
-    iou_threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Of two boxes of a class that overlap more, drop the weaker. Default: the model's own.",
-        ),
-    ] = None,
+    iou_threshold: IouThreshold = None,
     timeout: Annotated[
         float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each answer.")
     ] = DEFAULT_TIMEOUT_S,

@@ -34,7 +34,7 @@ def rows(window: Window, failures: int) -> list[dict[str, Any]]:
                 "stage": stage.name,
                 "rate": counters.requests / window.duration_s,
                 **{part: counters.mean_ms(part) for part in PARTS},
-                "batch": counters.inferences / counters.executions if counters.executions else 0.0,
+                "batch": counters.mean_batch,
                 "failures": counters.failures,
             }
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +18,13 @@ from triptych import report as reports
 from triptych.attribution import Headroom, Requests
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError
+from triptych.findings import BUDGET_AT
 from triptych.load.drive import Measured, measure
 from triptych.load.payloads import payloads, read_images
 from triptych.load.users import add_options
 from triptych.run_file import ClientSide, ImageSet, Loop, Run, Workload
-from triptych.served import served_detector
+from triptych.served import with_server
 from triptych.stats import Window, summary_line, window_table
-
-BUDGET_AT = "p95"
-"""The percentile that a latency budget is held against."""
 
 
 def parse_arguments() -> Namespace:
@@ -50,7 +47,7 @@ def parse_arguments() -> Namespace:
     add("--model-repository", type=Path, metavar="DIR", help="what the server serves, for the detector's manifest")
     add("--no-traces", action="store_true", help="do not switch the server's traces on, whose percentiles add up")
     add("--metrics-url", metavar="URL", help="summaries, if there are no traces (port 8002 where gRPC's is 8001)")
-    add("--budget-ms", type=float, metavar="MS", help=f"what an answer may take, held against {BUDGET_AT}")
+    add("--budget-ms", type=float, metavar="MS", help=f"what an answer may take, held against p{BUDGET_AT}")
     add("--max-p95-ms", type=float, metavar="MS", help="exit 1 if the p95 is above")
     add("--max-p99-ms", type=float, metavar="MS", help="exit 1 if the p99 is above")
     add("--max-failures", type=int, default=0, metavar="N", help="exit 1 if more requests failed (0)")
@@ -100,8 +97,7 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
         measured.traced, {request_id: answer.latency_ms for request_id, answer in recorder.answers.items()}
     )
     with DetectionClient(arguments.address) as client:
-        versions = {**machine.versions, "triton": client.server_version()}
-    detector = served_detector(arguments.address, arguments.model_repository)
+        environment = with_server(machine, client, arguments.model_repository)
     return Run(
         started=measured.started,
         workload=Workload(
@@ -116,7 +112,7 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
             duration_s=arguments.duration,
             images=ImageSet.of(images),
         ),
-        environment=replace(machine, versions=versions, detector=detector),
+        environment=environment,
         client=ClientSide(
             latencies=recorder.all_latencies,
             by_request=dict(recorder.latencies) if len(recorder.latencies) > 1 else {},
@@ -166,7 +162,7 @@ def report(result: Run, window: Window, budget_ms: float | None, console: Consol
             console.print(summaries.WHAT_THEY_ARE, soft_wrap=True, highlight=False)
     sentences = [attribution.owner_sentence(breakdown, at) for at, breakdown in found.breakdowns.items()]
     if budget_ms and window.latencies_ms:
-        sentences.append(Headroom(budget_ms, window.percentile_ms(95)).sentence(BUDGET_AT))
+        sentences.append(Headroom(budget_ms, window.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))
     for sentence in sentences:
         console.print(sentence, soft_wrap=True, highlight=False)
     if sentence := findings.batches(result):
@@ -188,7 +184,7 @@ def broken_limits(arguments: Namespace, result: Run, window: Window) -> list[str
         for name, value, limit in (
             ("p95", p95, arguments.max_p95_ms),
             ("p99", p99, arguments.max_p99_ms),
-            (f"{BUDGET_AT}, against the budget,", p95, arguments.budget_ms),
+            (f"p{BUDGET_AT}, against the budget,", window.percentile_ms(BUDGET_AT), arguments.budget_ms),
         )
         if limit is not None and value > limit
     ]

@@ -10,6 +10,7 @@ from typing import Any
 from triptych import findings
 from triptych.attribution import PERCENTS, Attribution, Headroom, owner_sentence
 from triptych.contract import DETECTOR
+from triptych.findings import BUDGET_AT
 from triptych.histogram import Histogram
 from triptych.report.blocks import (
     Block,
@@ -29,9 +30,6 @@ from triptych.report.blocks import (
 )
 from triptych.report.owners import bars
 from triptych.run_file import Environment, Run, Workload
-
-BUDGET_AT = 95
-"""The percentile that a latency budget is held against."""
 
 FAR_APART = 3.0
 """Bars of which the longest is so many times the shortest are shown as 100% each at first."""

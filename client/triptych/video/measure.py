@@ -16,7 +16,7 @@ from triptych.client import DetectionClient
 from triptych.histogram import Histogram
 from triptych.intervals import Answer
 from triptych.run_file import ClientSide, Environment, Failure, ImageSet, Run, Workload
-from triptych.served import served_detector, settled_statistics
+from triptych.served import settled_statistics, with_server
 from triptych.stats import Counters, Snapshot, Window
 from triptych.traces import TracedRequest, Tracing
 from triptych.video.pipeline import Tracked
@@ -171,7 +171,8 @@ class Observer:
         """
         after = settled_statistics(self._client)
         traced = self._tracing.stop(len(self._measurement.answers)) if self._traces else []
-        environment = describe(self._client, self._model_repository)
+        machine = run_file.describe_machine(self._client.address)
+        environment = with_server(machine, self._client, self._model_repository)
         run = self._measurement.run(environment, ServerSide(self._before, after, traced), totals, in_flight)
         run_file.write(self._path, run)
         return run
@@ -180,16 +181,6 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tracing.__exit__(kind, error, trace)
-
-
-def describe(client: DetectionClient, model_repository: Path | None) -> Environment:
-    """Where it ran."""
-    machine = run_file.describe_machine(client.address)
-    return replace(
-        machine,
-        versions={**machine.versions, "triton": client.server_version()},
-        detector=served_detector(client.address, model_repository),
-    )
 
 
 def since_restart(before: Snapshot, after: Snapshot) -> Snapshot:
