@@ -17,7 +17,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)  ## build the demo detector, serve it, detect, measure
-	$(BIN)/python build/demo
+	$(BIN)/python demo
 
 test: $(INSTALLED)  ## run every test that needs no GPU
 	$(BIN)/python -m pytest

@@ -34,16 +34,16 @@ import psutil
 from rich.console import Console
 from tritonclient.grpc import service_pb2
 
-from triptych import DetectionClient, run_file
-from triptych._protocol import encode_bytes
+from triptych import DetectionClient
 from triptych.contract import DETECTION, DETECTOR, ERROR, PIXELS, POSTPROCESS, PREPROCESS, DetectorSpec
 from triptych.machine import available_cores, cpu_model
-from triptych.run_file import ClientSide
+from triptych.measure import run_file
+from triptych.measure.run_file import ClientSide
+from triptych.wire.protocol import encode_bytes
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "build"), str(ROOT / "build" / "demo")]
 
-from pipeline import encoded_boards  # noqa: E402
+from pipeline import encoded_boards
 
 PACKAGES = ("locust", "gevent", "grpcio", "protobuf", "tritonclient")
 

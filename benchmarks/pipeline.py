@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import platform
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -38,21 +37,18 @@ from rich.console import Console
 from rich.table import Table
 
 from triptych import DetectionClient
-from triptych.config import read_detector_spec
-from triptych.images import preprocess
 from triptych.machine import available_cores
-from triptych.repository import serve
+from triptych.model_config import read_detector_spec
 from triptych.runtimes import load
-from triptych.server import Ports, TritonServer
+from triptych.serving.repository import serve
+from triptych.serving.server import Ports, TritonServer
+from triptych.vision.decode import preprocess
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "build"))
-sys.path.insert(0, str(ROOT / "build" / "demo"))
 
-import boards  # noqa: E402
-
-import adapt  # noqa: E402
-import publish  # noqa: E402
+from triptych_build.adapt import adapter as adapt
+from triptych_build.publish import publish
+from triptych_demo.detector import boards
 
 LONGEST_OVERHEAD_MS = 4.5
 LEAST_THROUGHPUT = 0.8
@@ -264,9 +260,7 @@ def report(bare: Turns, ours: Turns, tutorial: Turns, console: Console) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument(
-        "--model", type=Path, default=ROOT / "build" / "demo" / "pcb.onnx", help="source ONNX, raw head"
-    )
+    parser.add_argument("--model", type=Path, default=ROOT / "demo" / "pcb.onnx", help="source ONNX, raw head")
     parser.add_argument("--concurrency", type=int, default=4, help="requests in flight (4)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant (3)")
     parser.add_argument("--seconds", type=float, default=8, help="length of a turn (8)")

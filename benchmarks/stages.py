@@ -7,24 +7,19 @@ Beside `pipeline.py`, whose stages run between inferences that fill the caches, 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
+from pipeline import encoded_boards
 from rich.console import Console
 from rich.table import Table
 
-from triptych.boxes import postprocess
 from triptych.contract import MAX_CANDIDATES, DetectorSpec
-from triptych.images import decode, letterbox, preprocess, read_header
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "build"), str(Path(__file__).parents[1] / "build" / "demo")]
-
-from pipeline import encoded_boards  # noqa: E402
+from triptych.vision.boxes import postprocess
+from triptych.vision.decode import decode, letterbox, preprocess, read_header
 
 REPEATS = 15
 

@@ -36,15 +36,13 @@ from scipy import stats
 
 from triptych import DetectionClient
 from triptych.machine import available_cores, cpu_model
-from triptych.server import SUMMARY_QUANTILES, Ports, TritonServer
-from triptych.traces import Tracing
+from triptych.measure.traces import Tracing
+from triptych.serving.server import SUMMARY_QUANTILES, Ports, TritonServer
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT / "build"), str(ROOT / "build" / "demo")]
 
-from pipeline import encoded_boards, our_repository  # noqa: E402
-
-import publish  # noqa: E402
+import publish
+from pipeline import encoded_boards, our_repository
 
 PACKAGES = ("triptych", "nvidia-pytriton", "openvino", "tritonclient", "grpcio", "numpy")
 
@@ -202,7 +200,7 @@ def main() -> None:
     ):
         with tempfile.TemporaryDirectory(prefix="triptych-benchmark-") as name:
             group = publish.InstanceGroup.for_cores(available_cores())
-            repository = our_repository(ROOT / "build" / "demo" / "pcb.onnx", Path(name), group)
+            repository = our_repository(ROOT / "demo" / "pcb.onnx", Path(name), group)
             model = repository / "detector" / "1" / "model.py"
             model.write_text(model.read_text() + addition)
             table += rows(load, *compare(repository, images, users, arguments.rounds, arguments.seconds, progress))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import adapt
-import publish
-from adapt import Overrides
-from publish import InstanceGroup
 from support import DATA, ROOT
-from triptych.repository import serve
-from triptych.server import Ports, TritonServer
+from support.fake_server import FakeServer
+from triptych.client import DetectionClient
+from triptych.serving.repository import serve
+from triptych.serving.server import Ports, TritonServer
+from triptych_build.adapt import adapter as adapt
+from triptych_build.adapt.adapter import Overrides
+from triptych_build.publish import publish
+from triptych_build.publish.publish import InstanceGroup
 
 MakeRepository = Callable[..., Path]
 
@@ -46,7 +49,7 @@ def make_repository(tmp_path_factory: pytest.TempPathFactory) -> MakeRepository:
 @pytest.fixture(scope="session")
 def demo_repository(make_repository: MakeRepository) -> Path:
     """The demo detector, published."""
-    return make_repository(ROOT / "build" / "demo" / "pcb.onnx")
+    return make_repository(ROOT / "demo" / "pcb.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +66,31 @@ def yolox_server(make_repository: MakeRepository, shared_data: Path) -> Iterator
     repository = make_repository(shared_data / "yolox_nano" / "yolox_nano.onnx", Overrides(names=names))
     with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
         yield server
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A fake server that listens."""
+    fake = FakeServer().start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def client(server: FakeServer) -> Iterator[DetectionClient]:
+    with DetectionClient(server.address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause is longer than a moment."""
+    monkeypatch.setattr("triptych.wire.session.MAX_BACKOFF_S", 0.01)
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"

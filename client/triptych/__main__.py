@@ -1,5 +1,5 @@
 """`python -m triptych` is the same as `triptych`."""
 
-from triptych.cli import main
+from triptych.cli.app import main
 
 main()

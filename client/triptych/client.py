@@ -24,13 +24,13 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2_grpc
 
-from triptych._channel import Tls, check_address, metadata, open_channel
-from triptych._inputs import ImageLike
-from triptych._session import Call, Effect, Flow, Session, Sleep
 from triptych.contract import DETECTION, DetectorSpec
 from triptych.detections import Detections
 from triptych.errors import RequestCancelled, TriptychError
-from triptych.stats import Snapshot
+from triptych.vision.inputs import ImageLike
+from triptych.wire.channel import Tls, check_address, metadata, open_channel
+from triptych.wire.session import Call, Effect, Flow, Session, Sleep
+from triptych.wire.statistics import Snapshot
 
 __all__ = ["AsyncDetectionClient", "DetectionClient", "ImageLike", "Tls"]
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych._drawing import draw_boxes
-from triptych._inputs import ImageLike, check_pixels, load
 from triptych.errors import ContractError
-from triptych.images import decode
+from triptych.vision.decode import decode
+from triptych.vision.drawing import draw_boxes
+from triptych.vision.inputs import ImageLike, check_pixels, load
 
 __all__ = ["Detection", "Detections"]
 

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from boards import generate
 
-import adapt
-import engine
-import quantize
-from adapt import Overrides
-from network import Options, library
-from plan import Profile
-from quantize import Calibration
 from support import ROOT
 from triptych.runtimes import load
+from triptych_build.adapt import adapter as adapt
+from triptych_build.adapt.adapter import Overrides
+from triptych_build.quantize import quantize
+from triptych_build.quantize.quantize import Calibration
+from triptych_build.tensorrt import engine
+from triptych_build.tensorrt.network import Options, library
+from triptych_build.tensorrt.plan import Profile
+from triptych_demo.detector.boards import generate
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("gpu")
     for index in range(18):
         (directory / f"board_{index:02}.jpg").write_bytes(generate(HELD_OUT_SEED, index).jpeg)
-    adapt.adapt_file(ROOT / "build" / "demo" / "pcb.onnx", directory / "adapted.onnx", Overrides())
+    adapt.adapt_file(ROOT / "demo" / "pcb.onnx", directory / "adapted.onnx", Overrides())
     return directory / "adapted.onnx"
 
 

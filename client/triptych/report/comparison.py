@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from triptych.attribution import PERCENTS
-from triptych.comparison import Comparison, Ratio
+from triptych.measure.attribution import PERCENTS
+from triptych.measure.comparison import Comparison, Ratio
+from triptych.measure.run_file import Run
 from triptych.report.blocks import Block, Figure, Figures, Note, Page, Row, Section, Share, Table
 from triptych.report.owners import bars
 from triptych.report.run import setting, workload_sentence
-from triptych.run_file import Run
 
 RATIOS = (
     "Above 1 {b} is better. The true speed-up lies in its interval with 95% confidence; a question mark says that the "

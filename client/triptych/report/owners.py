@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from triptych.attribution import NETWORK, OVERHEAD, Breakdown
+from triptych.measure.attribution import NETWORK, OVERHEAD, Breakdown
 from triptych.report.blocks import Bar, Bars, Piece, Segment
 
 COLOURS = {

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from triptych import findings
-from triptych.attribution import PERCENTS, Attribution, Headroom, owner_sentence
 from triptych.contract import DETECTOR
-from triptych.findings import BUDGET_AT
-from triptych.histogram import Histogram
+from triptych.measure import remarks as findings
+from triptych.measure.attribution import PERCENTS, Attribution, Headroom, owner_sentence
+from triptych.measure.histogram import Histogram
+from triptych.measure.remarks import BUDGET_AT
+from triptych.measure.run_file import Environment, Run, Workload
 from triptych.report.blocks import (
     Block,
     Chart,
@@ -29,7 +30,6 @@ from triptych.report.blocks import (
     Table,
 )
 from triptych.report.owners import bars
-from triptych.run_file import Environment, Run, Workload
 
 FAR_APART = 3.0
 """Bars of which the longest is so many times the shortest are shown as 100% each at first."""

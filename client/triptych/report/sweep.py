@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from triptych.findings import BUSY
+from triptych.measure.remarks import BUSY
+from triptych.measure.sweep import PERCENTILES, Point, Series, Sweep
 from triptych.report.blocks import Block, Chart, Charts, Code, Line, Marks, Note, Page, Row, Section, Table
 from triptych.report.owners import stacked
 from triptych.report.run import environment_sections
-from triptych.sweep import PERCENTILES, Point, Series, Sweep
 
 
 def of_sweep(sweep: Sweep, name: str) -> Page:

@@ -27,6 +27,9 @@ RUNTIMES = tuple(INSTALL)
 """All take an adapted ONNX, but `tensorrt`, which takes a plan that was built from one."""
 
 
+_HOMES = {"pytorch": "triptych_build.compare", "torchscript": "triptych_build.compare"}
+
+
 class Runtime(Protocol):
     """A loaded detector."""
 
@@ -66,7 +69,7 @@ def load(name: str, model: Path, *, threads: int, precision: str = "f32") -> Run
 
 def _module(name: str) -> Any:
     try:
-        return import_module(f"triptych.runtimes.{name}")
+        return import_module(f"{_HOMES.get(name, 'triptych.runtimes')}.{name}")
     except ModuleNotFoundError:
         raise
     except (ImportError, OSError, RuntimeError) as error:

@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych._inputs import load
 from triptych.errors import ImageError
-from triptych.images import SUFFIXES, image_files, read_header
+from triptych.vision.decode import SUFFIXES, image_files, read_header
+from triptych.vision.inputs import load
 
 DEFAULT_FRAMES_PER_S = 30.0
 """Taken for the rate of a source that does not tell its own."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
-from triptych.boxes import postprocess
-from triptych.config import read_detector_spec
 from triptych.errors import ContractError
+from triptych.model_config import read_detector_spec
+from triptych.vision.boxes import postprocess
 
 
 class TritonPythonModel:

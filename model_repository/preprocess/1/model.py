@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.config import read_detector_spec
-from triptych.images import preprocess
+from triptych.model_config import read_detector_spec
+from triptych.vision.decode import preprocess
 
 
 class TritonPythonModel:

@@ -1,0 +1,1 @@
+"""The build line: a trained detector's ONNX to verified, published engines in every precision."""

@@ -1,0 +1,1 @@
+"""One detector on every runtime, side by side."""

@@ -1,0 +1,1 @@
+"""An adapted ONNX in another precision: fp16, bf16, int8 by calibration."""

@@ -1,0 +1,1 @@
+"""TensorRT plans: what the builder is told, the build, and what is known of a plan afterwards."""

@@ -1,0 +1,301 @@
+"""Who took the time: a client's latency split among network, ensemble and stages, so that the parts add up.
+
+    client = network and client + ensemble overhead + preprocess + detector + postprocess (+ the client's own stages)
+
+Pure functions. From Triton's traces, joined to what the client measured by the request's id, every request has its
+own split, and percentiles can be explained; from the server's statistics only the mean can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from triptych.contract import STAGES
+from triptych.measure.traces import PARTS, TracedRequest
+from triptych.measure.window import Window
+from triptych.wire.statistics import Counters
+
+Source = Literal["traces", "summaries", "statistics"]
+
+PERCENTS = (50, 95, 99)
+
+NETWORK = "network and client"
+OVERHEAD = "ensemble overhead"
+
+WIDEST_WINDOW = 0.025
+"""At most this share of all requests on either side of a percentile explains it."""
+
+LONG_TAIL_RATIO = 2.0
+"""A stage whose p99 is so many times its p95 has a long tail..."""
+
+LONG_TAIL_SHARE = 0.2
+"""...if what lies between the two is also this share of the client's median, at least."""
+
+FEWEST_FOR_A_TAIL = 200
+"""Of fewer requests the last percent is one or two, which may be chance."""
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """One latency and its parts, in milliseconds.
+
+    Attributes:
+        total_ms: by the client's clock; the sum of the others.
+        network_and_client_ms: outside of the server's clock: sending, gRPC on both sides, the client. In an open loop
+            also the time from when a request was due until it was sent.
+        ensemble_overhead_ms: between the stages.
+        stages: by stage and part (`queue`, `input`, `infer`, `output`).
+        client: stages of a client that does more than to ask, such as `track`; empty for a load test.
+    """
+
+    total_ms: float
+    network_and_client_ms: float
+    ensemble_overhead_ms: float
+    stages: dict[str, dict[str, float]]
+    client: dict[str, float] = field(default_factory=dict)
+
+    def owners(self) -> dict[str, float]:
+        """Milliseconds by owner: each stage, the ensemble's overhead, network and client, the client's own stages."""
+        stages = {name: sum(parts.values()) for name, parts in self.stages.items()}
+        return {**stages, OVERHEAD: self.ensemble_overhead_ms, NETWORK: self.network_and_client_ms, **self.client}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Where the time of one load went.
+
+    Attributes:
+        source: `traces`; where those could not be had, `summaries` (Triton's metrics), else `statistics`.
+        requests: how many requests it rests on.
+        breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
+        percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each for itself. They do not add
+            up: the slowest percent of one stage need not be that of another. From statistics there are none.
+        long_tails: a sentence for each owner whose p99 is far above its p95.
+    """
+
+    source: Source
+    requests: int
+    breakdowns: dict[str, Breakdown]
+    percentiles_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    long_tails: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Many requests and their parts, in milliseconds.
+
+    Attributes:
+        total_ms: float64 [n], by the client's clock.
+        network_ms: float64 [n].
+        overhead_ms: float64 [n].
+        stages_ms: float64 [n, len(STAGES), len(PARTS)].
+        client_ms: float64 [n] by each of the client's own stages.
+        request_ids: n of them.
+    """
+
+    total_ms: npt.NDArray[np.float64]
+    network_ms: npt.NDArray[np.float64]
+    overhead_ms: npt.NDArray[np.float64]
+    stages_ms: npt.NDArray[np.float64]
+    client_ms: dict[str, npt.NDArray[np.float64]]
+    request_ids: list[str]
+
+    @classmethod
+    def join(
+        cls,
+        traced: Iterable[TracedRequest],
+        latencies_ms: Mapping[str, float],
+        client_ms: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> Requests:
+        """The requests that both sides know, by id; what the server did not see is network and client.
+
+        Args:
+            traced: as the server saw them.
+            latencies_ms: by the client's clock, by id.
+            client_ms: by id, then by the client's own stage; they are part of the latency.
+        """
+        both = [request for request in traced if request.request_id in latencies_ms]
+        total = np.array([latencies_ms[request.request_id] for request in both], dtype=np.float64)
+        server = np.array([request.server_ms for request in both], dtype=np.float64)
+        overhead = np.array([request.overhead_ms for request in both], dtype=np.float64)
+        stages = [[[request.stages[stage.name][part] for part in PARTS] for stage in STAGES] for request in both]
+        shaped = np.array(stages, dtype=np.float64).reshape(len(both), len(STAGES), len(PARTS))
+        ids = [request.request_id for request in both]
+        names = client_ms[ids[0]] if client_ms and ids else ()
+        own = {name: np.array([client_ms[each][name] for each in ids]) for name in names} if client_ms else {}
+        return cls(total, total - server - sum(own.values(), np.zeros(len(both))), overhead, shaped, own, ids)
+
+    def __len__(self) -> int:
+        return len(self.total_ms)
+
+    def columns(self) -> dict[str, npt.NDArray[np.float64]]:
+        """float64 [n] by owner, then by `stage part`."""
+        owners = {stage.name: self.stages_ms[:, i].sum(axis=1) for i, stage in enumerate(STAGES)}
+        parts = {
+            f"{stage.name} {part}": self.stages_ms[:, i, j]
+            for i, stage in enumerate(STAGES)
+            for j, part in enumerate(PARTS)
+        }
+        return {**owners, OVERHEAD: self.overhead_ms, NETWORK: self.network_ms, **self.client_ms, **parts}
+
+    def breakdown(self, rows: Sequence[int] | npt.NDArray[np.intp] | slice = slice(None)) -> Breakdown:
+        """The mean over some of the requests, or over all; at least one."""
+        stages = self.stages_ms[rows].mean(axis=0)
+        return Breakdown(
+            float(self.total_ms[rows].mean()),
+            float(self.network_ms[rows].mean()),
+            float(self.overhead_ms[rows].mean()),
+            {stage.name: dict(zip(PARTS, map(float, stages[i]), strict=True)) for i, stage in enumerate(STAGES)},
+            {name: float(values[rows].mean()) for name, values in self.client_ms.items()},
+        )
+
+    def around(self, percent: float) -> Breakdown:
+        """A percentile of the total, explained by the requests that are it.
+
+        Percentiles of parts do not add up to the percentile of their sum. So the requests are ranked by their total,
+        those around the percentile's rank are taken (half of what lies beyond it, on either side, and at most 2.5% of
+        all: for p99 those from p98.5 to p99.5), and each part is averaged over them. The parts then add up to the
+        mean total of those requests, which is the percentile to within what its neighbours differ by.
+        """
+        ranked = np.argsort(self.total_ms, kind="stable")
+        middle = percent / 100 * (len(ranked) - 1)
+        half = len(ranked) * min(WIDEST_WINDOW, min(percent, 100 - percent) / 100 / 2)
+        first, last = round(middle - half), round(middle + half)
+        return self.breakdown(ranked[max(0, first) : last + 1])
+
+
+def from_requests(requests: Requests) -> Attribution:
+    """The attribution of requests that were traced; at least one."""
+    breakdowns = {"mean": requests.breakdown(), **{f"p{p}": requests.around(p) for p in PERCENTS}}
+    percentiles = {
+        name: {f"p{p}": float(np.percentile(values, p)) for p in PERCENTS}
+        for name, values in requests.columns().items()
+    }
+    enough = len(requests) >= FEWEST_FOR_A_TAIL
+    tails = long_tails(percentiles, float(np.median(requests.total_ms))) if enough else []
+    return Attribution("traces", len(requests), breakdowns, percentiles, tails)
+
+
+def from_statistics(window: Window, percentiles_ms: Mapping[str, Mapping[str, float]] | None = None) -> Attribution:
+    """The attribution of the mean, from the server's counters; with percentiles from its summaries, if it has them.
+
+    The overhead can come out a little below zero, as `Window.ensemble_overhead_ms` says.
+    """
+    counters = {stage.name: window.counters.get(stage.name, Counters()) for stage in STAGES}
+    # A stage's total is a little more than its parts; the difference is before the queue, so it counts as queue.
+    stages = {
+        name: {
+            "queue": counter.mean_ms("total") - sum(counter.mean_ms(part) for part in PARTS[1:]),
+            **{part: counter.mean_ms(part) for part in PARTS[1:]},
+        }
+        for name, counter in counters.items()
+    }
+    mean = Breakdown(window.client_mean_ms, window.network_and_client_ms, window.ensemble_overhead_ms, stages)
+    if not percentiles_ms:
+        return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
+    found = {name: dict(values) for name, values in percentiles_ms.items()}
+    tails = long_tails(found, window.percentile_ms(50)) if len(window.latencies_ms) >= FEWEST_FOR_A_TAIL else []
+    return Attribution("summaries", len(window.latencies_ms), {"mean": mean}, found, tails)
+
+
+def long_tails(percentiles_ms: Mapping[str, Mapping[str, float]], client_p50_ms: float) -> list[str]:
+    """A sentence for each owner whose p99 is far above its p95, by enough that a client notices."""
+    sentences = []
+    for name in (name for name in percentiles_ms if " " not in name or name in (OVERHEAD, NETWORK)):
+        p95, p99 = percentiles_ms[name]["p95"], percentiles_ms[name]["p99"]
+        if p99 < LONG_TAIL_RATIO * p95 or p99 - p95 < LONG_TAIL_SHARE * client_p50_ms:
+            continue
+        parts = {part: percentiles_ms.get(f"{name} {part}") for part in PARTS}
+        grown = {part: found["p99"] - found["p95"] for part, found in parts.items() if found}
+        part = max(grown, key=lambda each: grown[each]) if grown else name
+        sentences.append(f"{name} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{_CAUSES.get(part, '')}")
+    return sentences
+
+
+_CAUSES = {
+    NETWORK: "; look at the network, and at whether the machine of either side is short of CPU",
+    "queue": ", mostly waiting for a free instance: requests come in bursts, or there are too few instances",
+    "input": ", mostly gathering its inputs: large requests, or too little CPU for the server",
+    "infer": ", mostly in the model: some inputs cost more, or something else takes its CPU or GPU at times",
+    "output": ", mostly handing out its outputs: too little CPU for the server",
+}
+
+
+def owner_sentence(breakdown: Breakdown, at: str) -> str:
+    """Who has most of a latency, and for what, in one sentence; `at` names the latency, such as `mean` or `p95`."""
+    owners = breakdown.owners()
+    name = max(owners, key=lambda each: owners[each])
+    share = owners[name] / breakdown.total_ms if breakdown.total_ms else 0.0
+    sentence = f"{name} owns {share:.0%} of the {at}"
+    if name not in breakdown.stages:
+        return f"{sentence}: {owners[name]:.1f} of {breakdown.total_ms:.1f} ms"
+    parts = breakdown.stages[name]
+    return f"{sentence}: {parts['infer']:.1f} ms in the model, {parts['queue']:.1f} ms waiting for a free instance"
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What a latency leaves of a budget.
+
+    Attributes:
+        budget_ms: what an answer may take.
+        latency_ms: what it takes, at the percentile that counts.
+    """
+
+    budget_ms: float
+    latency_ms: float
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds to spare; below zero, what is too much."""
+        return self.budget_ms - self.latency_ms
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames a second to spare for one camera that waits for each answer, over one frame a budget."""
+        return 1000 / self.latency_ms - 1000 / self.budget_ms if self.latency_ms else 0.0
+
+    def sentence(self, at: str) -> str:
+        """Both in one sentence; `at` names the latency."""
+        if self.ms >= 0:
+            return (
+                f"within the budget of {self.budget_ms:g} ms at {at}, {self.ms:.1f} ms to spare: one camera that waits "
+                f"for each answer could send {self.frames_per_s:.1f} frames/s more than {1000 / self.budget_ms:.1f}"
+            )
+        return (
+            f"over the budget of {self.budget_ms:g} ms at {at} by {-self.ms:.1f} ms: one camera that waits for each "
+            f"answer gets {-self.frames_per_s:.1f} frames/s less than {1000 / self.budget_ms:.1f}"
+        )
+
+
+def attribution_table(attribution: Attribution) -> Table:
+    """The breakdowns side by side, and who owns which share of the mean."""
+    breakdowns = attribution.breakdowns
+    title = f"Where the time goes (ms, {attribution.requests} requests, from the server's {attribution.source})"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    if attribution.source != "traces":
+        table.caption = "Means only: this server gave no traces that can be read here."
+    table.add_column("owner")
+    for at in breakdowns:
+        table.add_column(at, justify="right")
+    table.add_column("share of mean", justify="right")
+    mean = breakdowns["mean"]
+
+    def row(name: str, values: Iterable[float], style: str | None = None) -> None:
+        of_each = list(values)
+        share = f"{of_each[0] / mean.total_ms:.0%}" if mean.total_ms else "-"
+        table.add_row(name, *(f"{value:.2f}" for value in of_each), share, style=style)
+
+    for name in mean.owners():
+        row(name, [breakdown.owners()[name] for breakdown in breakdowns.values()])
+        for part in PARTS if name in mean.stages else ():
+            row(f"  {part}", [breakdown.stages[name][part] for breakdown in breakdowns.values()], "dim")
+    table.add_section()
+    row("client, end to end", [breakdown.total_ms for breakdown in breakdowns.values()])
+    return table

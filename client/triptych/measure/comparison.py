@@ -1,0 +1,473 @@
+"""Two runs beside each other: what became faster, what Amdahl's law expected of it, and what may be chance.
+
+Pure functions. Chance is judged by the intervals of each run, as repeated samples of it; what drifts from one run to
+the next they do not see. Several runs of one side, put together by `pool`, do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from triptych.contract import DETECTOR
+from triptych.errors import ContractError
+from triptych.measure.attribution import PERCENTS, Attribution, Breakdown
+from triptych.measure.histogram import RELATIVE_ACCURACY, Histogram
+from triptych.measure.intervals import Interval
+from triptych.measure.remarks import BUSY
+from triptych.measure.run_file import ClientSide, Failure, Run
+from triptych.wire.statistics import Counters
+
+CONFIDENCE = 0.95
+
+FEWEST_SAMPLES = 3
+"""Of fewer intervals (or runs) on a side there is no confidence interval."""
+
+QUEUE_SHARE = 0.05
+"""From this share of the changed owner's time on, its queue is mentioned."""
+
+AMDAHL_ERROR_PERCENT = 5.0
+"""From this error of Amdahl's prediction on, the owner that changed besides is named."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """By how much B is better: A's milliseconds over B's, or B's rate over A's; above 1, B is.
+
+    Attributes:
+        value: of the whole runs.
+        low, high: 95% confidence interval; 0 and infinity where there are too few samples for one.
+    """
+
+    value: float
+    low: float = 0.0
+    high: float = math.inf
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a confidence interval."""
+        return self.high < math.inf
+
+    @property
+    def significant(self) -> bool:
+        """Whether the confidence interval excludes that nothing changed."""
+        return not self.low <= 1 <= self.high
+
+    def __str__(self) -> str:
+        """Such as `4.12x (4.03 to 4.21)`, or `4.12x (chance unknown)`."""
+        if not self.known:
+            return f"{self.value:.2f}x (chance unknown)"
+        digits = 2 if self.high - self.low > 0.02 else 3
+        return f"{self.value:.{digits}f}x ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+@dataclass(frozen=True)
+class OwnerChange:
+    """One owner of the mean, before and after.
+
+    Attributes:
+        owner: its name, as in `Breakdown.owners`.
+        a_ms, b_ms: its part of the client's mean, in milliseconds.
+        a_share, b_share: the same as a share, 0..1.
+        speedup: None where it took no time in a run.
+    """
+
+    owner: str
+    a_ms: float
+    b_ms: float
+    a_share: float
+    b_share: float
+    speedup: Ratio | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Run B against run A.
+
+    Attributes:
+        a, b: names of the runs.
+        owners: every owner of the mean.
+        latency: end to end, of `mean`, `p50`, `p95` and `p99`.
+        a_ms, b_ms: those latencies themselves, in milliseconds.
+        rate: B's requests a second over A's.
+        a_rate_per_s, b_rate_per_s: those rates themselves.
+        amdahl: the speed-up of the mean that Amdahl's law predicts; `compare` has the formula.
+        changed: the owner whose speed-up the prediction takes.
+        bottleneck_a, bottleneck_b: who owns most of the mean.
+        sentence: all of it in one sentence.
+        prediction: the prediction beside the measurement, in one sentence.
+        differences: a sentence for whatever else differs, or makes the comparison weak.
+        regressions: a sentence for each limit that was broken.
+    """
+
+    a: str
+    b: str
+    owners: list[OwnerChange]
+    latency: dict[str, Ratio]
+    a_ms: dict[str, float]
+    b_ms: dict[str, float]
+    rate: Ratio
+    a_rate_per_s: float
+    b_rate_per_s: float
+    amdahl: float
+    changed: str
+    bottleneck_a: str
+    bottleneck_b: str
+    sentence: str
+    prediction: str
+    differences: list[str]
+    regressions: list[str] = field(default_factory=list)
+
+    @property
+    def amdahl_error_percent(self) -> float:
+        """How far the prediction lies above the measured speed-up of the mean."""
+        return 100 * (self.amdahl / self.latency["mean"].value - 1)
+
+    def owner(self, name: str) -> OwnerChange:
+        """One of the owners."""
+        return next(each for each in self.owners if each.owner == name)
+
+
+def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = DETECTOR.name) -> Comparison:
+    """Compare run B with run A.
+
+    Amdahl's law (Amdahl, AFIPS 1967): if a share p of the time becomes s times as fast and the rest stays as it was,
+    the whole becomes 1 / ((1 - p) + p / s) times as fast. Here p is the changed owner's share of A's mean and s its
+    measured speed-up, so that the law reads: A's mean over (A's mean - the owner's part in A + its part in B). An
+    owner's part holds its queue: where requests wait for a free instance, a faster model shortens that too.
+
+    Args:
+        a: the run before.
+        b: the run after.
+        names: of the runs, for the sentences.
+        changed: the owner that was exchanged.
+
+    Raises:
+        ContractError: their loops differ, one has no request that succeeded, or none of their owners is `changed`.
+    """
+    _check(a, b, names)
+    before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
+    owners = _owners(a, b)
+    found = {each.owner: each for each in owners}
+    if changed not in found:
+        raise ContractError(f"no owner of time is called {changed}; these are: {', '.join(found)}")
+    a_ms, b_ms = _latencies_ms(a.client.latencies), _latencies_ms(b.client.latencies)
+    latency = {
+        at: _ratio(
+            a_ms[at],
+            b_ms[at],
+            [getattr(each, f"{at}_ms") for each in samples(a)],
+            [getattr(each, f"{at}_ms") for each in samples(b)],
+            # The mean of a histogram is exact, its percentiles are not.
+            1.0 if at == "mean" else (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY),
+        )
+        for at in a_ms
+    }
+    rate = _ratio(
+        b.client.rate_per_s,
+        a.client.rate_per_s,
+        [each.rate_per_s for each in samples(b)],
+        [each.rate_per_s for each in samples(a)],
+        (1 + 1 / a.client.latencies.count) * (1 + 1 / b.client.latencies.count),  # whole requests are counted
+    )
+    comparison = Comparison(
+        a=names[0],
+        b=names[1],
+        owners=owners,
+        latency=latency,
+        a_ms=a_ms,
+        b_ms=b_ms,
+        rate=rate,
+        a_rate_per_s=a.client.rate_per_s,
+        b_rate_per_s=b.client.rate_per_s,
+        amdahl=before.total_ms / (before.total_ms - found[changed].a_ms + found[changed].b_ms),
+        changed=changed,
+        bottleneck_a=max(owners, key=lambda each: each.a_ms).owner,
+        bottleneck_b=max(owners, key=lambda each: each.b_ms).owner,
+        sentence="",
+        prediction="",
+        differences=[*differences(a, b, names), *_weaknesses(a, b, names)],
+    )
+    return replace(comparison, sentence=_sentence(comparison), prediction=_prediction(comparison, before, after))
+
+
+def samples(run: Run) -> list[Interval]:
+    """The intervals in which requests were answered."""
+    return [interval for interval in run.intervals if interval.requests]
+
+
+def pool(runs: Sequence[Run]) -> Run:
+    """Several runs of the same as one; its workload and environment are those of the first.
+
+    From three runs on, each run is one interval of the whole, so that what changes from run to run widens the
+    confidence intervals; the intervals of two are put after each other. The breakdowns are the mean's alone.
+
+    Raises:
+        ContractError: their loops differ, or one has no request that succeeded.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    for number, run in enumerate(runs[1:], start=2):
+        _check(runs[0], run, ("the first run of a side", f"run {number} of it"))
+    latencies = Histogram()
+    for run in runs:
+        latencies.merge(run.client.latencies)
+    client = ClientSide(
+        latencies=latencies,
+        by_request={},
+        failures=_pooled_failures(runs),
+        seconds=sum(run.client.seconds for run in runs),
+        cpu_s=sum(run.client.cpu_s for run in runs),
+        busiest=max(run.client.busiest for run in runs),
+    )
+    whole = len(runs) >= FEWEST_SAMPLES
+    intervals = [each for run in runs for each in ([_as_interval(run)] if whole else run.intervals)]
+    first = runs[0]
+    return replace(
+        first,
+        client=client,
+        server={name: sum((run.server.get(name, Counters()) for run in runs), Counters()) for name in first.server},
+        attribution=Attribution(
+            first.attribution.source,
+            sum(run.attribution.requests for run in runs),
+            {"mean": _pooled_mean(runs)},
+        ),
+        intervals=intervals,
+    )
+
+
+def differences(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> list[str]:
+    """A sentence for each thing, but for the detector, that was not the same in both runs."""
+
+    def differ(what: str, of: Callable[[Run], object]) -> list[str]:
+        return [] if of(a) == of(b) else [f"{what} differ: {of(a)} in {names[0]}, {of(b)} in {names[1]}"]
+
+    sentences = [
+        *differ("processors", lambda run: run.environment.cpu or "unknown"),
+        *differ("cores", lambda run: run.environment.cores),
+        *differ("GPUs", lambda run: ", ".join(run.environment.gpus) or "none"),
+        *differ("server machines", lambda run: run.environment.address.rpartition(":")[0]),
+        *differ("users", lambda run: run.workload.users),
+        *differ("rates asked for", lambda run: run.workload.rate_per_s or "none"),
+        *differ("shapes of the load", lambda run: run.workload.shape),
+        *differ("batch sizes of the requests", lambda run: run.workload.batch),
+        *differ("sizes of the images", lambda run: ", ".join(run.workload.sizes) or "as they are"),
+        *differ("numbers of load generators", lambda run: run.workload.processes),
+        *differ("detector instances", _instances),
+        *differ("sources of the attribution", lambda run: run.attribution.source),
+    ]
+    if a.workload.images.sha256 != b.workload.images.sha256:
+        counts = [run.workload.images.count for run in (a, b)]
+        sentences.append(f"images differ: {counts[0]} in {names[0]} are not the {counts[1]} in {names[1]}")
+    mine, others = a.environment.versions, b.environment.versions
+    changed = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
+    if changed:
+        each = (f"{name} {mine.get(name) or 'none'} and {others.get(name) or 'none'}" for name in changed)
+        sentences.append(f"versions differ between {names[0]} and {names[1]}: {', '.join(each)}")
+    return sentences
+
+
+def times(ratio: float) -> str:
+    """A ratio with as many digits as a reader wants.
+
+    >>> [times(ratio) for ratio in (0.25, 1.004, 1.5, 4.125, 12.0)]
+    ['0.25x', '1.004x', '1.50x', '4.1x', '12x']
+    """
+    digits = 3 if abs(ratio - 1) < 0.01 else 2 if ratio < 2 else 1 if ratio < 10 else 0
+    return f"{ratio:.{digits}f}x"
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain objects; the ends of a confidence interval that there is not are null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, Ratio):
+            low, high = (value.low, value.high) if value.known else (None, None)
+            return {"value": value.value, "low": low, "high": high, "significant": value.significant}
+        return value
+
+    data = {name: plain(value) for name, value in vars(comparison).items() if name != "owners"}
+    data["owners"] = [plain(vars(each)) for each in comparison.owners]
+    return {**data, "amdahl_error_percent": comparison.amdahl_error_percent}
+
+
+def _check(a: Run, b: Run, names: tuple[str, str]) -> None:
+    if a.workload.loop != b.workload.loop:
+        raise ContractError(
+            f"runs of the same loop were expected, but {names[0]} is {a.workload.loop} and {names[1]} is "
+            f"{b.workload.loop}: their latencies mean different things; measure both in one way"
+        )
+    for run, name in ((a, names[0]), (b, names[1])):
+        if not run.client.rate_per_s:
+            raise ContractError(f"no request of {name} succeeded, so there is nothing to compare; measure it again")
+
+
+def _ratio(over: float, under: float, overs: Sequence[float], unders: Sequence[float], known_to: float = 1.0) -> Ratio:
+    """A ratio of two figures of whole runs, and its confidence interval from samples of each.
+
+    The interval is that of Welch's t-test on the logarithms of the samples (Welch, Biometrika 1947). Its middle, and
+    what the samples vary about, are the figures of the whole runs ("sectioning": Asmussen and Glynn, Stochastic
+    Simulation, 2007, III.5): a high percentile of few requests is lower than that of many, and so it does not shift
+    the ratio but widens the interval. `known_to` is a factor to which the ratio is known at best.
+    """
+    value = over / under
+    if min(len(overs), len(unders)) < FEWEST_SAMPLES or min(*overs, *unders) <= 0:
+        return Ratio(value)
+    variances = [_variance(overs, over), _variance(unders, under)]
+    from scipy.special import stdtrit  # here, as reports of single runs do without
+
+    half = 0.0
+    if total := sum(variances):
+        freedoms = [len(overs) - 1, len(unders) - 1]
+        freedom = total**2 / sum(variance**2 / of for variance, of in zip(variances, freedoms, strict=True))
+        half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(total)
+    factor = math.exp(half) * known_to
+    return Ratio(value, value / factor, value * factor)
+
+
+def _variance(figures: Sequence[float], whole: float) -> float:
+    """Of the mean of the logarithms, about that of the whole."""
+    return float(np.sum(np.log(np.array(figures) / whole) ** 2)) / (len(figures) - 1) / len(figures)
+
+
+def _owners(a: Run, b: Run) -> list[OwnerChange]:
+    before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
+    a_ms, b_ms = before.owners(), after.owners()
+    changes = []
+    for name in {**a_ms, **b_ms}:
+        mine, others = a_ms.get(name, 0.0), b_ms.get(name, 0.0)
+        speedup = _ratio(mine, others, _owner_ms(a, name), _owner_ms(b, name)) if min(mine, others) > 0 else None
+        changes.append(OwnerChange(name, mine, others, mine / before.total_ms, others / after.total_ms, speedup))
+    return changes
+
+
+def _owner_ms(run: Run, name: str) -> list[float]:
+    return [interval.owners_ms[name] for interval in samples(run) if name in interval.owners_ms]
+
+
+def _latencies_ms(latencies: Histogram) -> dict[str, float]:
+    return {"mean": latencies.mean_ms, **{f"p{percent}": latencies.percentile_ms(percent) for percent in PERCENTS}}
+
+
+def _sentence(comparison: Comparison) -> str:
+    """Who became faster, by how much the whole did, and who owns most of it now; or that it may be chance."""
+    mean = comparison.latency["mean"]
+    who = _who_changed(comparison)
+    part = f"{who.owner} {_faster(who.speedup)}, " if who and who.speedup else ""
+    if not mean.known:
+        return f"{part}pipeline {_faster(mean)}, but there are too few intervals to tell that from chance"
+    if not mean.significant:
+        return f"{part and part + 'but '}no difference end to end that these runs can show: pipeline {mean}"
+    same_way = who and who.speedup and (who.speedup.value >= 1) == (mean.value >= 1)
+    whole = times(max(mean.value, 1 / mean.value)) if same_way else _faster(mean)
+    now = comparison.owner(comparison.bottleneck_b)
+    moved = comparison.bottleneck_a != comparison.bottleneck_b
+    owns = f"{now.owner} owns {now.b_share:.0%} now" if moved else f"{now.owner} still owns {now.b_share:.0%}"
+    return f"{part}pipeline {whole}: {owns}"
+
+
+def _who_changed(comparison: Comparison) -> OwnerChange | None:
+    """The owner that was exchanged, unless it did not change and others did; then the one that did by most."""
+    exchanged = comparison.owner(comparison.changed)
+    if exchanged.speedup and (exchanged.speedup.significant or not exchanged.speedup.known):
+        return exchanged
+    others = [each for each in comparison.owners if each.speedup and each.speedup.significant]
+    return max(others, key=lambda each: abs(each.b_ms - each.a_ms), default=None)
+
+
+def _prediction(comparison: Comparison, before: Breakdown, after: Breakdown) -> str:
+    changed, measured = comparison.owner(comparison.changed), comparison.latency["mean"].value
+    error = comparison.amdahl_error_percent
+    queues = [breakdown.stages.get(changed.owner, {}).get("queue", 0.0) for breakdown in (before, after)]
+    waits = queues[0] >= QUEUE_SHARE * changed.a_ms or queues[1] >= QUEUE_SHARE * changed.b_ms
+    waiting = f" (of which {queues[0]:.1f} and {queues[1]:.1f} ms in its queue)" if waits else ""
+    sentence = (
+        f"{changed.owner}, {changed.a_share:.0%} of {comparison.a}'s mean, went from {changed.a_ms:.1f} to "
+        f"{changed.b_ms:.1f} ms{waiting}: Amdahl's law predicts {times(comparison.amdahl)} end to end, "
+        f"{times(measured)} was measured ({error:+.1f}%)"
+    )
+    if abs(error) < AMDAHL_ERROR_PERCENT:
+        return sentence
+    others = (each for each in comparison.owners if each is not changed)
+    most = max(others, key=lambda each: abs(each.b_ms - each.a_ms))
+    return f"{sentence}; {most.owner} changed besides, from {most.a_ms:.1f} to {most.b_ms:.1f} ms"
+
+
+def _weaknesses(a: Run, b: Run, names: tuple[str, str]) -> list[str]:
+    """A sentence for whatever makes either run weak evidence."""
+    sentences = []
+    for run, name in ((a, names[0]), (b, names[1])):
+        asked = run.client.failed + run.client.latencies.count
+        if run.client.failed:
+            kinds = ", ".join(run.client.failures)
+            sentences.append(
+                f"{run.client.failed} of {asked} requests failed in {name} ({kinds}): its latencies are of the others"
+            )
+        if run.client.busiest >= BUSY and run.workload.loop != "video":
+            sentences.append(
+                f"the load generator used {run.client.busiest:.0%} of a core in {name}: it may be what was measured"
+            )
+        if (count := len(samples(run))) < FEWEST_SAMPLES:
+            sentences.append(
+                f"{name} has {count} intervals with answers, and {FEWEST_SAMPLES} are needed to tell a difference from "
+                "chance; measure longer or in more --intervals"
+            )
+    if "constant" not in (a.workload.shape, b.workload.shape):
+        sentences.append(
+            "the load changes over the time, and intervals with it: a difference must be larger to stand out from that"
+        )
+    return sentences
+
+
+def _pooled_failures(runs: Sequence[Run]) -> dict[str, Failure]:
+    total: dict[str, Failure] = {}
+    for run in runs:
+        for kind, failure in run.client.failures.items():
+            seen = total.get(kind, Failure(0, failure.example))
+            total[kind] = replace(seen, count=seen.count + failure.count)
+    return total
+
+
+def _pooled_mean(runs: Sequence[Run]) -> Breakdown:
+    """The mean breakdown of all requests of all runs."""
+    means = [run.attribution.breakdowns["mean"] for run in runs]
+    weights = [run.attribution.requests for run in runs]
+
+    def over(pick: Callable[[Breakdown], float]) -> float:
+        return float(np.average([pick(mean) for mean in means], weights=weights))
+
+    return Breakdown(
+        over(lambda mean: mean.total_ms),
+        over(lambda mean: mean.network_and_client_ms),
+        over(lambda mean: mean.ensemble_overhead_ms),
+        {
+            stage: {part: over(lambda mean, s=stage, p=part: mean.stages[s][p]) for part in parts}  # type: ignore[misc]
+            for stage, parts in means[0].stages.items()
+        },
+        {name: over(lambda mean, n=name: mean.client[n]) for name in means[0].client},  # type: ignore[misc]
+    )
+
+
+def _as_interval(run: Run) -> Interval:
+    client = run.client
+    p50, p95, p99 = map(client.latencies.percentile_ms, PERCENTS)
+    owners_ms = run.attribution.breakdowns["mean"].owners() if run.attribution.source == "traces" else {}
+    return Interval(
+        0.0, client.seconds, client.latencies.count, client.failed, client.latencies.mean_ms, p50, p95, p99, owners_ms
+    )
+
+
+def _faster(ratio: Ratio) -> str:
+    return f"{times(ratio.value)} faster" if ratio.value >= 1 else f"{times(1 / ratio.value)} slower"
+
+
+def _instances(run: Run) -> str:
+    return str(run.environment.detector.instances) if run.environment.detector else "unknown"

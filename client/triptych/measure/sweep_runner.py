@@ -1,0 +1,217 @@
+"""A sweep's points: load tests as processes of their own, and the settings of the running detector between them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import grpc
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import DETECTOR
+from triptych.errors import ContractError, DeadlineExceeded, TriptychError
+from triptych.measure import run_file
+from triptych.measure.run_file import Run
+from triptych.measure.sweep import Budget, Load, Point, Series, Setting, Sweep, explore, sentences, table
+from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
+from triptych.wire.status import Target, explain_rpc_error
+
+LOAD_TIMEOUT_S = 60.0
+"""How long the server may take to change the detector's settings."""
+
+POINT_TIMEOUT_S = 60.0
+"""How much longer than warm-up and measurement together a load test may take."""
+
+INTERRUPT_TIMEOUT_S = 15.0
+"""How long a load test that is interrupted may take to switch the server's traces off."""
+
+# Locust patches the standard library for gevent as it is imported: first, and in no process but its own.
+_LOADTEST = "import locust; from triptych.cli.console import run; from triptych_loadtest.main import main; run(main)"
+
+
+@dataclass
+class LoadTest:
+    """Load tests, each a process of its own, and what they found.
+
+    Attributes:
+        address: the server's.
+        images: the directory of what is sent.
+        duration_s, warmup_s, batch: of each.
+        directory: where their run files go.
+        original: the detector's configuration before the sweep, if the sweep changes it.
+        runs: in the order in which they were measured.
+        points: the same, by setting.
+    """
+
+    address: str
+    images: Path
+    duration_s: float
+    warmup_s: float
+    batch: int
+    directory: Path
+    original: model_config_pb2.ModelConfig | None = None
+    runs: list[Run] = field(default_factory=list)
+    points: dict[Setting, list[Point]] = field(default_factory=dict)
+
+    def measure(self, load: Load, setting: Setting) -> Point:
+        """Run one.
+
+        Raises:
+            TriptychError: it could not be measured; the sentence is the load test's own.
+        """
+        out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', f'{setting} {load}'.replace('µ', 'u'))}.json"
+        out.unlink(missing_ok=True)
+        options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
+        options += ["--warmup", self.warmup_s, "--duration", self.duration_s]
+        options += ["--users", load.users] if load.rate_per_s is None else ["--rate", load.rate_per_s]
+        said = _run([sys.executable, "-c", _LOADTEST, *map(str, options)], self.duration_s + self.warmup_s)
+        if not out.exists():  # requests that fail set an exit code too, but have their run
+            raise TriptychError(said[-1].removeprefix("error: ") if said else f"the load test of {load} left no run")
+        run = run_file.read(out)
+        point = Point.of(run, load, setting)
+        self.runs.append(run)
+        self.points.setdefault(setting, []).append(point)
+        return point
+
+    def result(self, budget: Budget | None, at: str) -> Sweep:
+        """All of it; there is at least one run."""
+        series = [Series.of(str(setting), points, budget) for setting, points in self.points.items()]
+        first = self.runs[0]
+        environment = first.environment
+        if environment.detector and self.original is not None:
+            count = sum(group.count for group in self.original.instance_group)
+            environment = replace(environment, detector=replace(environment.detector, instances=count))
+        return Sweep(
+            started=first.started,
+            environment=environment,
+            images=first.workload.images,
+            budget_ms=budget.ms if budget else None,
+            budget_at=at,
+            series=series,
+            sentences=sentences(series, budget),
+            command=["triptych", *sys.argv[1:]],
+        )
+
+
+def _run(command: Sequence[str], seconds: float) -> list[str]:
+    """Run a load test of so many seconds to its end; the lines that it wrote on standard error.
+
+    Raises:
+        DeadlineExceeded: it did not end.
+    """
+    # In a session of its own: Ctrl-C is for us, who then give it the time to leave the server as it was.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, stderr = process.communicate(timeout=seconds + POINT_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        late = f"a load test of {seconds:g} s did not end within {seconds + POINT_TIMEOUT_S:g} s; is the server stuck?"
+        raise DeadlineExceeded(late, grpc.StatusCode.DEADLINE_EXCEEDED) from error
+    finally:
+        if process.poll() is None:
+            process.terminate()  # SIGINT is ignored by what a shell starts in the background
+            try:
+                process.wait(INTERRUPT_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    return [line for line in stderr.splitlines() if line.strip()]
+
+
+def measure_all(
+    loadtest: LoadTest, settings: Sequence[Setting], loads: Sequence[Load], budget: Budget | None, console: Console
+) -> None:
+    """Measure every load with every setting, and show the points as they come.
+
+    Raises:
+        TriptychError: a setting could not be made, or a load could not be measured.
+    """
+    changes = any(setting != Setting() for setting in settings)
+    with changed_settings(loadtest) if changes else nullcontext(lambda _setting: None) as change:
+        for setting in settings:
+            try:
+                with Live(console=console, transient=True) as live:
+                    live.update(Spinner("dots", f"the detector is loaded: {setting}"))
+                    change(setting)
+                    explore(loads, partial(_measure_and_show, loadtest, setting, budget, live), budget)
+            finally:
+                if points := loadtest.points.get(setting):
+                    console.print(table(Series.of(str(setting), points, budget)))
+
+
+def _measure_and_show(loadtest: LoadTest, setting: Setting, budget: Budget | None, live: Live, load: Load) -> Point:
+    """Measure one load below the table of those that were."""
+    points = loadtest.points.get(setting)
+    so_far = [table(Series.of(str(setting), points, budget))] if points else []
+    live.update(Group(*so_far, Spinner("dots", f"{setting}: {load}")))
+    return loadtest.measure(load, setting)
+
+
+@contextmanager
+def changed_settings(loadtest: LoadTest) -> Iterator[Callable[[Setting], None]]:
+    """What changes the settings of the running detector; at the end it has its own again.
+
+    Raises:
+        ContractError: the server does not allow it, or did not take them back.
+        RequestError: it does not answer, or cannot load the detector so.
+    """
+    control = ModelControl(loadtest.address)
+    target = Target(loadtest.address, DETECTOR.name, CALL_TIMEOUT_S)
+    try:
+        try:
+            original = loadtest.original = control.config(DETECTOR.name)
+        except grpc.RpcError as error:
+            raise explain_rpc_error(error, target).error from error
+        now = original
+
+        def change(setting: Setting) -> None:
+            nonlocal now
+            wanted = setting.applied(original)
+            if wanted == now:
+                return
+            now = wanted  # whether it arrives or not: it is put back
+            try:
+                control.load(DETECTOR.name, LOAD_TIMEOUT_S, wanted)
+            except grpc.RpcError as error:
+                if "not allowed" in (error.details() or ""):
+                    now = original
+                    raise ContractError(
+                        f"the server at {loadtest.address} does not let its models be changed; start it with "
+                        "`triptych serve` or with --model-control-mode=explicit, or leave --instances and "
+                        "--batching-delay-us away"
+                    ) from error
+                raise explain_rpc_error(error, replace(target, timeout_s=LOAD_TIMEOUT_S)).error from error
+
+        try:
+            yield change
+        finally:
+            if now != original:
+                _put_back(control, original, loadtest.address)
+    finally:
+        control.close()
+
+
+def _put_back(control: ModelControl, original: model_config_pb2.ModelConfig, address: str) -> None:
+    try:
+        control.load(DETECTOR.name, LOAD_TIMEOUT_S, original)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return  # it is gone, and what we changed with it
+        raise ContractError(
+            f"the detector of {address} does not take its own settings back ({error.details()}); restart the server"
+        ) from error

@@ -1,0 +1,212 @@
+"""Triton's own traces: when each request reached and left each model, switched on for a while and read back.
+
+A server writes them where it was told to at its start (`triptych serve` does), so they can be had only on its own
+machine; switching them on and off goes through the API. Each trace is one model's part in one request; those of the
+composing models name the ensemble's as their parent, and all carry the id that the client gave the request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych.contract import DETECTION, STAGES
+from triptych.wire.channel import check_address, open_channel
+
+NS_PER_MS = 1e6
+
+PARTS = ("queue", "input", "infer", "output")
+"""The parts of a stage: waiting for a free instance, gathering inputs, in the model, handing out outputs."""
+
+CALL_TIMEOUT_S = 10.0
+
+SETTLE_S = 3.0
+"""How long the last traces may take to be written once they are switched off."""
+
+TRACES_A_FILE = 1000
+"""Triton holds so many requests in memory before it writes them to a file of their own."""
+
+# Not read as JSON: Triton does not escape a request's id, and a file may end in the middle of a trace.
+_MODEL = re.compile(
+    r'\{"id":(\d+),"model_name":"([^"]*)","model_version":-?\d+(?:,"request_id":"(.*?)")?(?:,"parent_id":(\d+))?\}'
+)
+_TIMESTAMP = re.compile(r'\{"id":(\d+),"timestamps":\[\{"name":"(\w+)","ns":(\d+)\}\]\}')
+
+# Where one part of a stage ends and the next begins.
+_BOUNDARIES = ("REQUEST_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One model's part in one request.
+
+    Attributes:
+        model: its name.
+        request_id: what the client called the request; empty if it did not.
+        parent_id: the trace of the ensemble that the model is part of; None for the ensemble's own.
+        at_ns: when what happened, by the server's monotonic clock, in nanoseconds.
+    """
+
+    model: str
+    request_id: str
+    parent_id: int | None
+    at_ns: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TracedRequest:
+    """Where one request was, as the server saw it.
+
+    The parts do not overlap, and with the overhead they make up `server_ms`: a stage ends where the next one begins,
+    and the last one where the ensemble answers, though Triton itself lets a stage's output go on beyond that.
+
+    Attributes:
+        request_id: what the client called it.
+        server_ms: from its arrival at the ensemble to the response, in milliseconds.
+        stages: milliseconds by stage and part.
+        overhead_ms: `server_ms` without the stages: what the ensemble itself took.
+    """
+
+    request_id: str
+    server_ms: float
+    stages: Mapping[str, Mapping[str, float]]
+    overhead_ms: float
+
+
+def parse(text: str) -> dict[int, Trace]:
+    """The traces of a file by their ids; what is cut off at its end is left out."""
+    traces = {
+        int(number): Trace(model, request_id or "", int(parent) if parent else None)
+        for number, model, request_id, parent in _MODEL.findall(text)
+    }
+    for number, name, nanoseconds in _TIMESTAMP.findall(text):
+        if (trace := traces.get(int(number))) is not None:
+            trace.at_ns[name] = int(nanoseconds)
+    return traces
+
+
+def join(traces: Mapping[int, Trace]) -> list[TracedRequest]:
+    """The requests to the ensemble whose every stage was traced to its end; the others, failed or cut off, are left."""
+    children: defaultdict[int, dict[str, Trace]] = defaultdict(dict)
+    for trace in traces.values():
+        if trace.parent_id is not None:
+            children[trace.parent_id][trace.model] = trace
+    joined = (
+        _request(trace, children[number])
+        for number, trace in traces.items()
+        if trace.model == DETECTION.name and trace.parent_id is None
+    )
+    return [request for request in joined if request is not None]
+
+
+def _request(ensemble: Trace, children: Mapping[str, Trace]) -> TracedRequest | None:
+    try:
+        began, answered = ensemble.at_ns["REQUEST_START"], ensemble.at_ns["INFER_RESPONSE_COMPLETE"]
+        boundaries = {stage.name: [children[stage.name].at_ns[name] for name in _BOUNDARIES] for stage in STAGES}
+    except KeyError:
+        return None
+    in_order = sorted(boundaries, key=lambda name: boundaries[name][0])
+    stages: dict[str, dict[str, float]] = {}
+    for number, name in enumerate(in_order):
+        end = boundaries[in_order[number + 1]][0] if number + 1 < len(in_order) else answered
+        within = [min(at, end) for at in boundaries[name]]
+        spans = (after - before for before, after in itertools.pairwise(within))
+        stages[name] = {part: span / NS_PER_MS for part, span in zip(PARTS, spans, strict=True)}
+    server_ms = (answered - began) / NS_PER_MS
+    in_stages = sum(sum(parts.values()) for parts in stages.values())
+    return TracedRequest(ensemble.request_id, server_ms, stages, server_ms - in_stages)
+
+
+class Tracing:
+    """Traces of every request from `start` to `stop`, if the server writes them where we can read them."""
+
+    def __init__(self, address: str) -> None:
+        """Trace the server at `address`, host:port."""
+        self._channel = open_channel(grpc, check_address(address), None)
+        self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._before: dict[str, list[str]] = {}
+        self._file: Path | None = None
+        self._older: set[Path] = set()
+
+    def __enter__(self) -> Tracing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._switch_back()
+        except grpc.RpcError:
+            pass  # whatever ended the block says more than that the server is gone
+        finally:
+            self._channel.close()
+
+    def start(self) -> bool:
+        """Switch the traces on; False if this server has none that we could read."""
+        try:
+            settings = self._set({})
+            file = settings.get("trace_file", [""])[0]
+            if not file or not Path(file).parent.is_dir():
+                return False
+            self._file, self._older = Path(file), set(self._files(Path(file)))
+            self._before = {name: settings[name] for name in ("trace_rate", "log_frequency", "trace_level")}
+            wanted = {"trace_rate": ["1"], "log_frequency": [str(TRACES_A_FILE)], "trace_level": ["TIMESTAMPS"]}
+            self._set({**wanted, "trace_count": ["-1"]})
+        except (grpc.RpcError, OSError):
+            return False
+        return True
+
+    def stop(self, requests: int) -> list[TracedRequest]:
+        """Switch the traces off again, and read those of so many requests that succeeded; their files are removed.
+
+        Triton writes the last file when the last request has left all of its stages, which is a little after the
+        client has its answer. What is not there `SETTLE_S` later is not waited for.
+        """
+        texts: dict[Path, str] = {}
+        joined: list[TracedRequest] = []
+        deadline = time.monotonic() + SETTLE_S
+        try:
+            self._switch_back()
+            while True:
+                found = {path: path.read_text(errors="replace") for path in self._newer()}
+                if found != texts:
+                    texts = found
+                    joined = join({number: trace for text in texts.values() for number, trace in parse(text).items()})
+                if len(joined) >= requests or time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
+            for path in texts:
+                path.unlink(missing_ok=True)
+        except (grpc.RpcError, OSError):
+            pass  # the server is gone, or its files are not ours: what was read by then is all there is
+        return joined
+
+    def _newer(self) -> set[Path]:
+        return set(self._files(self._file)) - self._older if self._file else set()
+
+    @staticmethod
+    def _files(file: Path) -> list[Path]:
+        return [path for path in file.parent.glob(f"{file.name}.*") if path.suffix[1:].isdigit()]
+
+    def _switch_back(self) -> None:
+        before, self._before = self._before, {}
+        if before:
+            self._set({"trace_level": ["OFF"]})  # only this writes what is still in memory
+            self._set(before)
+
+    def _set(self, settings: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """Change settings; all of them as they are then."""
+        request = service_pb2.TraceSettingRequest()
+        for name, values in settings.items():
+            request.settings[name].value.extend(values)
+        answer = self._service.TraceSetting(request, timeout=CALL_TIMEOUT_S)
+        return {name: list(setting.value) for name, setting in answer.settings.items()}

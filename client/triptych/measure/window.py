@@ -1,0 +1,107 @@
+"""What the server says of its own time: per model, differenced over a window.
+
+Triton's counters are cumulative. Two snapshots around a load, taken while nothing is in flight, give the time of
+exactly that load, which then stands beside what clients saw in the same window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.table import Table
+
+from triptych.contract import DETECTION, STAGES
+from triptych.wire.statistics import Counters, Snapshot
+
+
+@dataclass(frozen=True)
+class Window:
+    """A load seen from both sides.
+
+    Attributes:
+        latencies_ms: what each request took by the client's clock, in milliseconds.
+        duration_s: how long the load went on.
+        counters: the server's counters of each model, differenced over the load.
+    """
+
+    latencies_ms: Sequence[float]
+    duration_s: float
+    counters: Snapshot
+
+    @classmethod
+    def between(cls, before: Snapshot, after: Snapshot, latencies_ms: Sequence[float], duration_s: float) -> Window:
+        """The window between two snapshots; a model loaded in between counts from zero."""
+        counters = {name: after[name] - before.get(name, Counters()) for name in after}
+        return cls(latencies_ms, duration_s, counters)
+
+    def percentile_ms(self, percent: float) -> float:
+        """A percentile of the client's latencies, in milliseconds."""
+        return float(np.percentile(self.latencies_ms, percent)) if len(self.latencies_ms) else 0.0
+
+    @property
+    def client_mean_ms(self) -> float:
+        """The client's mean latency, in milliseconds."""
+        return float(np.mean(self.latencies_ms)) if len(self.latencies_ms) else 0.0
+
+    @property
+    def ensemble_overhead_ms(self) -> float:
+        """The mean time that the ensemble spent between its stages.
+
+        It can come out a little below zero: Triton counts the hand-over to the next stage as a stage's output, and
+        the last stage's output goes on after the ensemble has answered.
+        """
+        stages = sum(_counters(self, model.name).mean_ms("total") for model in STAGES)
+        return _counters(self, DETECTION.name).mean_ms("total") - stages
+
+    @property
+    def network_and_client_ms(self) -> float:
+        """The mean time outside the server's own clock: sending, gRPC on both sides, the client."""
+        return self.client_mean_ms - _counters(self, DETECTION.name).mean_ms("total")
+
+
+def _counters(window: Window, model: str) -> Counters:
+    return window.counters.get(model, Counters())
+
+
+PARTS = ("queue", "input", "infer", "output", "total")
+
+
+def window_table(window: Window) -> Table:
+    """The window for a terminal: where the client's mean latency went."""
+    table = Table(title="Where the time goes (mean ms a request)", title_justify="left", caption_justify="left")
+    if window.ensemble_overhead_ms < 0:
+        table.caption = "Below zero: the last stage's output goes on after the ensemble has answered."
+    table.add_column("stage")
+    for part in (*PARTS, "share"):
+        table.add_column(part, justify="right")
+
+    def share(milliseconds: float) -> str:
+        return f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
+
+    for model in STAGES:
+        counters = _counters(window, model.name)
+        total = counters.mean_ms("total")
+        table.add_row(model.name, *(f"{counters.mean_ms(part):.2f}" for part in PARTS), share(total))
+    for name, milliseconds in (
+        ("ensemble overhead", window.ensemble_overhead_ms),
+        ("network and client", window.network_and_client_ms),
+    ):
+        table.add_row(name, *[""] * (len(PARTS) - 1), f"{milliseconds:.2f}", share(milliseconds))
+    table.add_section()
+    table.add_row(
+        "client, end to end", *[""] * (len(PARTS) - 1), f"{window.client_mean_ms:.2f}", share(window.client_mean_ms)
+    )
+    return table
+
+
+def summary_line(window: Window) -> str:
+    """Requests, rate and the client's percentiles, in one sentence."""
+    count = len(window.latencies_ms)
+    p50, p95, p99 = (window.percentile_ms(percent) for percent in (50, 95, 99))
+    rate = count / window.duration_s if window.duration_s else 0.0
+    return (
+        f"{count} requests in {window.duration_s:.1f} s: {rate:.1f} requests/s, "
+        f"client p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+    )

@@ -1,0 +1,1 @@
+"""The embedded Triton server and what it serves: processes, supervision, model repository, preflight, doctor."""

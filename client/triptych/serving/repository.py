@@ -1,0 +1,162 @@
+"""The published versions of the detector in a model repository: which there are, which is served, and changing that.
+
+Each version directory holds everything of its version, its `config.pbtxt` included. The configuration that Triton
+reads is a copy of the served version's, and names that version alone: serving another is one rename, and a version
+that was only half made is never served.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from triptych.contract import DETECTOR
+from triptych.errors import BuildError, ContractError
+from triptych.files import write_aside
+from triptych.model_config import detector_spec, read_config
+from triptych.wire.model_control import ModelControl
+
+DEFAULT_REPOSITORY = Path("model_repository")
+"""Where the project keeps its models, from the root of a checkout."""
+
+LOAD_TIMEOUT_S = 60.0
+"""How long a running server may take to load a version."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One published version of the detector.
+
+    Attributes:
+        number: its number.
+        directory: where it lies.
+        is_served: whether the configuration names it.
+        manifest: where it comes from and what made it; empty if it has none that can be read.
+    """
+
+    number: int
+    directory: Path
+    is_served: bool
+    manifest: dict[str, Any]
+
+
+def versions(repository: Path) -> list[Version]:
+    """The published versions, oldest first."""
+    detector = repository / DETECTOR.name
+    if not detector.is_dir():
+        return []
+    served = _served_number(detector)
+    numbers = sorted(int(entry.name) for entry in detector.iterdir() if entry.is_dir() and entry.name.isdigit())
+    return [
+        Version(number, detector / str(number), number == served, _manifest(detector / str(number)))
+        for number in numbers
+    ]
+
+
+def _served_number(detector: Path) -> int | None:
+    try:
+        named = read_config(detector).version_policy.specific.versions
+    except ContractError:
+        return None
+    return int(named[0]) if named else None
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest
+
+
+def activate(repository: Path, number: int) -> None:
+    """Make the repository serve a version, from the next load on.
+
+    Raises:
+        BuildError: there is no such version, it has no configuration, or the disk refuses.
+    """
+    detector = repository / DETECTOR.name
+    found = {version.number: version for version in versions(repository)}
+    if number not in found:
+        known = ", ".join(map(str, found)) or "none"
+        raise BuildError(f"there is no version {number} of the detector in {repository}; there is {known}")
+    try:
+        read_config(found[number].directory)
+        with write_aside(detector / "config.pbtxt") as aside:
+            shutil.copyfile(found[number].directory / "config.pbtxt", aside)
+    except ContractError as error:
+        raise BuildError(f"version {number} cannot be served: {error}") from error
+    except OSError as error:
+        raise BuildError(
+            f"cannot write {detector / 'config.pbtxt'}: {error.strerror or error}; what was served stays"
+        ) from error
+
+
+def serve(repository: Path, number: int, address: str | None = None) -> None:
+    """Make the repository serve a version; with an address, have a running server switch over to it now.
+
+    Raises:
+        BuildError: see `activate` and `load`; the repository then serves what it served before.
+    """
+    before = next((version.number for version in versions(repository) if version.is_served), None)
+    activate(repository, number)
+    if address is None:
+        return
+    try:
+        load(repository, address)
+    except BuildError:
+        if before is not None:
+            activate(repository, before)
+        raise
+
+
+def prune(repository: Path, keep: int) -> list[int]:
+    """Remove the oldest versions but for `keep` of them and the one that is served; which were removed."""
+    removed = []
+    published = versions(repository)
+    for version in published[: max(0, len(published) - keep)]:
+        if not version.is_served:
+            # Renamed first: a server that looks in meanwhile sees the whole version or none.
+            aside = version.directory.with_name(f".removing-{version.number}")
+            version.directory.rename(aside)
+            shutil.rmtree(aside)
+            removed.append(version.number)
+    return removed
+
+
+def load(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
+    """Have a running server serve what the repository says, without a gap; the version that it serves then.
+
+    Triton starts the new version beside the old one and switches over when it is ready.
+
+    Raises:
+        BuildError: no server answers, it cannot load the version, or the new detector takes other pixels than the
+            server's preprocess makes.
+    """
+    wanted = next(version.number for version in versions(repository) if version.is_served)
+    control = ModelControl(address)
+    try:
+        # Names may differ: clients ask for them. The models beside the detector read all else as they start.
+        now, new = (
+            replace(detector_spec(config), class_names=("any",))
+            for config in (control.config(DETECTOR.name), read_config(repository / DETECTOR.name))
+        )
+        if now != new:
+            raise BuildError(
+                f"version {wanted} differs from what {address} serves in more than its weights ({now} became {new}); "
+                "it is served once you restart the server"
+            )
+        control.load(DETECTOR.name, timeout_s)
+        serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
+    except grpc.RpcError as error:
+        raise BuildError(f"{address} does not take version {wanted}: {error.details()}") from error
+    finally:
+        control.close()
+    if serving != [wanted]:
+        raise BuildError(f"{address} serves version {serving} of the detector and not {wanted}; see the server's log")
+    return wanted

@@ -1,0 +1,100 @@
+"""Watches over an embedded server that runs for long.
+
+Triton goes on saying that it is ready when the process of a Python model has died, and fails every request to
+that model from then on. The supervisor sees it, and has the model loaded anew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+
+import grpc
+
+from triptych.errors import ServerCrashed
+from triptych.serving import log as server_log
+from triptych.serving.processes import ModelProcess
+from triptych.serving.server import TritonServer
+
+INTERVAL_S = 0.25
+"""Time between two checks. A death is acted on at the second check that sees it."""
+
+MAX_DEATHS = 5
+"""The death of one model, within `DEATHS_WINDOW_S`, that is not answered by loading it anew."""
+
+DEATHS_WINDOW_S = 60.0
+
+
+class Supervisor:
+    """Revives the models of one server, and says so.
+
+    A model is short of processes when fewer are alive than the configuration that the server serves it with says.
+    That holds through whatever others do with the server: on a reload Triton starts the new processes before it
+    ends the old ones, and before it unloads a model or takes an instance away it stops counting it. The second
+    look is for the moment between reading the processes and asking the server.
+    """
+
+    def __init__(self, server: TritonServer, report: Callable[[str], None]) -> None:
+        """Watch over `server`, which is ready; `report` gets a line for each model that was revived."""
+        self._server = server
+        self._report = report
+        self._complete: list[ModelProcess] = []
+        self._suspect: tuple[list[ModelProcess], list[str]] | None = None
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(deque)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Check until `stop` is set.
+
+        Raises:
+            ServerCrashed: as `check` does.
+        """
+        self.check()
+        while not stop.wait(INTERVAL_S):
+            self.check()
+
+    def check(self) -> None:
+        """Look once at the server and its models, and revive those that were short of processes twice in a row.
+
+        Raises:
+            ServerCrashed: the server is gone, a model does not load any more, or it dies again and again.
+        """
+        self._server.raise_if_ended()
+        processes = self._server.processes()
+        if processes == self._complete:
+            return
+        try:
+            short = self._short_of(processes)
+        except grpc.RpcError:
+            return  # it is busy, or it is ending and the next check says so
+        if not short:
+            self._complete, self._suspect = processes, None
+        elif self._suspect != (processes, short):
+            self._suspect = (processes, short)
+        else:
+            self._suspect = None
+            for model in short:
+                self._revive(model, processes)
+
+    def _short_of(self, processes: list[ModelProcess]) -> list[str]:
+        """The models with fewer processes than they should have."""
+        alive = Counter((process.model, process.version) for process in processes)
+        served = self._server.served()
+        return sorted({model for (model, version), count in served.items() if alive[model, version] < count})
+
+    def _revive(self, model: str, processes: list[ModelProcess]) -> None:
+        died = [process.pid for process in self._complete if process.model == model and process not in processes]
+        who = f"its process{'es' if len(died) > 1 else ''} {', '.join(map(str, died))}".rstrip()
+        now = time.monotonic()
+        deaths = self._deaths[model]
+        deaths.append(now)
+        while now - deaths[0] > DEATHS_WINDOW_S:
+            deaths.popleft()
+        if len(deaths) >= MAX_DEATHS:
+            raise ServerCrashed(
+                f"{model} died {len(deaths)} times within {now - deaths[0]:.0f} s"
+                f"{server_log.last_words(self._server.log_tail())}; the whole log is {self._server.log_path}"
+            )
+        took_s = self._server.reload(model)
+        self._report(f"{model}: {who} died; reloaded in {took_s:.1f} s")

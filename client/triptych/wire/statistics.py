@@ -1,0 +1,83 @@
+"""The server's counters of its own time, by model.
+
+Triton's counters are cumulative: the difference of two snapshots is what happened between them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from tritonclient.grpc import service_pb2
+
+NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counters of one model, all its versions together; times are sums over requests, in nanoseconds.
+
+    Attributes:
+        requests: requests that succeeded.
+        failures: requests that failed.
+        inferences: images (a batch counts each of its images).
+        executions: calls of the model; inferences over executions is the mean batch.
+        total_ns: from a request's arrival to its response.
+        queue_ns: waiting for a free instance.
+        input_ns: gathering the inputs.
+        infer_ns: in the model.
+        output_ns: handing out the outputs.
+        batches: executions by how many images each had.
+    """
+
+    requests: int = 0
+    failures: int = 0
+    inferences: int = 0
+    executions: int = 0
+    total_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+    batches: Counter[int] = field(default_factory=Counter)
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def mean_batch(self) -> float:
+        """Images in an execution, on average; 0 if there was none."""
+        return self.inferences / self.executions if self.executions else 0.0
+
+    def mean_ms(self, part: str) -> float:
+        """Mean of one of the times (`total`, `queue`, `input`, `infer`, `output`) a request, in milliseconds."""
+        total: int = getattr(self, f"{part}_ns")
+        return total / self.requests / NS_PER_MS if self.requests else 0.0
+
+
+Snapshot = Mapping[str, Counters]
+
+
+def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
+    """Counters by model name."""
+    snapshot: dict[str, Counters] = {}
+    for model in response.model_stats:
+        stats = model.inference_stats
+        counters = Counters(
+            requests=stats.success.count,
+            failures=stats.fail.count,
+            inferences=model.inference_count,
+            executions=model.execution_count,
+            total_ns=stats.success.ns,
+            queue_ns=stats.queue.ns,
+            input_ns=stats.compute_input.ns,
+            infer_ns=stats.compute_infer.ns,
+            output_ns=stats.compute_output.ns,
+            batches=Counter({batch.batch_size: batch.compute_infer.count for batch in model.batch_stats}),
+        )
+        snapshot[model.name] = snapshot.get(model.name, Counters()) + counters
+    return snapshot

@@ -1,0 +1,1 @@
+"""The demo: a detector for defects on circuit boards, and the whole of Triptych run on it."""

@@ -1,0 +1,103 @@
+"""Where the time of a load's last seconds went, while it goes on: the server's counters beside what clients saw."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from triptych.contract import DETECTION, STAGES
+from triptych.errors import TriptychError
+from triptych.measure import attribution
+from triptych.measure.attribution import NETWORK, OVERHEAD
+from triptych.measure.window import PARTS, Window
+from triptych.wire.statistics import Counters, Snapshot
+
+POLLS = 6
+"""So many of the latest polls are kept; what is shown is what was between the first and the last."""
+
+
+def rows(window: Window, failures: int) -> list[dict[str, Any]]:
+    """The window as a table: a row for each stage, for what is between and around them, and for the client.
+
+    Args:
+        window: with at least one answer.
+        failures: how many requests failed by the client's count.
+    """
+    mean = attribution.from_statistics(window).breakdowns["mean"]
+    owners = mean.owners()
+    table: list[dict[str, Any]] = []
+    for stage in STAGES:
+        counters = window.counters.get(stage.name, Counters())
+        table.append(
+            {
+                "stage": stage.name,
+                "rate": counters.requests / window.duration_s,
+                **{part: counters.mean_ms(part) for part in PARTS},
+                "batch": counters.mean_batch,
+                "failures": counters.failures,
+            }
+        )
+    table += [{"stage": name, "total": owners[name]} for name in (OVERHEAD, NETWORK)]
+    table += [{"stage": "client, end to end", "total": mean.total_ms, "failures": failures}]
+    table[-1]["rate"] = len(window.latencies_ms) / window.duration_s
+    for row in table:
+        row["share"] = row["total"] / mean.total_ms
+        if row["stage"] == max(owners, key=lambda name: owners[name]):
+            row["note"] = attribution.owner_sentence(mean, "mean")
+    return table
+
+
+@dataclass
+class Live:
+    """The last seconds of a load.
+
+    Attributes:
+        polls: when, on the clock of `time.monotonic`, the server's counters, and what the client has seen since the
+            poll before: latencies in milliseconds of the answers, and how many requests failed.
+        trouble: why there is nothing to show; empty if there is.
+    """
+
+    polls: deque[tuple[float, Snapshot, list[float], int]] = field(default_factory=lambda: deque(maxlen=POLLS))
+    trouble: str = "the server has not been asked yet"
+    _latencies_ms: list[float] = field(default_factory=list)
+    _failures: int = 0
+
+    def count(self, latencies_ms: Iterable[float], failures: int) -> None:
+        """Take what clients saw."""
+        self._latencies_ms += latencies_ms
+        self._failures += failures
+
+    def poll(self, at_s: float, counters: Snapshot | TriptychError) -> None:
+        """Take what the server says, or why it does not."""
+        latencies_ms, failures = self._latencies_ms, self._failures
+        self._latencies_ms, self._failures = [], 0
+        if isinstance(counters, TriptychError):
+            self.polls.clear()
+            self.trouble = str(counters)
+            return
+        if self.polls and _requests(counters) < _requests(self.polls[-1][1]):
+            self.polls.clear()  # another server, that began to count anew
+        self.polls.append((at_s, counters, latencies_ms, failures))
+        window = self.window
+        seen = window.latencies_ms and _requests(window.counters)
+        self.trouble = "" if seen else "no request was answered in the last seconds"
+
+    @property
+    def window(self) -> Window:
+        """What is between the first poll and the last; at least one."""
+        (first_s, before, *_), *later = self.polls
+        last_s, after, *_ = self.polls[-1]
+        latencies_ms = [latency_ms for _, _, latencies_ms, _ in later for latency_ms in latencies_ms]
+        return Window.between(before, after, latencies_ms, last_s - first_s)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table; while there is none, why."""
+        if self.trouble:
+            return [{"stage": "–", "note": self.trouble}]
+        return rows(self.window, sum(failures for *_, failures in list(self.polls)[1:]))
+
+
+def _requests(counters: Snapshot) -> int:
+    return counters[DETECTION.name].requests if DETECTION.name in counters else 0

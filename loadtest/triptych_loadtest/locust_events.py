@@ -1,0 +1,125 @@
+"""The users as an ordinary locustfile: with Locust's web page, `--headless`, or `--master` and its `--worker`s."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+import gevent
+from flask import jsonify, request
+from locust import LoadTestShape, events
+from locust.runners import MasterRunner, WorkerRunner
+from locust.util.timespan import parse_timespan
+
+from triptych import DetectionClient
+from triptych.errors import TriptychError
+from triptych_loadtest.recorder import Recorder
+from triptych_loadtest.shapes import users_at
+from triptych_loadtest.users import DetectionUser, Load, add_options, payloads_of
+
+FASTEST_SPAWN = 100.0
+"""Users a second that Locust can start."""
+
+
+class UsersOverTime(LoadTestShape):  # type: ignore[misc]
+    """`--shape` for a closed loop and cameras: of `--users`, over `--run-time`."""
+
+    abstract = True  # Locust would use every shape that it finds in a locustfile
+    use_common_options = True
+
+    def __init__(self, options: Namespace) -> None:
+        """Take what the command line says, or the web page later."""
+        super().__init__()
+        self.options = options
+
+    def tick(self) -> tuple[int, float] | None:
+        """How many users there are now, and how fast they come; None at the end."""
+        at = self.get_run_time() / float(self.options.run_time)
+        users = self.options.num_users or 1
+        return (users_at(self.options.shape, at, users), min(users, FASTEST_SPAWN)) if at < 1 else None
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+def _options(parser: Any, **_other: object) -> None:
+    add_options(parser)
+    parser.set_defaults(sizes=None)  # Locust's page fills an empty list with integers
+    parser.add_argument("--rate", type=float, default=0, metavar="N", help="open loop: requests a second of each user")
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _prepare(environment: Any, web_ui: Any, **_other: object) -> None:
+    """For `locust -f`: check the options, shape the load, have a worker's reports carry what it recorded."""
+    options = environment.parsed_options
+    if not options:
+        return  # `python loadtest` does it itself
+    worker, master = (isinstance(environment.runner, kind) for kind in (WorkerRunner, MasterRunner))
+    over_time = UsersOverTime(options)
+
+    def check(options: Namespace, host: str) -> None:
+        """Refuse what cannot be done, before a user tries; and choose the shape, as Locust does but once."""
+        if not worker:  # it is told by its master
+            Load.of(options)
+            DetectionClient(host).close()  # looks at the address
+            environment.shape_class = over_time if options.shape != "constant" and not options.rate else None
+        if not master:  # it need not have the images
+            payloads_of(options)
+
+    def tell_workers(**_other: object) -> None:
+        options.load_seconds = options.run_time or 0
+
+    def check_form() -> Any:
+        if request.endpoint != "locust.swarm" or "shape" not in request.form:
+            return None  # Locust's dialog for a load that runs has no options of ours
+        try:
+            check(_options_of(request.form), request.form["host"])
+        except (TriptychError, OSError, ValueError) as error:
+            return jsonify({"success": False, "message": str(error), "host": environment.host})
+        return None
+
+    if web_ui:
+        web_ui.app.before_request(check_form)
+    if not web_ui or options.autostart:
+        try:
+            check(options, environment.host or DetectionUser.host)
+        except (TriptychError, OSError) as error:
+            sys.exit(f"error: {error}")
+    if worker:
+        _record(environment)
+    else:
+        environment.events.test_start.add_listener(tell_workers)
+    gevent.get_hub().loop.update_now()  # else --run-time counts from before all this was imported and read
+
+
+def _options_of(form: Mapping[str, str]) -> Namespace:
+    """What Locust's page was filled in with."""
+    return Namespace(
+        images=form["images"],
+        batch=int(form["batch"]),
+        sizes=form["sizes"],
+        rate=float(form["rate"]),
+        poisson=form["poisson"] == "true",
+        fps=float(form["fps"]),
+        shape=form["shape"],
+        run_time=parse_timespan(form["run_time"]) if form.get("run_time") else None,
+    )
+
+
+def _record(environment: Any) -> None:
+    """Have a worker's reports carry what it recorded."""
+    recorder = Recorder()
+    environment.events.request.add_listener(recorder)
+
+    def add(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001  # Locust names them
+        data["triptych"] = recorder.take()
+
+    environment.events.report_to_master.add_listener(add)
+
+    def report(**_other: object) -> None:
+        data: dict[str, Any] = {}
+        environment.events.report_to_master.fire(client_id=environment.runner.client_id, data=data)
+        environment.runner.send_message("stats", data)
+
+    # Locust's workers report every three seconds, and after the last user not at once.
+    environment.events.test_stop.add_listener(report)

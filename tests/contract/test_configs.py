@@ -1,0 +1,142 @@
+"""Every `config.pbtxt` parses with Triton's own protobuf and says what `triptych.contract` says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from support import ROOT
+from triptych import contract
+from triptych.contract import DetectorSpec, Model, Tensor
+from triptych.errors import ContractError
+from triptych.model_config import detector_spec, read_config, read_detector_spec
+from triptych_build.adapt import adapter as adapt
+from triptych_build.publish import publish
+from triptych_build.publish.publish import Artifact, InstanceGroup
+
+REPOSITORY = ROOT / "model_repository"
+DTYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "INT32": "TYPE_INT32", "FP32": "TYPE_FP32"}
+
+
+@pytest.fixture(scope="module")
+def record() -> adapt.Adapted:
+    spec = DetectorSpec(640, 480, ("open", 'a "quoted" name', "ünïcode"), placement="top_left", pad_value=0)
+    return adapt.Adapted("raw", "source.onnx", "0" * 64, 300, adapt.Normalization(), spec)
+
+
+def onnx_of(record: adapt.Adapted) -> Artifact:
+    return Artifact(Path("adapted.onnx"), record, "fp32")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, record) -> Path:
+    """The committed configurations, and a generated one beside them."""
+    directory = tmp_path_factory.mktemp("repository")
+    for path in REPOSITORY.glob("*/config.pbtxt"):
+        (directory / path.parent.name).mkdir()
+        (directory / path.parent.name / path.name).write_text(path.read_text())
+    (directory / "detector").mkdir(exist_ok=True)
+    (directory / "detector" / "config.pbtxt").write_text(
+        publish.config_text(onnx_of(record), "openvino", InstanceGroup(3, 2), 1)
+    )
+    return directory
+
+
+def fits(stated: list[int], promised: tuple[int, ...]) -> bool:
+    """A configuration may pin down a size that the contract leaves open, and nothing else."""
+    return len(stated) == len(promised) and all(b in (-1, a) for a, b in zip(stated, promised, strict=True))
+
+
+def tensors(values: object) -> dict[str, tuple[str, list[int]]]:
+    return {
+        value.name: (model_config_pb2.DataType.Name(value.data_type), list(value.dims))
+        for value in values  # type: ignore[attr-defined]
+    }
+
+
+@pytest.mark.parametrize("model", contract.MODELS, ids=lambda model: model.name)
+def test_tensors_are_the_contract_s(repository: Path, model: Model) -> None:
+    config = read_config(repository / model.name)
+    for stated, promised in ((config.input, model.inputs), (config.output, model.outputs)):
+        found = tensors(stated)
+        assert set(found) == {tensor.name for tensor in promised}
+        for tensor in promised:
+            dtype, dims = found[tensor.name]
+            assert dtype == DTYPES[tensor.dtype]
+            assert fits(dims, tensor.shape), (tensor, dims)
+    assert config.max_batch_size == contract.MAX_BATCH
+    assert config.name == model.name
+
+
+def test_the_ensemble_wires_every_tensor_of_every_stage(repository: Path) -> None:
+    config = read_config(repository / "detection")
+    steps = {step.model_name: step for step in config.ensemble_scheduling.step}
+    assert tuple(steps) == tuple(stage.name for stage in contract.STAGES)
+    for stage in contract.STAGES:
+
+        def names(promised: tuple[Tensor, ...]) -> dict[str, str]:
+            return {tensor.name: tensor.name for tensor in promised}
+
+        assert dict(steps[stage.name].input_map) == names(stage.inputs)
+        assert dict(steps[stage.name].output_map) == names(stage.outputs)
+
+
+@pytest.mark.parametrize("model", contract.MODELS, ids=lambda model: model.name)
+def test_one_style(repository: Path, model: Model) -> None:
+    """A line that says what the model does, then the protobuf as its own printer writes it."""
+    comment, _, body = (repository / model.name / "config.pbtxt").read_text().partition("\n")
+    config = text_format.Parse(body, model_config_pb2.ModelConfig())
+    assert comment.startswith("# ")
+    assert body == text_format.MessageToString(config, use_short_repeated_primitives=True)
+
+
+def test_limits_are_the_contract_s() -> None:
+    parameters = read_config(REPOSITORY / "preprocess").parameters
+    assert int(parameters["max_encoded_bytes"].string_value) == contract.MAX_ENCODED_BYTES
+    assert int(parameters["max_pixels"].string_value) == contract.MAX_PIXELS
+
+
+def test_the_spec_survives_the_configuration(repository: Path, record: adapt.Adapted) -> None:
+    assert read_detector_spec(repository) == record.spec
+    config = read_config(repository / "detector")
+    assert (config.instance_group[0].count, config.parameters["threads"].string_value) == (3, "2")
+
+
+def test_model_files_hold_no_logic_of_their_own() -> None:
+    for path in [*REPOSITORY.glob("*/1/model.py"), *(ROOT / "build" / "targets").glob("*.py")]:
+        assert len(path.read_text().splitlines()) < 50, f"{path} should unpack, call triptych and pack"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", "there is no .*config.pbtxt; publish one with"),
+        ("garbage", "is not a model configuration"),
+        ("no pixels", "must take one input pixels"),
+        ("no names", "has no parameter 'class_names'"),
+        ("bad placement", "placement must be one of center, top_left, stretch, but got 'left'"),
+        ("bad threshold", r"score_threshold must be a number in 0..1, but got 3.0"),
+        ("bad number", "cannot be read"),
+    ],
+)
+def test_a_configuration_that_is_off_is_one_sentence(
+    tmp_path: Path, record: adapt.Adapted, change: str, message: str
+) -> None:
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    text = publish.config_text(onnx_of(record), "openvino", InstanceGroup(1, 1), 1)
+    text = {
+        "garbage": "surely { not",
+        "no pixels": text.replace('"pixels"', '"image"'),
+        "no names": text.replace('"class_names"', '"names"'),
+        "bad placement": text.replace("top_left", "left"),
+        "bad threshold": text.replace('"0.25"', '"3"'),
+        "bad number": text.replace('"0.25"', '"a quarter"'),
+    }.get(change, text)
+    if change != "missing":
+        (detector / "config.pbtxt").write_text(text)
+    with pytest.raises(ContractError, match=message):
+        detector_spec(read_config(detector))

@@ -1,0 +1,152 @@
+"""The locustfile as Locust itself runs it: headless, a master with workers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support import ROOT
+from support.steady import SERVICE_MS, measured_in_peace, steady_repository
+from triptych.serving.server import Ports, TritonServer
+
+pytestmark = pytest.mark.triton
+
+LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
+
+
+@pytest.fixture(scope="module")
+def address(make_repository) -> Iterator[str]:
+    repository = steady_repository(make_repository)
+    with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
+        yield server.grpc_address
+
+
+@pytest.fixture
+def headless(images, tmp_path):
+    """Run Locust to its end, alone or as a master of so many workers; its statistics, by the requests' name."""
+
+    def run(address: str, *arguments: object, workers: int = 0) -> dict[str, dict]:
+        out = tmp_path / f"{time.monotonic_ns()}.json"  # Locust adds the ending itself
+        command = [
+            *LOCUST,
+            "--host",
+            address,
+            "--images",
+            str(images),
+            "--headless",
+            "--json-file",
+            str(out.with_suffix("")),
+        ]
+        options = list(map(str, arguments))
+        port = str(Ports.free().http)
+        if workers:
+            options += ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+            options += ["--expect-workers", str(workers), "--expect-workers-max-wait", "60"]
+        # Without the load's options: a worker has what its master tells it.
+        others = [
+            subprocess.Popen(
+                [*LOCUST, "--images", str(images), "--worker", "--master-port", port],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(workers)
+        ]
+        try:
+            done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=100)
+            for other in others:
+                other.wait(20)
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+        assert out.exists(), done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return {entry["name"]: entry for entry in json.loads(out.read_text())}
+
+    return run
+
+
+def p50_ms(entry: dict) -> float:
+    """Locust rounds to milliseconds, so that a median must be taken within one."""
+    times = [float(ms) for ms, count in entry["response_times"].items() for _ in range(count)]
+    return statistics.median_grouped(times)
+
+
+def test_a_closed_loop(address, headless):
+    (entry,) = headless(address, "-u", 2, "-r", 2, "-t", "3s").values()
+    assert (entry["name"], entry["method"], entry["num_failures"]) == ("detect", "grpc", 0)
+    # 3 s and not less: Locust would count them from before it read the images.
+    assert 3 < entry["last_request_timestamp"] - entry["start_time"] + 0.5 < 5
+    assert p50_ms(entry) > SERVICE_MS
+
+
+def test_an_open_loop_has_a_rate_for_each_user(address, headless):
+    (entry,) = headless(address, "-u", 2, "-r", 2, "-t", "4s", "--rate", 5).values()
+    assert entry["num_requests"] == pytest.approx(40, abs=5)
+
+
+def test_a_dropped_frame_is_a_failure_without_a_latency(address, headless):
+    entries = headless(address, "-u", 1, "-t", "3s", "--fps", 100)
+    assert entries["frame"]["num_failures"] == entries["frame"]["num_requests"] > entries["detect"]["num_requests"]
+    assert entries["frame"]["response_times"] == {}
+    assert entries["detect"]["num_failures"] == 0
+
+
+@pytest.mark.slow
+def test_workers_are_told_the_run_time_for_the_shape(address, headless):
+    load = ("-u", 2, "-r", 2, "-t", "5s", "--rate", 10, "--shape", "ramp", "--sizes", "64x48", "--batch", 2)
+    (entry,) = headless(address, *load, workers=2).values()
+    assert entry["name"] == "detect 64x48 x2"
+    # 20 a second at its end, so half of 100 in all; a worker without the run time would stay at the full rate, or at 0.
+    assert entry["num_requests"] == pytest.approx(50, abs=12)
+
+
+@pytest.mark.slow
+def test_a_shape_of_users_on_workers(address, headless):
+    (entry,) = headless(address, "-u", 4, "-t", "5s", "--shape", "step", workers=2).values()
+    by_second = entry["num_reqs_per_sec"]
+    first, *_, last = (by_second[second] for second in sorted(by_second)[1:-1])
+    assert last > 1.2 * first
+
+
+@pytest.mark.slow
+def test_a_master_with_two_workers_sees_what_one_process_sees(address, headless):
+    """The same rate from one process and from two: p50 within 5%."""
+
+    def check() -> None:
+        (one,) = headless(address, "-u", 2, "-r", 2, "-t", "5s", "--rate", 7.5).values()
+        (two,) = headless(address, "-u", 2, "-r", 2, "-t", "5s", "--rate", 7.5, workers=2).values()
+        for each in (one, two):
+            assert each["num_requests"] == pytest.approx(75, abs=15), "Locust's run time includes the spawning"
+            assert each["num_failures"] == 0
+        assert p50_ms(two) == pytest.approx(p50_ms(one), rel=0.05)
+
+    measured_in_peace(check)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--images", "/nowhere"), "there is no directory /nowhere"),
+        (("--sizes", "large"), "a size must be WIDTHxHEIGHT"),
+        (("--batch", 17), "a batch must be of 1 to 16 images"),
+        (("--rate", 2, "--fps", 3), "they are two loops"),
+        (("--rate", -1), "must be at least 0"),
+        (("--poisson",), "poisson needs a rate"),
+        (("--shape", "ramp"), "the shape ramp needs a run time"),
+        (("--host", "http://127.0.0.1:8001"), "the address must be host:port"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_sentence(images, arguments, sentence):
+    command = [*LOCUST, "--headless", "--loglevel", "ERROR", "--images", str(images), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert sentence in done.stderr

@@ -1,0 +1,466 @@
+"""The embedded server, with the real Triton and three models that each add one to a number."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych.errors import ServerCrashed, ServerStartError
+from triptych.serving import preflight
+from triptych.serving.processes import STUB, marked_processes
+from triptych.serving.server import Ports, TritonServer
+from triptych.serving.supervisor import Supervisor
+
+pytestmark = pytest.mark.triton
+
+STAGES = (("preprocess", "X", "A"), ("detector", "A", "B"), ("postprocess", "B", "Y"))
+
+MODEL = """
+import os, sys, time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        {initialize}
+
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        numbers = pb_utils.get_input_tensor_by_name(request, "{source}").as_numpy()
+        return pb_utils.InferenceResponse([pb_utils.Tensor("{target}", numbers + 1)])
+"""
+
+CONFIG = """
+max_batch_size: 16
+input [ {{ name: "{source}" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+output [ {{ name: "{target}" data_type: TYPE_FP32 dims: [ 1 ] }} ]
+"""
+
+
+def write_repository(directory: Path, **initialize: str) -> Path:
+    """A repository whose `detection` adds 3; the statements by model name run as that model initialises."""
+    repository = directory / "model_repository"
+    steps = []
+    for name, source, target in STAGES:
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        code = MODEL.format(initialize=initialize.get(name, "pass"), source=source, target=target)
+        (version / "model.py").write_text(code)
+        group = "instance_group [ { count: 1 kind: KIND_CPU } ]"
+        (version.parent / "config.pbtxt").write_text(
+            f'backend: "python"{CONFIG.format(source=source, target=target)}{group}\n'
+        )
+        maps = f'input_map {{ key: "{source}" value: "{source}" }} output_map {{ key: "{target}" value: "{target}" }}'
+        steps.append(f'{{ model_name: "{name}" model_version: -1 {maps} }}')
+    (repository / "detection" / "1").mkdir(parents=True)
+    (repository / "detection" / "config.pbtxt").write_text(
+        f'platform: "ensemble"{CONFIG.format(source="X", target="Y")}'
+        f"ensemble_scheduling {{ step [ {', '.join(steps)} ] }}\n"
+    )
+    return repository
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_repository(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path) -> Iterator[TritonServer]:
+    with TritonServer(
+        repository, ports=Ports.free(), log_path=repository.parent / "server.log", instances={"preprocess": 2}
+    ) as server:
+        yield server
+
+
+class Caller:
+    """Calls one server by gRPC."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.service = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def add_three(self, number: float) -> float:
+        request = service_pb2.ModelInferRequest(model_name="detection")
+        request.inputs.add(name="X", datatype="FP32", shape=[1, 1])
+        request.raw_input_contents.append(np.float32(number).tobytes())
+        response = self.service.ModelInfer(request, timeout=5)
+        return float(np.frombuffer(response.raw_output_contents[0], np.float32)[0])
+
+    def load(self, model: str) -> None:
+        self.service.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=30)
+
+    def unload(self, model: str) -> None:
+        self.service.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=30)
+
+
+class Serving:
+    """`triptych serve` as a process of its own, whose report was read; ended at the end of the test."""
+
+    def __init__(self, repository: Path, *options: str) -> None:
+        self.log = repository.parent / "serve.log"
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "triptych", "serve", "--free-ports"),
+                *("--model-repository", str(repository), "--log", str(self.log)),
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(repository.parent)},  # nothing can tidy up after a process is killed
+        )
+        self.report = ""
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+
+    def read_until(self, words: str) -> str:
+        """The line of the report with these words."""
+        for line in self.process.stdout:
+            self.report += line
+            if words in line:
+                return line
+        raise AssertionError(f"no {words!r} in: {self.report}{self.process.stderr.read()}")
+
+    def wait_ready(self) -> None:
+        self.read_until("Try it")
+
+    @property
+    def address(self) -> str:
+        return re.search(r"gRPC +(\S+)", self.report)[1]
+
+    @property
+    def server(self) -> psutil.Process:
+        return next(each for each in psutil.Process(self.process.pid).children() if each.name() == "tritonserver")
+
+    def model_process(self, model: str) -> psutil.Process:
+        return next(each for each in self.server.children() if is_stub_of(each, model))
+
+    def end(self) -> tuple[int, str]:
+        """The exit code and standard error, once the process ends by itself."""
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+
+def is_stub_of(process: psutil.Process, model: str) -> bool:
+    try:
+        arguments = process.cmdline()
+    except psutil.Error:
+        return False
+    return len(arguments) > 1 and arguments[0].endswith(STUB) and f"/{model}/" in arguments[1]
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 10) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def leftovers(server: TritonServer) -> list[str]:
+    """What a server has in the world: regions of shared memory, processes, temporary files."""
+    prefix = server._shm_prefix
+    processes = [str(process.pid) for process in marked_processes(prefix)]
+    directory = [str(server._directory)] if server._directory and server._directory.exists() else []
+    return [path.name for path in preflight.SHARED_MEMORY.glob(f"{prefix}*")] + processes + directory
+
+
+# Starting and stopping.
+
+
+def test_serves_every_model(server: TritonServer) -> None:
+    with Caller(server.grpc_address) as caller:
+        assert caller.add_three(4) == 7
+    assert server.ready_s > 0
+
+
+def test_gives_models_their_instances(server: TritonServer) -> None:
+    expected = {"preprocess": 2, "detector": 1, "postprocess": 1}
+    # The instance that was there before may take a second to go.
+    wait_for(lambda: {model: len(pids) for model, pids in server.model_processes().items()} == expected)
+    assert server.served()["preprocess", "1"] == 2
+
+
+def test_listens_on_the_loopback_interface_alone(server: TritonServer) -> None:
+    listening = [each for each in psutil.Process(server.pid).net_connections("tcp") if each.status == "LISTEN"]
+    assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {"127.0.0.1"}
+    assert {each.laddr.port for each in listening} == {server.ports.http, server.ports.grpc, server.ports.metrics}
+
+
+def test_two_servers_do_not_disturb_each_other_and_leave_nothing(
+    server: TritonServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TritonServer(write_repository(tmp_path), ports=Ports.free(), log_path=tmp_path / "log") as other:
+        with Caller(other.grpc_address) as caller:
+            assert caller.add_three(1) == 4
+        assert len(leftovers(other)) >= 3 + 4 + 1
+    assert leftovers(other) == []
+    other.stop()  # once more does nothing
+    assert leftovers(server) != []
+    with Caller(server.grpc_address) as caller:
+        assert caller.add_three(1) == 4
+
+
+def test_leaves_nothing_when_the_server_was_killed(tmp_path: Path) -> None:
+    with TritonServer(write_repository(tmp_path), ports=Ports.free(), log_path=tmp_path / "log") as server:
+        os.kill(server.pid, signal.SIGKILL)
+        wait_for(lambda: server.processes() == [])
+        with pytest.raises(ServerCrashed, match=r"the server was killed \(SIGKILL\), by somebody or by the kernel"):
+            Supervisor(server, print).check()
+    assert leftovers(server) == []
+
+
+def test_stops_in_time_when_a_model_process_is_dead(tmp_path: Path) -> None:
+    with TritonServer(write_repository(tmp_path), ports=Ports.free(), log_path=tmp_path / "log") as server:
+        os.kill(server.model_processes()["detector"][0], signal.SIGKILL)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+    assert leftovers(server) == []
+
+
+def test_a_server_started_in_a_thread_outlives_the_thread(tmp_path: Path) -> None:
+    server = TritonServer(write_repository(tmp_path), ports=Ports.free(), log_path=tmp_path / "log")
+    try:
+        thread = threading.Thread(target=server.start)
+        thread.start()
+        thread.join()
+        server.wait_ready()
+        server.raise_if_ended()
+    finally:
+        server.kill()
+
+
+# What keeps it from starting.
+
+
+def test_says_who_took_the_port(server: TritonServer, repository: Path) -> None:
+    other = TritonServer(repository, ports=Ports(http=1, grpc=server.ports.grpc, metrics=2))
+    with pytest.raises(ServerStartError) as caught:
+        preflight.check_ports(Ports(http=server.ports.http, grpc=other.ports.grpc, metrics=server.ports.metrics))
+    assert str(caught.value) == (
+        f"port {server.ports.http} is taken by tritonserver (process {server.pid}); "
+        "choose another with --http-port or let --free-ports choose"
+    )
+
+
+def test_says_who_took_the_port_at_the_last_moment(
+    server: TritonServer, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "check_ports", lambda ports: None)
+    free = Ports.free()
+    ports = Ports(http=free.http, grpc=server.ports.grpc, metrics=free.metrics)
+    late = TritonServer(repository, ports=ports, log_path=tmp_path / "log")
+    with pytest.raises(ServerStartError, match=rf"^port {ports.grpc} is taken by tritonserver \(.*--grpc-port"), late:
+        pass
+    assert leftovers(late) == []
+
+
+def test_says_why_a_model_did_not_load(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path, postprocess="import no_such_module")
+    with Serving(repository) as serving:
+        code, errors = serving.end()
+    assert code == 1
+    assert errors == (
+        "error: postprocess did not load: ModuleNotFoundError: No module named 'no_such_module' "
+        f"({repository}/postprocess/1/model.py, line 7); install the module for {sys.executable}; "
+        f"the whole log is {serving.log}\n"
+    )
+
+
+def test_says_that_a_model_process_died_while_it_loaded(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path, detector="import faulthandler; faulthandler.enable(); os.abort()")
+    server = TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log")
+    with (
+        pytest.raises(
+            ServerStartError,
+            match=r"^detector did not load: its process died; the last errors in its log: Fatal Python error",
+        ),
+        server,
+    ):
+        pass
+
+
+def test_says_what_was_still_loading(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path, detector="time.sleep(30)")
+    server = TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log", ready_timeout_s=2)
+    with pytest.raises(ServerStartError, match=r"not ready within 2 s \(still loading: detector\)"), server:
+        pass
+    assert leftovers(server) == []
+
+
+def test_says_how_the_server_ended_while_it_was_starting(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path, detector="os.kill(os.getppid(), 9); time.sleep(30)")
+    server = TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log")
+    with pytest.raises(ServerStartError, match=r"^the server was killed \(SIGKILL\)"), server:
+        pass
+    assert leftovers(server) == []
+
+
+# Watching over it.
+
+
+def test_a_reload_by_others_is_not_a_death(server: TritonServer, repository: Path) -> None:
+    lines: list[str] = []
+    supervisor = Supervisor(server, lines.append)
+    detector = repository / "detector"
+
+    def change() -> None:
+        os.utime(detector / "1" / "model.py")
+        caller.load("detector")
+        shutil.copytree(detector / "1", detector / "2")
+        caller.load("detector")
+        shutil.rmtree(detector / "2")
+        caller.load("detector")
+        caller.load("detection")  # takes an instance from preprocess, as its file says
+        caller.unload("postprocess")
+        caller.load("detection")
+
+    with Caller(server.grpc_address) as caller:
+        thread = threading.Thread(target=change)
+        thread.start()
+        while thread.is_alive():
+            supervisor.check()
+            time.sleep(0.03)
+        thread.join()
+        for _ in range(60):  # the old processes leave one by one
+            supervisor.check()
+            time.sleep(0.03)
+        assert caller.add_three(1) == 4
+    assert lines == []
+
+
+def test_restores_a_model_while_requests_flow_and_gives_up_in_the_end(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        answers: list[tuple[float, bool]] = []
+        done = threading.Event()
+
+        def call() -> None:
+            with Caller(serving.address) as caller:
+                while not done.is_set():
+                    began = time.monotonic()
+                    try:
+                        good = caller.add_three(1) == 4
+                    except grpc.RpcError:
+                        good = False
+                    answers.append((began, good))
+                    done.wait(0.01)
+
+        threads = [threading.Thread(target=call) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        victim = serving.model_process("postprocess")
+        killed = time.monotonic()
+        victim.kill()
+        line = serving.read_until("reloaded")
+        reloaded = time.monotonic()
+        assert re.fullmatch(rf"postprocess: its process {victim.pid} died; reloaded in \d\.\d s\n", line)
+        time.sleep(0.5)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert reloaded - killed < 5
+        assert not all(good for _, good in answers), "the kill was meant to be felt"
+        after = [good for began, good in answers if began > reloaded]
+        assert after
+        assert all(after)
+
+        for _ in range(3):
+            serving.model_process("postprocess").kill()
+            serving.read_until("reloaded")
+        serving.model_process("postprocess").kill()
+        code, errors = serving.end()
+    assert code == 3
+    assert re.match(r"error: postprocess died 5 times within \d+ s", errors)
+
+
+def test_gives_up_when_a_model_does_not_load_again(tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    repository = write_repository(tmp_path, detector=f'if os.path.exists("{flag}"): raise ValueError("no weights")')
+    with Serving(repository) as serving:
+        serving.wait_ready()
+        flag.touch()
+        serving.model_process("detector").kill()
+        code, errors = serving.end()
+    assert code == 3
+    assert errors.startswith("error: detector did not load: ValueError: no weights (")
+
+
+def test_serve_says_that_the_server_died(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        serving.server.kill()
+        code, errors = serving.end()
+    assert code == 3
+    assert errors.startswith("error: the server was killed (SIGKILL), by somebody or by the kernel for lack of memory")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        assert "preprocess   version 1, 1 instance" in serving.report
+        server = serving.server
+        serving.process.send_signal(number)
+        code, errors = serving.end()
+    assert (code, errors) == (0, "")
+    assert not server.is_running()
+
+
+def test_serve_stops_on_a_signal_while_it_starts(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path, detector="time.sleep(2)"), "--verbose") as serving:
+        wait_for(lambda: serving.log.exists() and "loading: detector" in serving.log.read_text())
+        serving.process.send_signal(signal.SIGTERM)
+        code, errors = serving.end()
+    assert code == 0
+    assert "loading: detector" in errors  # --verbose shows the log
+
+
+def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path, detector="time.sleep(20)"), "--ready-timeout", "60") as serving:
+        wait_for(lambda: serving.log.exists() and "loading: detector" in serving.log.read_text())
+        server = serving.server
+        began = time.monotonic()
+        serving.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        serving.process.send_signal(signal.SIGINT)
+        code, _ = serving.end()
+    assert code == 130
+    assert time.monotonic() - began < 5
+    assert not server.is_running()
+
+
+def test_the_server_ends_with_a_process_that_was_killed(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        server = serving.server
+        family = [server, *server.children()]
+        serving.process.kill()
+        wait_for(lambda: not any(each.is_running() for each in family), timeout_s=15)

@@ -1,0 +1,79 @@
+"""Statistics differenced over a window, and what the table makes of them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from tritonclient.grpc import service_pb2
+
+from triptych.measure.window import Window, summary_line, window_table
+from triptych.wire.statistics import Counters, parse_statistics
+
+MS = 1_000_000
+
+
+def response(scale: int) -> service_pb2.ModelStatisticsResponse:
+    """Statistics after `scale` requests of 1 + 2 + 10 + 3 ms in the detector, and 20 ms in the ensemble."""
+    result = service_pb2.ModelStatisticsResponse()
+    for name, version, parts in (
+        ("detector", "1", (1, 2, 10, 3)),
+        ("detector", "2", (0, 0, 0, 0)),
+        ("detection", "1", None),
+    ):
+        model = result.model_stats.add(name=name, version=version)
+        count = 0 if version == "2" else scale
+        model.inference_count, model.execution_count = 2 * count, count
+        stats = model.inference_stats
+        stats.success.count, stats.success.ns = count, count * (20 if parts is None else sum(parts)) * MS
+        for field, milliseconds in zip(
+            ("queue", "compute_input", "compute_infer", "compute_output"), parts or (), strict=False
+        ):
+            getattr(stats, field).count, getattr(stats, field).ns = count, count * milliseconds * MS
+    return result
+
+
+@pytest.fixture
+def window() -> Window:
+    before, after = parse_statistics(response(10)), parse_statistics(response(14))
+    return Window.between(before, after, latencies_ms=[21.0, 22.0, 23.0, 26.0], duration_s=2.0)
+
+
+def test_versions_of_a_model_are_added_up() -> None:
+    assert parse_statistics(response(3))["detector"].requests == 3
+
+
+def test_only_the_window_counts(window: Window) -> None:
+    detector = window.counters["detector"]
+    assert (detector.requests, detector.inferences, detector.executions) == (4, 8, 4)
+    assert [detector.mean_ms(part) for part in ("queue", "input", "infer", "output", "total")] == [1, 2, 10, 3, 16]
+
+
+def test_parts_and_remainders_make_up_the_client_s_mean(window: Window) -> None:
+    stages = sum(window.counters[name].mean_ms("total") for name in ("detector",))
+    assert window.ensemble_overhead_ms == 4
+    assert window.network_and_client_ms == 3
+    assert stages + window.ensemble_overhead_ms + window.network_and_client_ms == window.client_mean_ms == 23
+
+
+def test_a_model_loaded_within_the_window_counts_from_zero() -> None:
+    window = Window.between({}, parse_statistics(response(2)), [1.0], 1.0)
+    assert window.counters["detector"].requests == 2
+
+
+def test_an_empty_window_divides_by_nothing() -> None:
+    window = Window.between({}, {}, [], 0.0)
+    assert (window.client_mean_ms, window.percentile_ms(99), Counters().mean_ms("infer")) == (0, 0, 0)
+    assert "0 requests" in summary_line(window)
+    Console(quiet=True).print(window_table(window))
+
+
+def test_what_the_table_shows(window: Window) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(window_table(window))
+    text = console.export_text()
+    assert "detector" in text
+    assert "70%" in text, "16 of 23 ms"
+    assert "network and client" in text
+    assert "4 requests in 2.0 s: 2.0 requests/s, client p50 22.5 ms" in summary_line(window)

@@ -1,0 +1,146 @@
+"""A Triton server that is not one: real gRPC on loopback, answers that a test chooses."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from triptych.contract import DETECTION, MAX_DETECTIONS, DetectorSpec
+from triptych.wire.protocol import decode_bytes, encode_bytes
+
+CLASS_NAMES = ("person", "bicycle", "car")
+
+
+@dataclass
+class Fault:
+    """A status in place of an answer."""
+
+    code: grpc.StatusCode
+    details: str = ""
+
+
+# As Triton and gRPC were seen to say it.
+LOST = Fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+UNHEALTHY = Fault(grpc.StatusCode.INTERNAL, "in ensemble 'detection', Stub process 'preprocess_0' is not healthy.")
+QUEUE_FULL = Fault(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
+
+
+def make_response(images: Sequence[bytes]) -> service_pb2.ModelInferResponse:
+    """What the ensemble would answer: as many objects as an image has bytes, none for b"bad" but an error.
+
+    Object k of image i has the box (i, k, i + 1, k + 1), the score 1 / (k + 1) and the label k % 3.
+    """
+    n = len(images)
+    boxes = np.zeros((n, MAX_DETECTIONS, 4), "<f4")
+    scores = np.zeros((n, MAX_DETECTIONS), "<f4")
+    labels = np.zeros((n, MAX_DETECTIONS), "<i4")
+    count = np.zeros((n, 1), "<i4")
+    errors = [b"cannot be read: \xc3\xa9" if image == b"bad" else b"" for image in images]
+    for i, image in enumerate(images):
+        count[i] = found = 0 if errors[i] else min(len(image), MAX_DETECTIONS)
+        for k in range(found):
+            boxes[i, k], scores[i, k], labels[i, k] = (i, k, i + 1, k + 1), 1 / (k + 1), k % len(CLASS_NAMES)
+    response = service_pb2.ModelInferResponse(model_name=DETECTION.name)
+    raws = [*(array.tobytes() for array in (boxes, scores, labels, count)), encode_bytes(errors)]
+    for tensor, raw in zip(DETECTION.outputs, raws, strict=True):
+        response.outputs.add(name=tensor.name, datatype=tensor.dtype, shape=(n, *tensor.shape))
+        response.raw_output_contents.append(raw)
+    return response
+
+
+@dataclass
+class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """The service; `script` holds what the next inferences do, in order: a Fault, or a change of the response."""
+
+    class_names: tuple[str, ...] = CLASS_NAMES
+    max_batch_size: int = 4
+    delay_s: float = 0.0
+    ready: bool = True
+    everywhere: Fault | None = None
+    script: deque[Fault | Callable[[Any], None]] = field(default_factory=deque)
+    requests: list[Any] = field(default_factory=list)
+    config_requests: list[str] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    entered: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    port: int = 0
+    tls: grpc.ServerCredentials | None = None
+
+    def start(self) -> FakeServer:
+        """Listen, on the port of before when there was one."""
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        address = f"127.0.0.1:{self.port}"
+        if self.tls:
+            self.port = self._server.add_secure_port(address, self.tls)
+        else:
+            self.port = self._server.add_insecure_port(address)
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """End at once, whatever is under way."""
+        self._server.stop(0).wait()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def batches(self) -> list[list[bytes]]:
+        """The images of every inference that arrived."""
+        return [decode_bytes(request.raw_input_contents[0]) for request in self.requests]
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.entered.set()
+        context.add_callback(lambda: context.is_active() or self.cancelled.set())
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        step = self.script.popleft() if self.script else self.everywhere
+        if isinstance(step, Fault):
+            context.abort(step.code, step.details)
+        response = make_response(decode_bytes(request.raw_input_contents[0]))
+        if step is not None:
+            step(response)
+        return response
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.config_requests.append(request.name)
+        self._fail(context)
+        response = service_pb2.ModelConfigResponse()
+        response.config.name = request.name
+        response.config.max_batch_size = self.max_batch_size
+        if request.name == "detector":
+            response.config.input.add(name="pixels", dims=(32, 64, 3))
+            for key, value in DetectorSpec(64, 32, self.class_names).to_parameters().items():
+                response.config.parameters[key].string_value = value
+        return response
+
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._fail(context)
+        return service_pb2.ModelReadyResponse(ready=self.ready and request.name == DETECTION.name)
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._fail(context)
+        return service_pb2.ServerMetadataResponse(name="triton", version="2.51.0")
+
+    def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._fail(context)
+        response = service_pb2.ModelStatisticsResponse()
+        response.model_stats.add(name=DETECTION.name, inference_count=len(self.requests))
+        return response
+
+    def _fail(self, context: grpc.ServicerContext) -> None:
+        if self.everywhere:
+            context.abort(self.everywhere.code, self.everywhere.details)

@@ -1,0 +1,93 @@
+"""Encrypted connections, and servers that are not what the client takes them for."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from support.fake_server import FakeServer, Fault
+from triptych.client import AsyncDetectionClient, DetectionClient
+from triptych.errors import (
+    AccessDenied,
+    InvalidRequest,
+    ServerUnavailable,
+)
+from triptych.wire.channel import Tls
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "server.pem", folder / "server.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=triptych-test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True, timeout=30)
+    return certificate, key
+
+
+@pytest.fixture
+def tls_server(certificate: tuple[Path, Path]) -> Iterator[FakeServer]:
+    """It also asks for the client's certificate."""
+    certificate_pem, key_pem = (path.read_bytes() for path in certificate)
+    credentials = grpc.ssl_server_credentials([(key_pem, certificate_pem)], certificate_pem, True)
+    server = FakeServer(tls=credentials).start()
+    yield server
+    server.stop()
+
+
+def test_tls(tls_server: FakeServer, certificate: tuple[Path, Path]) -> None:
+    tls = Tls(ca=certificate[0], certificate=certificate[0], key=certificate[1])
+
+    async def run() -> int:
+        async with AsyncDetectionClient(tls_server.address, tls=tls) as client:
+            return len(await client.detect(b"abc"))
+
+    with DetectionClient(tls_server.address, tls=tls) as client:
+        assert len(client.detect(b"abc")) == 3
+    assert asyncio.run(run()) == 3
+
+
+def test_certificate_that_is_not_trusted(tls_server: FakeServer) -> None:
+    with (
+        DetectionClient(tls_server.address, tls=Tls()) as client,
+        pytest.raises(ServerUnavailable, match=r"is not trusted.* Tls\(ca=\.\.\.\)"),
+    ):
+        client.detect(b"a")
+
+
+def test_tls_where_there_is_none(server: FakeServer) -> None:
+    with (
+        DetectionClient(server.address, tls=Tls()) as client,
+        pytest.raises(ServerUnavailable, match="does not speak TLS; connect without `tls`"),
+    ):
+        client.detect(b"a")
+
+
+def test_plain_text_where_tls_is_wanted(tls_server: FakeServer) -> None:
+    with (
+        DetectionClient(tls_server.address, retries=0) as client,
+        pytest.raises(ServerUnavailable, match="whether it wants TLS"),
+    ):
+        client.detect(b"a")
+
+
+def test_token_that_is_refused(server: FakeServer) -> None:
+    server.everywhere = Fault(grpc.StatusCode.UNAUTHENTICATED, "bad token")
+    with DetectionClient(server.address) as client, pytest.raises(AccessDenied, match="bad token"):
+        client.detect(b"a")
+
+
+def test_service_that_is_not_tritons(nobody: str) -> None:
+    other = grpc.server(ThreadPoolExecutor(1))
+    other.add_insecure_port(nobody)
+    other.start()
+    with DetectionClient(nobody) as client, pytest.raises(InvalidRequest, match="is it a Triton server"):
+        client.detect(b"a")
+    other.stop(0).wait()

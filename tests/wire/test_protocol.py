@@ -1,0 +1,61 @@
+"""One request built, its response read: what the bytes on the wire must be."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.fake_server import make_response
+from triptych.contract import MAX_DETECTIONS
+from triptych.errors import (
+    ContractError,
+)
+from triptych.wire.protocol import build_request, decode_bytes, encode_bytes, parse_response
+
+
+@given(st.lists(st.binary(max_size=300)))
+def test_bytes_there_and_back(elements: list[bytes]) -> None:
+    assert decode_bytes(encode_bytes(elements)) == elements
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_decode_or_are_refused(raw: bytes) -> None:
+    with contextlib.suppress(ContractError):
+        assert encode_bytes(decode_bytes(raw)) == raw
+
+
+@given(st.lists(st.integers(0, 130) | st.none(), min_size=1, max_size=5))
+def test_response_there_and_back(sizes: list[int | None]) -> None:
+    images = [b"bad" if size is None else bytes(size) for size in sizes]
+    rows = parse_response(make_response(images), len(images))
+    for i, (size, row) in enumerate(zip(sizes, rows, strict=True)):
+        count = min(size or 0, MAX_DETECTIONS)
+        steps = np.arange(count, dtype=np.float32)
+        assert row.error == ("cannot be read: é" if size is None else "")
+        assert row.boxes_xyxy.dtype == row.scores.dtype == np.float32
+        assert row.labels.dtype == np.int32
+        expected = np.stack([np.full(count, i), steps, np.full(count, i + 1), steps + 1], axis=1)
+        np.testing.assert_array_equal(row.boxes_xyxy, expected)
+        np.testing.assert_allclose(row.scores, 1 / (steps + 1), rtol=1e-6)
+        np.testing.assert_array_equal(row.labels, steps % 3)
+
+
+@given(st.data())
+def test_any_response_parses_or_is_refused(data: st.DataObject) -> None:
+    response = make_response([b"a", b"bb"])
+    index = data.draw(st.integers(0, len(response.outputs) - 1))
+    response.raw_output_contents[index] = data.draw(st.binary(max_size=60))
+    response.outputs[index].shape[:] = data.draw(st.lists(st.integers(-1, 200), max_size=3))
+    with contextlib.suppress(ContractError):
+        assert len(parse_response(response, 2)) == 2
+
+
+def test_request_on_the_wire() -> None:
+    request = build_request("detection", [b"ab", b""], score_threshold=0.5)
+    [image] = request.inputs
+    assert (image.name, image.datatype, list(image.shape)) == ("IMAGE", "BYTES", [2, 1])
+    assert list(request.raw_input_contents) == [b"\x02\0\0\0ab\0\0\0\0"]
+    assert {key: value.double_param for key, value in request.parameters.items()} == {"score_threshold": 0.5}

@@ -1,0 +1,132 @@
+"""When a call is tried again, and until when, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from support.fake_server import LOST, QUEUE_FULL, UNHEALTHY, Fault
+from triptych.errors import (
+    ServerUnavailable,
+    TriptychError,
+)
+from triptych.vision import inputs as _inputs
+from triptych.wire.session import Call, Session, Sleep, Work
+
+Code = grpc.StatusCode
+
+
+class Conversation:
+    """Drives a flow: takes each effect, answers from a script, and keeps the time."""
+
+    def __init__(self, *answers: Fault | Any, retries: int = 2, call_s: float = 0.0) -> None:
+        self.now_s = 100.0
+        self.session = Session("host:1", "detection", 10.0, retries, clock=lambda: self.now_s, jitter=lambda: 1.0)
+        self.answers = list(answers)
+        self.call_s = call_s
+        self.sleeps: list[float] = []
+        self.deadlines: list[float] = []
+
+    def run(self, flow: Any) -> Any:
+        resume: Callable[[], Any] = lambda: next(flow)  # noqa: E731
+        try:
+            while True:
+                resume = self.outcome(flow, resume())
+        except StopIteration as end:
+            return end.value
+
+    def outcome(self, flow: Any, effect: Any) -> Callable[[], Any]:
+        if isinstance(effect, Sleep):
+            self.sleeps.append(effect.seconds)
+            self.now_s += effect.seconds
+            return lambda: flow.send(None)
+        assert isinstance(effect, Call)
+        self.deadlines.append(effect.timeout_s)
+        self.now_s += self.call_s
+        answer = self.answers.pop(0)
+        if isinstance(answer, Fault):
+            return lambda: flow.throw(FakeRpcError(answer))
+        return lambda: flow.send(answer)
+
+
+class FakeRpcError(grpc.RpcError):
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+    def code(self) -> Code:
+        return self.fault.code
+
+    def details(self) -> str:
+        return self.fault.details
+
+
+class Version:
+    version = "2.51.0"
+
+
+@pytest.mark.parametrize(
+    ("fault", "retries", "sleeps"),
+    [
+        (LOST, 4, [0.1, 0.3, 0.9, 2.0]),
+        (UNHEALTHY, 3, [0.6, 1.8, 2.0]),
+    ],
+    ids=["lost", "unhealthy"],
+)
+def test_pauses_grow_to_a_limit(fault: Fault, retries: int, sleeps: list[float]) -> None:
+    talk = Conversation(*[fault] * retries, Version, retries=retries)
+    assert talk.run(talk.session.server_version()) == "2.51.0"
+    assert talk.sleeps == pytest.approx(sleeps)
+    # Each try is given what is left of one deadline.
+    assert talk.deadlines == pytest.approx([10.0 - sum(sleeps[:i]) for i in range(retries + 1)])
+
+
+def test_default_retries_outlast_the_restart_of_a_process() -> None:
+    talk = Conversation(UNHEALTHY, UNHEALTHY, Version)
+    talk.session.jitter = lambda: 0.75
+    talk.run(talk.session.server_version())
+    assert sum(talk.sleeps) > 1.5
+
+
+def test_retries_end() -> None:
+    talk = Conversation(*[LOST] * 3)
+    with pytest.raises(ServerUnavailable):
+        talk.run(talk.session.server_version())
+    assert len(talk.sleeps) == 2
+
+
+def test_no_retry_beyond_the_deadline() -> None:
+    """The reason is told at once, in place of a pause that cannot end well."""
+    talk = Conversation(LOST, LOST, call_s=9.8)
+    with pytest.raises(ServerUnavailable):
+        talk.run(talk.session.server_version())
+    assert talk.sleeps == pytest.approx([0.1])
+    assert talk.deadlines == pytest.approx([10.0, 0.1])
+
+
+def test_deadline_covers_the_reading_of_files(tmp_path: Path) -> None:
+    talk = Conversation()
+    flow = talk.session.detect(tmp_path / "a.jpg", None, None, 3.0, "")
+    assert isinstance(next(flow), Work)
+    talk.now_s += 2.0
+    effect = flow.send(_inputs.Encoded(b"a"))
+    assert isinstance(effect, Call)
+    assert effect.timeout_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "fault", [QUEUE_FULL, *(Fault(code, "x") for code in Code if code not in (Code.OK, Code.UNAVAILABLE))], ids=str
+)
+def test_what_is_not_tried_again(fault: Fault) -> None:
+    talk = Conversation(fault)
+    with pytest.raises(TriptychError):
+        talk.run(talk.session.server_version())
+    assert len(talk.deadlines) == 1
+
+
+def test_readiness_is_one_try() -> None:
+    talk = Conversation(LOST)
+    assert talk.run(talk.session.is_ready()) is False
