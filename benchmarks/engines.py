@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.runtimes import Runtime, load
+from triptych.runtimes import Runtime, open_runtime
 
 ROUNDS = 5
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 16], help="batch sizes (1 8 16)")
     parser.add_argument("--seconds", type=float, default=1.0, help=f"for each of {ROUNDS} rounds (1)")
     arguments = parser.parse_args()
-    loaded = {plan: load("tensorrt", plan, threads=1) for plan in arguments.plans}
+    loaded = {plan: open_runtime("tensorrt", plan, threads=1) for plan in arguments.plans}
     rng = np.random.default_rng(0)
     measured: dict[tuple[Path, int], list[NDArray[np.float64]]] = {}
     for _ in range(ROUNDS):

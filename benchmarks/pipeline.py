@@ -39,8 +39,8 @@ from rich.table import Table
 from triptych import DetectionClient
 from triptych.machine import available_cores
 from triptych.model_config import read_detector_spec
-from triptych.runtimes import load
-from triptych.serving.repository import serve
+from triptych.runtimes import open_runtime
+from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych.vision.decode import preprocess
 
@@ -97,7 +97,7 @@ def encoded_boards(count: int) -> list[bytes]:
 def bare_loop(model: Path, pixels_file: Path, threads: int, seconds: float, barrier, results) -> None:
     """One process of the bare contestant."""
     pixels = np.load(pixels_file)
-    runtime = load("openvino", model, threads=threads)
+    runtime = open_runtime("openvino", model, threads=threads)
     for row in pixels[:3]:
         runtime.detect(row[None])
     barrier.wait()
@@ -195,7 +195,7 @@ def our_repository(source: Path, directory: Path, group: publish.InstanceGroup) 
     repository = directory / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector"))
     adapt.adapt_file(source, directory / "adapted.onnx", adapt.Overrides())
-    serve(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
+    activate(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
     return repository
 
 
@@ -272,7 +272,7 @@ def main() -> None:
         scratch = Path(name)
         ours_at = put_stopwatch(
             our_repository(arguments.model, scratch, group),
-            "from triptych.runtimes.openvino import Loaded\nstopwatch.watch(Loaded, 'detect')",
+            "from triptych.runtimes.openvino import OpenVinoRuntime\nstopwatch.watch(OpenVinoRuntime, 'detect')",
         )
         tutorial_at = put_stopwatch(
             tutorial_repository(arguments.model, scratch, group), "stopwatch.watch(TritonPythonModel, 'infer')"

@@ -12,7 +12,7 @@ import pytest
 from support import DATA, ROOT
 from support.fake_server import FakeServer
 from triptych.client import DetectionClient
-from triptych.serving.repository import serve
+from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
@@ -40,7 +40,7 @@ def make_repository(tmp_path_factory: pytest.TempPathFactory) -> MakeRepository:
         shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector", "__pycache__"))
         adapt.adapt_file(model, directory / "adapted.onnx", overrides or Overrides())
         group = group or InstanceGroup(count=2, threads=1)
-        serve(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
+        activate(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
         return repository
 
     return make

@@ -25,8 +25,8 @@ from rich.table import Table
 from triptych.cli.console import run
 from triptych.contract import MODELS
 from triptych.errors import BuildError, ServerStartError
-from triptych.files import write_aside
-from triptych.serving.repository import serve
+from triptych.files import atomic_write
+from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build import ultralytics as source
 from triptych_build.adapt import adapter as adapt
@@ -231,7 +231,7 @@ class Line:
         def make(out: Path) -> None:
             with tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch:
                 repository = publish.copy_of_the_others(self.arguments.repository, Path(scratch) / "models")
-                serve(repository, int(publish.publish(built.model, served, repository, self.group).name))
+                activate(repository, int(publish.publish(built.model, served, repository, self.group).name))
                 server = TritonServer(repository, ports=Ports.free(), log_path=out.with_suffix(".log"))
                 try:
                     with server:
@@ -241,9 +241,9 @@ class Line:
                         f"{built.precision} cannot be served here, and so not verified: {error}; build it where it is "
                         "to run, or without --data"
                     ) from error
-            with write_aside(out.with_suffix(".md")) as aside:
+            with atomic_write(out.with_suffix(".md")) as aside:
                 aside.write_text(report.to_markdown())
-            with write_aside(out) as aside:
+            with atomic_write(out) as aside:
                 aside.write_text(json.dumps(report.to_dict(), indent=1) + "\n")
 
         path, found = self.cache.get(f"report-{built.precision}", ".json", key, make)
@@ -281,7 +281,7 @@ def _tools(*names: str) -> dict[str, str]:
 def _code(*names: str) -> list[str]:
     """Hashes of the scripts that make something; without names, of all that a deployed detector runs through."""
     here = Path(__file__).parent
-    package = Path(write_aside.__code__.co_filename).parent
+    package = Path(atomic_write.__code__.co_filename).parent
     found = [path for name in names for path in sorted((here / name).rglob("*.py"))]
     paths = found or [*sorted(here.rglob("*.py")), *sorted(package.rglob("*.py"))]
     return [adapt.sha256(path) for path in paths]

@@ -22,7 +22,7 @@ from typing import Any
 
 from triptych.cli.console import run
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 
 ENGINES = (".engine", ".plan")
 
@@ -93,7 +93,7 @@ def _export(checkpoint: Path, out_dir: Path, size: tuple[int, int] | None) -> Pa
             said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
             lines = [line.strip() for line in said.splitlines() if line.strip()]
             raise BuildError(f"Ultralytics did not export {checkpoint}: {lines[-1] if lines else 'it said nothing'}")
-        with write_aside(out) as aside:
+        with atomic_write(out) as aside:
             shutil.copyfile(exported, aside)
     return out
 
@@ -163,7 +163,7 @@ def write_plan(path: Path, out: Path) -> dict[str, Any]:
     if not offset:
         raise BuildError(f"{path} has no header of Ultralytics; it is a bare plan already, or no engine")
     try:
-        with path.open("rb") as file, write_aside(out) as aside, aside.open("wb") as plan:
+        with path.open("rb") as file, atomic_write(out) as aside, aside.open("wb") as plan:
             file.seek(offset)
             shutil.copyfileobj(file, plan, 1 << 20)
     except OSError as error:
@@ -190,7 +190,7 @@ def main() -> None:
         print(f"        {field}: {metadata.get(field, 'not told')}")
     if arguments.names_out:
         names = engine_names(arguments.source)
-        with write_aside(arguments.names_out) as aside:
+        with atomic_write(arguments.names_out) as aside:
             aside.write_text("".join(f"{name}\n" for name in names))
         print(f"        {len(names)} class names in {arguments.names_out}")
 

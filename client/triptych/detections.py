@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from triptych.errors import ContractError
 from triptych.vision.decode import decode
 from triptych.vision.drawing import draw_boxes
-from triptych.vision.inputs import ImageLike, check_pixels, load
+from triptych.vision.inputs import ImageLike, check_pixels, encode_image
 
 __all__ = ["Detection", "Detections"]
 
@@ -125,6 +125,6 @@ def _shortest(value: np.float32) -> float:
 
 def _pixels(image: ImageLike) -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike, bytes, bytearray, memoryview)):
-        return decode(load(image).data)
+        return decode(encode_image(image).data)
     pixels = check_pixels(image)
     return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels

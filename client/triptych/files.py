@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to, in the same directory; it becomes `path` if the block ends well, else it is removed.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from support import ROOT
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.quantize import quantize
@@ -52,7 +52,7 @@ def pixels(demo: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def reference(demo: Path, pixels: np.ndarray) -> np.ndarray:
-    return load("onnxruntime", demo, threads=2).detect(pixels)
+    return open_runtime("onnxruntime", demo, threads=2).detect(pixels)
 
 
 def graph_for(demo: Path, precision: str) -> Path:
@@ -78,7 +78,7 @@ def test_a_plan_finds_what_onnx_runtime_finds(
     assert built.layers.get(precision, 0) > 0
     assert built.inputs[0].shape == (-1, 640, 640, 3)
     assert built.compute_capabilities
-    candidates = load("tensorrt", out, threads=1).detect(pixels)
+    candidates = open_runtime("tensorrt", out, threads=1).detect(pixels)
     assert candidates.shape == reference.shape
     assert quantize.disagreement(reference, candidates) < most
 
@@ -89,7 +89,7 @@ def test_fixed_batches_and_several_profiles(
 ) -> None:
     out = tmp_path / "model.plan"
     engine.build(demo, "fp16", out, Options(profiles=profiles))
-    runtime = load("tensorrt", out, threads=1)
+    runtime = open_runtime("tensorrt", out, threads=1)
     for count in (1, 3, 18):
         candidates = runtime.detect(pixels[:count])
         assert quantize.disagreement(reference[:count], candidates) < 0.01

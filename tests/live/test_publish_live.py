@@ -43,10 +43,10 @@ def test_no_request_fails(make_repository, tmp_path):
             time.sleep(1)
             for name in ("a", "b"):
                 version = publish.publish(variant(tmp_path, name), "openvino", repository, GROUP)
-                versions.serve(repository, int(version.name), server.grpc_address)
+                versions.activate(repository, int(version.name), server.grpc_address)
                 assert served(repository) == [int(version.name)]
                 time.sleep(1)
-            versions.serve(repository, 1, server.grpc_address)
+            versions.activate(repository, 1, server.grpc_address)
             assert served(repository) == [1]
             time.sleep(1)
         outcomes = load.take()
@@ -55,5 +55,5 @@ def test_no_request_fails(make_repository, tmp_path):
 
         other = publish.publish(variant(tmp_path, "c", adapt.Overrides(pad_value=0)), "openvino", repository, GROUP)
         with pytest.raises(BuildError, match=r"differs from what .* serves in more than its weights"):
-            versions.serve(repository, int(other.name), server.grpc_address)
+            versions.activate(repository, int(other.name), server.grpc_address)
         assert served(repository) == [1], "what the server did not take, the repository does not serve"

@@ -23,7 +23,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from support import ROOT
 from triptych.errors import BuildError
-from triptych.serving.repository import serve
+from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
@@ -224,7 +224,7 @@ def test_calibrated_on_noise(demo_repository: Path, adapted: Path, dataset: Data
     repository = copy_of(demo_repository, tmp_path)
     quantized = calibrated_on_noise(adapted, tmp_path / "int8.onnx")
     group = InstanceGroup(count=2, threads=1)
-    serve(repository, int(publish.publish(quantized, "openvino", repository, group).name))
+    activate(repository, int(publish.publish(quantized, "openvino", repository, group).name))
     with served(repository) as address:
         report = verify.verify(address, adapted, dataset, Gate.for_precision("int8"), precision="int8")
     assert report.drifted == "detector", report.verdict

@@ -25,7 +25,7 @@ from support.detectors import (
     yolox_model,
 )
 from triptych.errors import BuildError, ContractError
-from triptych.runtimes import INSTALL, RUNTIMES, check_pixels, load
+from triptych.runtimes import INSTALL, RUNTIMES, check_pixels, open_runtime
 from triptych.runtimes._tensorrt import LIBRARIES, builder_of
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
@@ -76,8 +76,8 @@ def adapted(tmp_path: Path, make) -> Path:
 )
 def test_torch_gives_the_candidates_of_onnx_runtime(tmp_path, pixels, make, runtime):
     model = adapted(tmp_path, make)
-    reference = load("onnxruntime", model, threads=1).detect(pixels)
-    detector = load(runtime, model, threads=1)
+    reference = open_runtime("onnxruntime", model, threads=1).detect(pixels)
+    detector = open_runtime(runtime, model, threads=1)
 
     assert detector.input_shape == (SIDE, SIDE, 3)
     for count in (1, 3):
@@ -91,7 +91,7 @@ def test_torch_gives_the_candidates_of_onnx_runtime(tmp_path, pixels, make, runt
 @pytest.mark.parametrize("make", OPEN_HEADS)
 def test_a_graph_that_depends_on_what_it_sees_is_not_traced(tmp_path, make):
     with pytest.raises(BuildError, match=r"cannot be traced for TorchScript.*use pytorch"):
-        load("torchscript", adapted(tmp_path, make), threads=1)
+        open_runtime("torchscript", adapted(tmp_path, make), threads=1)
 
 
 @pytest.mark.usefixtures("torch_runtimes")
@@ -106,18 +106,18 @@ def test_an_operator_that_onnx2torch_lacks_is_named(tmp_path):
     )
     onnx.save(model, tmp_path / "det.onnx")
     with pytest.raises(BuildError, match="no converter for Det of opset 17"):
-        load("pytorch", tmp_path / "det.onnx", threads=1)
+        open_runtime("pytorch", tmp_path / "det.onnx", threads=1)
 
 
 @pytest.mark.usefixtures("torch_runtimes")
 @pytest.mark.parametrize("runtime", ["pytorch", "torchscript"])
 def test_torch_refuses_what_is_no_adapted_onnx(tmp_path, runtime):
     with pytest.raises(BuildError, match=r"takes no pixels; run `python build/adapt\.py"):
-        load(runtime, raw_model(tmp_path / "source.onnx"), threads=1)
+        open_runtime(runtime, raw_model(tmp_path / "source.onnx"), threads=1)
     (tmp_path / "text.onnx").write_text("no model")
     for path in (tmp_path / "text.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(BuildError, match="cannot be read as ONNX"):
-            load(runtime, path, threads=1)
+            open_runtime(runtime, path, threads=1)
 
 
 @pytest.mark.usefixtures("torch_runtimes")
@@ -152,10 +152,10 @@ def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(tmp_path, p
     model = adapted(tmp_path, raw_model)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(BuildError, match="this CPU has no bfloat16"):
-            load("openvino", model, threads=1, precision="bf16")
+            open_runtime("openvino", model, threads=1, precision="bf16")
         return
-    exact = load("openvino", model, threads=1).detect(pixels)[..., 4]
-    rough = load("openvino", model, threads=1, precision="bf16").detect(pixels)[..., 4]
+    exact = open_runtime("openvino", model, threads=1).detect(pixels)[..., 4]
+    rough = open_runtime("openvino", model, threads=1, precision="bf16").detect(pixels)[..., 4]
     assert 1e-6 < np.abs(rough - exact).max() < 0.05
 
 
@@ -169,14 +169,14 @@ def test_bfloat16_is_near_where_the_cpu_has_it_and_refused_elsewhere(tmp_path, p
 )
 def test_what_load_refuses(name, precision, message):
     with pytest.raises(BuildError, match=message):
-        load(name, Path("model.onnx"), threads=1, precision=precision)
+        open_runtime(name, Path("model.onnx"), threads=1, precision=precision)
 
 
 def test_a_runtime_that_is_not_installed_says_how_to_install_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "triptych.runtimes.onnxruntime", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BuildError, match=r"not installed .* run `pip install onnxruntime`"):
-        load("onnxruntime", Path("model.onnx"), threads=1)
+        open_runtime("onnxruntime", Path("model.onnx"), threads=1)
 
 
 def test_every_runtime_has_a_module():

@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
 from support import ROOT
-from triptych.cli import app
+from triptych.cli.app import app
 from triptych.cli import doctor as command
 from triptych.errors import BuildError, ContractError, ServerStartError, ServerUnavailable
 from triptych.machine import Gpu, parse_gpus

@@ -17,24 +17,24 @@ from triptych.errors import (
     ImageError,
 )
 from triptych.vision import inputs as _inputs
-from triptych.vision.inputs import load
+from triptych.vision.inputs import encode_image
 
 
 def test_bytes_are_not_copied() -> None:
     image = b"jpeg"
-    assert load(image).data is image
+    assert encode_image(image).data is image
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
 def test_other_bytes(kind: Callable[[bytes], Any]) -> None:
-    assert load(kind(b"jpeg")) == (b"jpeg", None)
+    assert encode_image(kind(b"jpeg")) == (b"jpeg", None)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 1), (7, 5, 3), (7, 5)])
 def test_arrays_travel_without_loss(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for view in (pixels, pixels[::-1], pixels[:, ::-1], np.asfortranarray(pixels)):
-        decoded = cv2.imdecode(np.frombuffer(load(view).data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        decoded = cv2.imdecode(np.frombuffer(encode_image(view).data, np.uint8), cv2.IMREAD_COLOR_RGB)
         expected = view if view.ndim == 3 else np.repeat(view[:, :, None], 3, axis=2)
         np.testing.assert_array_equal(decoded, expected)
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from triptych.cli.console import run
 from triptych.contract import CANDIDATES, PIXELS, DetectorSpec, Placement
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych_build.adapt import batch, heads
 from triptych_build.adapt.heads import Head, Normalization
 from triptych_build.ultralytics import ENGINES, engine_names
@@ -446,7 +446,7 @@ def _public(name: str) -> str:
 def adapt_file(path: Path, out: Path, overrides: Overrides) -> Adapted:
     """Adapt one file into another, which is whole or not there; say aloud what was recognised."""
     adapted = adapt(path, overrides)
-    with write_aside(out) as aside:
+    with atomic_write(out) as aside:
         onnx.save(adapted, aside)
     record = read_adapted(adapted)
     assert record is not None

@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from triptych.cli.console import run
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.runtimes import RUNTIMES
 from triptych_build.adapt import adapter as adapt
@@ -311,11 +311,11 @@ def _make_folder(out: Path) -> None:
 
 
 def _write(comparison: Comparison, out: Path) -> None:
-    with write_aside(out / "compare.json") as aside:
+    with atomic_write(out / "compare.json") as aside:
         aside.write_text(json.dumps(asdict(comparison), indent=2) + "\n")
-    with write_aside(out / "compare.md") as aside:
+    with atomic_write(out / "compare.md") as aside:
         aside.write_text(compare_report.markdown(comparison))
-    with write_aside(out / "compare.svg") as aside:
+    with atomic_write(out / "compare.svg") as aside:
         compare_report.draw(comparison).savefig(aside, format="svg")
     print(f"compare: compare.json, compare.md and compare.svg are in {out}")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError, TriptychError
-from triptych.runtimes import Runtime, load
+from triptych.runtimes import Runtime, open_runtime
 from triptych.vision.boxes import postprocess
 from triptych.vision.decode import preprocess
 
@@ -52,7 +52,7 @@ class Job:
     """What one process is to do.
 
     Attributes:
-        runtime, model, precision: see `triptych.runtimes.load`.
+        runtime, model, precision: see `triptych.runtimes.open_runtime`.
         threads: of one stream; two streams have half of them each, and at least one.
         spec: the `DetectorSpec`, as a dictionary.
         images: the image files.
@@ -67,10 +67,10 @@ class Job:
     images: list[str]
     frames: int
 
-    def load(self, streams: int = 1) -> Runtime:
+    def open_runtime(self, streams: int = 1) -> Runtime:
         """The detector, with its share of the threads."""
         threads = max(1, self.threads // streams)
-        return load(self.runtime, Path(self.model), threads=threads, precision=self.precision)
+        return open_runtime(self.runtime, Path(self.model), threads=threads, precision=self.precision)
 
 
 def find(job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from triptych.runtimes import check_pixels
 from triptych_build.compare.onnx2torch import convert
 
 
-class Loaded:
+class PyTorchRuntime:
     """A torch module; a model whose batch is fixed at 1 is run image by image."""
 
     def __init__(self, model: Path, threads: int) -> None:

@@ -44,7 +44,7 @@ class Row:
 
     Attributes:
         label: what the tables call it.
-        runtime, precision: see `triptych.runtimes.load`.
+        runtime, precision: see `triptych.runtimes.open_runtime`.
         device: "CPU" or "GPU".
         model: name of the file that the runtime reads.
         megabytes: its size, in 10^6 bytes.

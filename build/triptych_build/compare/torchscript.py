@@ -16,7 +16,7 @@ TOLERANCE = 1e-3
 """How far the scores of a trace may lie from those of the module itself."""
 
 
-class Loaded(pytorch.Loaded):
+class TorchScriptRuntime(pytorch.PyTorchRuntime):
     """A traced module; it takes batches of any size as long as the model does."""
 
     def __init__(self, model: Path, threads: int) -> None:

@@ -28,9 +28,9 @@ from triptych import __version__
 from triptych.cli.console import run
 from triptych.contract import CANDIDATES, DETECTOR, MAX_BATCH, MODELS, PIXELS
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.machine import available_cores
-from triptych.serving.repository import DEFAULT_REPOSITORY, prune, serve, versions
+from triptych.serving.repository import DEFAULT_REPOSITORY, activate, prune, versions
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Adapted
 from triptych_build.quantize import quantize
@@ -166,9 +166,9 @@ def publish(
     try:
         directory = _published(repository, record)
         if directory:
-            with write_aside(directory / "config.pbtxt") as aside:
+            with atomic_write(directory / "config.pbtxt") as aside:
                 aside.write_text(config_text(artifact, target, group, int(directory.name)))
-            with write_aside(directory / "manifest.json") as aside:
+            with atomic_write(directory / "manifest.json") as aside:
                 aside.write_text(json.dumps(record, indent=2) + "\n")
         else:
             directory = _write_version(repository, artifact, target, group, record)
@@ -369,7 +369,7 @@ def group_from(arguments: argparse.Namespace) -> InstanceGroup:
 
 def serve_from(arguments: argparse.Namespace, directory: Path) -> None:
     """Put a version into service as the options say, and remove versions beyond those to keep."""
-    serve(arguments.repository, int(directory.name), arguments.address)
+    activate(arguments.repository, int(directory.name), arguments.address)
     where = f"{arguments.address} serves" if arguments.address else "the next start serves"
     print(f"publish: {where} version {directory.name}")
     removed = prune(arguments.repository, arguments.keep)

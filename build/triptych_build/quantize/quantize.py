@@ -43,7 +43,7 @@ from rich.progress import track
 from triptych.cli.console import run
 from triptych.contract import CANDIDATES, PIXELS, DetectorSpec
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.machine import available_cores
 from triptych.vision.boxes import iou_xyxy
 from triptych.vision.decode import image_files, preprocess
@@ -518,7 +518,7 @@ def quantize_file(adapted: Path, out: Path, precision: str, calibration: Calibra
         raise BuildError("int8 needs images to calibrate with; name a directory of typical ones with --calibration")
     else:
         result = post_training(model, record.spec, calibration)
-    with write_aside(out) as aside:
+    with atomic_write(out) as aside:
         onnx.save(result, aside)
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from triptych.cli.console import run
 from triptych.contract import PIXELS
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.machine import nvidia_gpus
 from triptych.runtimes._tensorrt import make_logger
 from triptych_build.adapt import adapter as adapt
@@ -64,7 +64,7 @@ def build(graph: Path, precision: str, out: Path, options: Options) -> Engine:
         )
     build_s = time.monotonic() - began
     if options.timing_cache:
-        with write_aside(options.timing_cache) as aside:
+        with atomic_write(options.timing_cache) as aside:
             aside.write_bytes(memoryview(config.get_timing_cache().serialize()))
     plan_bytes = bytes(memoryview(plan))
     table, layers_from = _layer_table(trt, logger, network, plan_bytes, options.builder, options.profiles)
@@ -85,7 +85,7 @@ def build(graph: Path, precision: str, out: Path, options: Options) -> Engine:
     )
     record = {"adapted": asdict(adapted), "engine": engine.to_dict(), "layers": table}
     try:
-        with write_aside(out) as plan_aside, write_aside(record_path(out)) as record_aside:
+        with atomic_write(out) as plan_aside, atomic_write(record_path(out)) as record_aside:
             plan_aside.write_bytes(plan_bytes)
             record_aside.write_text(json.dumps(record, indent=1) + "\n")
     except OSError as error:

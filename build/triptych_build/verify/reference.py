@@ -46,7 +46,7 @@ def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -
     Raises:
         BuildError: ONNX Runtime cannot read the file.
     """
-    runtime = runtimes.load("onnxruntime", source, threads=available_cores())
+    runtime = runtimes.open_runtime("onnxruntime", source, threads=available_cores())
     return Stages(
         preprocess=lambda encoded: reference_pixels(encoded, spec),
         detector=lambda pixels: runtime.detect(pixels[None])[0],

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS
 from triptych.errors import BuildError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych_build.verify.drift import Drift
 from triptych_build.verify.metrics import Accuracy
 
@@ -225,7 +225,7 @@ def print_report(report: Report, console: Console) -> None:
 
 def write_report(report: Report, directory: Path) -> None:
     """Write `report.json` and `report.md` into a directory, which is made if need be."""
-    with write_aside(directory / "report.json") as aside:
+    with atomic_write(directory / "report.json") as aside:
         aside.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    with write_aside(directory / "report.md") as aside:
+    with atomic_write(directory / "report.md") as aside:
         aside.write_text(report.to_markdown(), encoding="utf-8")

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 
 if TYPE_CHECKING:
     from triptych.measure.comparison import Comparison, Ratio
@@ -117,7 +117,7 @@ def compare(
         reports.write(markdown, reports.markdown(page))
     if json_file:
         text = json.dumps({"comparisons": [comparison.to_json(each) for each in found], "notes": notes}, indent=1)
-        with write_aside(json_file) as aside:
+        with atomic_write(json_file) as aside:
             aside.write_text(text + "\n")
     if any(each.regressions for each in found):
         sys.exit(1)

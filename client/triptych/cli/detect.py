@@ -22,7 +22,7 @@ from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, DetectionClient
 from triptych.contract import MAX_BATCH
 from triptych.detections import Detections
 from triptych.errors import ImageError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.vision.decode import image_files
 
 IouThreshold = Annotated[
@@ -147,7 +147,7 @@ def _write_jpeg(found: Detections, source: str, target: Path) -> None:
     picture = cv2.cvtColor(found.draw(source), cv2.COLOR_RGB2BGR)
     encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
     try:
-        with write_aside(target) as aside:
+        with atomic_write(target) as aside:
             aside.write_bytes(encoded)
     except OSError as error:
         raise ImageError(f"{target} cannot be written: {error.strerror}") from error

@@ -44,7 +44,7 @@ def activate(
     ] = None,
 ) -> None:
     """Serve another version of the detector: back to an older one, or forth again."""
-    repository.serve(model_repository, version, address)
+    repository.activate(model_repository, version, address)
     console = Console(highlight=False, soft_wrap=True)
     if address is None:
         console.print(f"version {version} is served from the next start; a running server switches with --address")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triptych.errors import ContractError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.measure.attribution import Attribution
 from triptych.measure.histogram import Histogram
@@ -203,7 +203,7 @@ def write(path: Path, run: Run) -> None:
     """
     text = json.dumps(to_json(run), indent=1)
     try:
-        with write_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text + "\n")
     except OSError as error:
         raise ContractError(f"the run cannot be written to {path} ({error.strerror}); choose another --out") from error

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.measure import run_file
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Environment, ImageSet, Run
@@ -403,7 +403,7 @@ def write(path: Path, sweep: Sweep) -> None:
     """
     text = json.dumps(run_file.to_json(sweep), indent=1)
     try:
-        with write_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text + "\n")
     except OSError as error:
         raise ContractError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from triptych.errors import ContractError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.report.comparison import of_comparisons
 from triptych.report.render import html, markdown
 from triptych.report.run import of_run
@@ -38,7 +38,7 @@ def write(path: Path, text: str) -> None:
         ContractError: it cannot be written.
     """
     try:
-        with write_aside(path) as aside:
+        with atomic_write(path) as aside:
             aside.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ContractError(

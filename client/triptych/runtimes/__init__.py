@@ -1,6 +1,6 @@
 """One interface over every runtime that can execute an adapted detector.
 
-The server's Python backend, the verification and the comparison of runtimes all call `load(...).detect(pixels)`.
+The server's Python backend, the verification and the comparison of runtimes all call `open_runtime(...).detect(pixels)`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,15 @@ RUNTIMES = tuple(INSTALL)
 _HOMES = {"pytorch": "triptych_build.compare", "torchscript": "triptych_build.compare"}
 
 
+_CLASSES = {
+    "onnxruntime": "OnnxRuntime",
+    "openvino": "OpenVinoRuntime",
+    "pytorch": "PyTorchRuntime",
+    "torchscript": "TorchScriptRuntime",
+    "tensorrt": "TensorRtRuntime",
+}
+
+
 class Runtime(Protocol):
     """A loaded detector."""
 
@@ -41,7 +50,7 @@ class Runtime(Protocol):
         ...
 
 
-def load(name: str, model: Path, *, threads: int, precision: str = "f32") -> Runtime:
+def open_runtime(name: str, model: Path, *, threads: int, precision: str = "f32") -> Runtime:
     """Load an adapted model.
 
     Args:
@@ -59,7 +68,7 @@ def load(name: str, model: Path, *, threads: int, precision: str = "f32") -> Run
         raise BuildError(f"precision {precision!r} is an option of openvino; {name} calculates as its file says")
     options: dict[str, Any] = {"precision": precision} if name == "openvino" else {}
     try:
-        runtime: Runtime = _module(name).Loaded(model, threads, **options)
+        runtime: Runtime = getattr(_module(name), _CLASSES[name])(model, threads, **options)
     except ModuleNotFoundError as error:
         raise BuildError(f"the runtime {name} is not installed ({error}); run `pip install {INSTALL[name]}`") from error
     except RuntimeError as error:

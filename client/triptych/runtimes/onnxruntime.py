@@ -13,7 +13,7 @@ from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
 
 
-class Loaded:
+class OnnxRuntime:
     """A session; a model whose batch is fixed at 1 is run image by image."""
 
     def __init__(self, model: Path, threads: int) -> None:

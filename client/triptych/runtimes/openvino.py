@@ -14,7 +14,7 @@ from triptych.runtimes import check_pixels
 PRECISIONS = ("f32", "bf16")
 
 
-class Loaded:
+class OpenVinoRuntime:
     """A detector compiled for one image at a time.
 
     A batch is a loop: on a CPU it costs nothing, it keeps the shape static (which OpenVINO runs faster), and an

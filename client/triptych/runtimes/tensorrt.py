@@ -15,7 +15,7 @@ from triptych.runtimes import check_pixels
 from triptych.runtimes._tensorrt import builder_of, library, make_logger
 
 
-class Loaded:
+class TensorRtRuntime:
     """A plan on a CUDA stream, with a CUDA graph for every batch size that was asked for.
 
     The graph holds the copy of the pixels to the GPU, the inference, and the copy of the candidates back, so that a

@@ -17,7 +17,7 @@ import grpc
 
 from triptych.contract import DETECTOR
 from triptych.errors import BuildError, ContractError
-from triptych.files import write_aside
+from triptych.files import atomic_write
 from triptych.model_config import detector_spec, read_config
 from triptych.wire.model_control import ModelControl
 
@@ -74,7 +74,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def activate(repository: Path, number: int) -> None:
+def _select(repository: Path, number: int) -> None:
     """Make the repository serve a version, from the next load on.
 
     Raises:
@@ -87,7 +87,7 @@ def activate(repository: Path, number: int) -> None:
         raise BuildError(f"there is no version {number} of the detector in {repository}; there is {known}")
     try:
         read_config(found[number].directory)
-        with write_aside(detector / "config.pbtxt") as aside:
+        with atomic_write(detector / "config.pbtxt") as aside:
             shutil.copyfile(found[number].directory / "config.pbtxt", aside)
     except ContractError as error:
         raise BuildError(f"version {number} cannot be served: {error}") from error
@@ -97,21 +97,21 @@ def activate(repository: Path, number: int) -> None:
         ) from error
 
 
-def serve(repository: Path, number: int, address: str | None = None) -> None:
+def activate(repository: Path, number: int, address: str | None = None) -> None:
     """Make the repository serve a version; with an address, have a running server switch over to it now.
 
     Raises:
-        BuildError: see `activate` and `load`; the repository then serves what it served before.
+        BuildError: see `load`; the repository then serves what it served before.
     """
     before = next((version.number for version in versions(repository) if version.is_served), None)
-    activate(repository, number)
+    _select(repository, number)
     if address is None:
         return
     try:
         load(repository, address)
     except BuildError:
         if before is not None:
-            activate(repository, before)
+            _select(repository, before)
         raise
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from triptych.errors import ImageError
 from triptych.vision.decode import SUFFIXES, image_files, read_header
-from triptych.vision.inputs import load
+from triptych.vision.inputs import encode_image
 
 DEFAULT_FRAMES_PER_S = 30.0
 """Taken for the rate of a source that does not tell its own."""
@@ -127,7 +127,7 @@ class Pictures:
 def _picture(number: int, path: Path) -> Frame:
     began_s = time.perf_counter()
     try:
-        encoded = load(path).data
+        encoded = encode_image(path).data
         header = read_header(encoded)
     except ImageError as error:
         message = str(error) if str(path) in str(error) else f"{path}: {error}"

@@ -29,7 +29,7 @@ def source_of(image: ImageLike) -> str | None:
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def load(image: ImageLike) -> Encoded:
+def encode_image(image: ImageLike) -> Encoded:
     """Read or encode one image; pixels travel as PNG, without loss.
 
     Raises:

@@ -30,7 +30,7 @@ from triptych.errors import (
     ServerUnavailable,
 )
 from triptych.model_config import detector_spec
-from triptych.vision.inputs import Encoded, ImageLike, load, source_of
+from triptych.vision.inputs import Encoded, ImageLike, encode_image, source_of
 from triptych.wire.protocol import Rows, build_request, parse_response
 from triptych.wire.statistics import Snapshot, parse_statistics
 from triptych.wire.status import Target, explain_rpc_error
@@ -273,7 +273,7 @@ def check_timeout(timeout_s: float) -> float:
 
 def _load(image: ImageLike) -> Flow[Encoded]:
     # Bytes need no work worth another thread.
-    return load(image) if isinstance(image, bytes) else (yield Work(partial(load, image)))
+    return encode_image(image) if isinstance(image, bytes) else (yield Work(partial(encode_image, image)))
 
 
 def _load_or_error(image: ImageLike) -> Flow[Encoded | ImageError]:

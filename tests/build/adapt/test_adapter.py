@@ -22,7 +22,7 @@ from support.detectors import (
     yolox_model,
 )
 from triptych.errors import BuildError
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt import heads
 from triptych_build.adapt.adapter import Overrides
@@ -123,7 +123,7 @@ def pixels() -> np.ndarray:
 def test_candidates_equal_the_reference_decode(tmp_path, pixels, runtime, head, make, decode, preparation):
     source = make(tmp_path / "source.onnx")
     record = adapt.adapt_file(source, tmp_path / "adapted.onnx", Overrides())
-    candidates = load(runtime, tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    candidates = open_runtime(runtime, tmp_path / "adapted.onnx", threads=1).detect(pixels)
     outputs = run_source(source, prepare(pixels, **preparation))
 
     assert record.head == head
@@ -138,7 +138,7 @@ def test_candidates_equal_the_reference_decode(tmp_path, pixels, runtime, head, 
 def test_every_opset_gives_the_same_candidates(tmp_path, pixels, opset):
     source = raw_model(tmp_path / "source.onnx", opset=opset)
     adapt.adapt_file(source, tmp_path / "adapted.onnx", Overrides())
-    candidates = load("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    candidates = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
     reference = [decode_raw(*raw) for raw in run_source(source, prepare(pixels, scale=1 / 255))]
     assert np.abs(candidates - np.stack(reference)).max() < 1e-3
 
@@ -147,7 +147,7 @@ def test_mean_std_and_order_go_into_the_graph(tmp_path, pixels):
     source = raw_model(tmp_path / "source.onnx")
     overrides = Overrides(order="bgr", scale=0.5, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
     adapt.adapt_file(source, tmp_path / "adapted.onnx", overrides)
-    candidates = load("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    candidates = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
     images = prepare(pixels, bgr=True, scale=0.5, mean=(1, 2, 3), std=(2, 4, 8))
     reference = [decode_raw(*raw) for raw in run_source(source, images)]
     assert np.abs(candidates - np.stack(reference)).max() < 1e-3
@@ -262,7 +262,7 @@ def test_real_yolox_nano(shared_data, tmp_path):
     reference = decode_yolox(run_source(source, prepare(pixels, bgr=True))[0][0], 416)
     assert record.head == "yolox"
     for runtime in ("onnxruntime", "openvino"):
-        candidates = load(runtime, tmp_path / "adapted.onnx", threads=2).detect(pixels)[0]
+        candidates = open_runtime(runtime, tmp_path / "adapted.onnx", threads=2).detect(pixels)[0]
         # Random pixels score low and close together, so ranks may swap: compare what is clearly apart.
         assert np.abs(candidates[:5, 4] - reference[:5, 4]).max() < 1e-3
         assert np.abs(np.sort(candidates[:, 4]) - np.sort(reference[:, 4])).max() < 1e-3

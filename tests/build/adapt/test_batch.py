@@ -15,7 +15,7 @@ import pytest
 from support import ROOT
 from support.detectors import SIDE, add_constants, conv_model, raw_model, yolox_model
 from triptych.errors import BuildError
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt import batch
 from triptych_build.adapt.adapter import Overrides
@@ -287,7 +287,9 @@ def test_an_opened_detector_gives_each_image_the_same_candidates(tmp_path, runti
     adapt.adapt_file(path, tmp_path / "opened.onnx", Overrides())
     adapt.adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
     pixels = np.random.default_rng(7).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
-    opened, kept = (load(runtime, tmp_path / name, threads=1).detect(pixels) for name in ("opened.onnx", "kept.onnx"))
+    opened, kept = (
+        open_runtime(runtime, tmp_path / name, threads=1).detect(pixels) for name in ("opened.onnx", "kept.onnx")
+    )
     assert np.abs(opened - kept).max() < 1e-4
     batches = [
         [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim]
@@ -339,7 +341,7 @@ def test_real_yolox_nano_becomes_dynamic(shared_data, tmp_path):
     adapt.adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 416, 416, 3), dtype=np.uint8)
     opened, kept = (
-        load("onnxruntime", tmp_path / name, threads=2).detect(pixels) for name in ("opened.onnx", "kept.onnx")
+        open_runtime("onnxruntime", tmp_path / name, threads=2).detect(pixels) for name in ("opened.onnx", "kept.onnx")
     )
     assert np.abs(opened - kept).max() < 1e-2, "in pixels of the letterbox"
     graph = onnx.load(tmp_path / "opened.onnx").graph

@@ -16,7 +16,7 @@ from support import ROOT
 from support.detectors import raw_model
 from triptych.errors import BuildError
 from triptych.model_config import read_config
-from triptych.serving.repository import activate, prune, serve, versions
+from triptych.serving.repository import activate, prune, versions
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.publish import publish
@@ -36,7 +36,7 @@ def served(repository: Path) -> list[int]:
 def put(model: Path, repository: Path, target: str = "openvino") -> Path:
     """Published and served."""
     directory = publish.publish(model, target, repository, GROUP)
-    serve(repository, int(directory.name))
+    activate(repository, int(directory.name))
     return directory
 
 
@@ -88,7 +88,7 @@ def test_the_same_model_twice_is_one_version(repository, adapted):
     first = put(adapted, repository)
     assert publish.publish(adapted, "openvino", repository, InstanceGroup(2, 1)) == first
     assert numbers(repository) == [1]
-    serve(repository, 1)
+    activate(repository, 1)
     assert read_config(repository / "detector").instance_group[0].count == 2
 
 
@@ -115,7 +115,7 @@ def test_what_no_server_takes_leaves_what_was_served(repository, adapted):
     put(adapted, repository)
     publish.publish(other(adapted), "openvino", repository, GROUP)
     with pytest.raises(BuildError, match=r"127\.0\.0\.1:9 does not take version 2"):
-        serve(repository, 2, "127.0.0.1:9")
+        activate(repository, 2, "127.0.0.1:9")
     assert served(repository) == [1]
 
 

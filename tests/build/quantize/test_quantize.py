@@ -26,7 +26,7 @@ from support.detectors import (
     conv_model,
 )
 from triptych.errors import BuildError
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.quantize import quantize
@@ -146,7 +146,9 @@ def test_fp16_finds_what_float32_finds(tmp_path: Path, pixels: np.ndarray, make:
     """Within a quarter of a pixel of 64 and a thousandth of score."""
     path = adapted(make(tmp_path / "source.onnx"))
     onnx.save(narrowed(path, "fp16"), tmp_path / "fp16.onnx")
-    reference, found = (load("onnxruntime", each, threads=1).detect(pixels) for each in (path, tmp_path / "fp16.onnx"))
+    reference, found = (
+        open_runtime("onnxruntime", each, threads=1).detect(pixels) for each in (path, tmp_path / "fp16.onnx")
+    )
     confident = reference[..., 4] > np.median(reference[..., 4])  # the last of the top K may drop out
     assert distance(reference, found)[confident].max() < 1
     assert not np.array_equal(reference, found), "fp16 must be seen in the figures"
@@ -157,16 +159,18 @@ def test_bf16_runs_on_openvino(tmp_path: Path, pixels: np.ndarray, make: Callabl
     """bf16 has 8 bits of mantissa: a few hundredths of score."""
     path = adapted(make(tmp_path / "source.onnx"))
     onnx.save(narrowed(path, "bf16"), tmp_path / "bf16.onnx")
-    reference, found = (load("openvino", each, threads=1).detect(pixels) for each in (path, tmp_path / "bf16.onnx"))
+    reference, found = (
+        open_runtime("openvino", each, threads=1).detect(pixels) for each in (path, tmp_path / "bf16.onnx")
+    )
     assert found.shape == reference.shape
     assert np.abs(np.sort(found[..., 4]) - np.sort(reference[..., 4])).max() < 0.02
 
 
 def test_the_demo_in_fp16_and_bf16(tmp_path: Path, demo: Path, board_pixels: np.ndarray) -> None:
-    reference = load("onnxruntime", demo, threads=2).detect(board_pixels)
+    reference = open_runtime("onnxruntime", demo, threads=2).detect(board_pixels)
     for precision, runtime, most in (("fp16", "onnxruntime", 0.005), ("bf16", "openvino", 0.03)):
         onnx.save(narrowed(demo, precision), tmp_path / f"{precision}.onnx")
-        found = load(runtime, tmp_path / f"{precision}.onnx", threads=2).detect(board_pixels)
+        found = open_runtime(runtime, tmp_path / f"{precision}.onnx", threads=2).detect(board_pixels)
         assert 0 < quantize.disagreement(reference, found) < most
     assert (tmp_path / "fp16.onnx").stat().st_size < 0.6 * demo.stat().st_size
 
@@ -239,7 +243,9 @@ def test_the_scales_of_a_resize_stay_float32(tmp_path: Path, pixels: np.ndarray,
     types = elements(model)
     assert [types[name] for name in resize.input] == [ELEMENTS[precision], TensorProto.FLOAT, TensorProto.FLOAT]
     onnx.save(model, tmp_path / "narrow.onnx")
-    reference, found = (load("openvino", each, threads=1).detect(pixels) for each in (path, tmp_path / "narrow.onnx"))
+    reference, found = (
+        open_runtime("openvino", each, threads=1).detect(pixels) for each in (path, tmp_path / "narrow.onnx")
+    )
     assert np.abs(found[..., 4] - reference[..., 4]).max() < 0.02
 
 
@@ -262,7 +268,7 @@ def test_what_a_narrow_tensor_s_wide_readers_get(tmp_path: Path, pixels: np.ndar
     assert (types["larger/fp16"], types["larger"], types["mean"]) == (TensorProto.FLOAT16,) + (TensorProto.FLOAT,) * 2
     onnx.save(narrow, tmp_path / "fp16.onnx")
     reference, found = (
-        load("onnxruntime", each, threads=1).detect(pixels)
+        open_runtime("onnxruntime", each, threads=1).detect(pixels)
         for each in (tmp_path / "adapted.onnx", tmp_path / "fp16.onnx")
     )
     assert np.abs(found[..., 4] - reference[..., 4]).max() < 2e-3

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 
 
 class TritonPythonModel:
@@ -13,7 +13,7 @@ class TritonPythonModel:
         version = Path(args["model_repository"]) / args["model_version"]
         parameters = json.loads(args["model_config"])["parameters"]
         runtime, threads = (parameters[key]["string_value"] for key in ("runtime", "threads"))
-        self.runtime = load(runtime, version / "model.onnx", threads=int(threads))
+        self.runtime = open_runtime(runtime, version / "model.onnx", threads=int(threads))
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]

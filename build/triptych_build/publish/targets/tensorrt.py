@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.runtimes import load
+from triptych.runtimes import open_runtime
 
 
 class TritonPythonModel:
     def initialize(self, args):
         version = Path(args["model_repository"]) / args["model_version"]
-        self.runtime = load("tensorrt", version / "model.plan", threads=1)
+        self.runtime = open_runtime("tensorrt", version / "model.plan", threads=1)
 
     def execute(self, requests):
         """All requests that Triton gathered, as one batch: a GPU likes them together."""

@@ -1,0 +1,27 @@
+"""What to type where an optional package is missing: a command that works as it stands.
+
+Triptych itself may come from a checkout or a wheel, so that `pip install 'triptych[rtx]'` would not find it. The hint
+names the packages of the extra instead, with the versions that this release was tested with.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.metadata import requires
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra's packages, such as "pip install 'tensorrt>=8.5,<12' ...".
+
+    Args:
+        extra: a name of `[project.optional-dependencies]`: `rtx`, `tensorrt`, `torch`.
+
+    Raises:
+        ValueError: there is no such extra.
+    """
+    marker = re.compile(rf"""extra\s*==\s*['"]{re.escape(extra)}['"]""")
+    packages = [entry.split(";")[0].strip() for entry in requires("triptych") or () if marker.search(entry)]
+    if not packages:
+        raise ValueError(f"there is no extra {extra!r}")
+    return shlex.join(["pip", "install", *packages])
