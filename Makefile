@@ -1,14 +1,16 @@
-# Every target is one command that a person could type; `make -n TARGET` shows it.
+# Every target is one or two commands that a person could type; `make -n TARGET` shows them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check benchmark clean
+.PHONY: help demo test test-long test-all check docs benchmark clean
 
 PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.10,$(shell python$(v) -c 'import venv; print("python$(v)")' 2>/dev/null)) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# The live tests share one server, so they stay in one process; the others run next to them.
+PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else "Triptych needs Python 3.10, 3.11 or 3.12 (the Triton server from pip has no other), but %s is %d.%d; name one: make PYTHON=python3.11" % (sys.executable, *v[:2]))'
@@ -17,16 +19,26 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)  ## build the demo detector, serve it, detect, measure
-	$(BIN)/python demo
+	$(BIN)/triptych demo
 
-test: $(INSTALLED)  ## run every test that needs no GPU
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run every test that needs no GPU and no quiet machine
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu"
 
-check: $(INSTALLED)  ## lint and type-check
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+test-long: $(INSTALLED)  ## run the long tests, then those that measure, alone
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu"
+	$(BIN)/python -m pytest -m "timing and not gpu" || $(BIN)/python -m pytest -m "timing and not gpu" --last-failed
+
+test-all: test test-long  ## run every test that needs no GPU
+
+check: $(INSTALLED)  ## lint, type-check, hold the imports between the wings
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## build the docs site into site/
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 benchmark: $(INSTALLED)  ## the pipeline against the bare detector and against the usual ensemble
 	$(BIN)/python benchmarks/pipeline.py
 
-clean:  ## remove the virtual environment and what the demo made
-	rm -rf $(VENV) .triptych
+clean:  ## remove the virtual environment and what the demo and the docs made
+	rm -rf $(VENV) .triptych site

@@ -22,6 +22,13 @@ from triptych_build.publish.publish import InstanceGroup
 MakeRepository = Callable[..., Path]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process of pytest-xdist, and all live ones together: they share their servers."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        item.add_marker(pytest.mark.xdist_group("live" if path.parts[0] in ("live", "examples") else str(path)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real photographs and weights that lie beside the checkout and are not part of it."""

@@ -1,38 +1,43 @@
-"""The `triptych` command.
-
-Exit codes: 0 all is well, 1 what was asked could not be done, 2 the command line is wrong, 3 the server died.
-"""
+"""The `triptych` command: all commands in one place, each in a module of its own."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from triptych import __version__
+from triptych._version import __version__
 from triptych.cli.compare import compare
-from triptych.cli.console import run
+from triptych.cli.console import EXIT_CODES, run
 from triptych.cli.detect import detect
 from triptych.cli.doctor import doctor
+from triptych.cli.init import init
 from triptych.cli.models import activate, models
 from triptych.cli.report import report
 from triptych.cli.serve import serve
 from triptych.cli.sweep import sweep
 from triptych.cli.track import track
 
+COMMANDS = {
+    "Start": (init, doctor),
+    "Serve": (serve, models, activate),
+    "Detect": (detect, track),
+    "Measure": (sweep, compare, report),
+}
+"""Every command, by its heading in `triptych --help`."""
+
+_CODES = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+
 app = typer.Typer(
     help="Serve an object detector with Triton, and know where every millisecond goes.",
+    epilog=f"Exit codes of every command: {_CODES}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve)
-app.command()(detect)
-app.command()(track)
-app.command()(models)
-app.command()(activate)
-app.command()(doctor)
-app.command()(report)
-app.command()(compare)
-app.command()(sweep)
+for heading, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=heading)(command)
 
 
 def _version(asked: bool) -> None:
@@ -43,7 +48,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say the version."),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Options that stand before the command."""
 

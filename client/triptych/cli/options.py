@@ -211,8 +211,7 @@ def grouped(command: Command) -> Command:
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         kind = hints[name]
-        if is_dataclass(kind):
-            assert isinstance(kind, type)
+        if isinstance(kind, type) and is_dataclass(kind):
             groups[name] = kind
             parameters += _options(kind)
         else:
