@@ -11,7 +11,8 @@ from triptych.contract import DETECTION, STAGES
 from triptych.errors import TriptychError
 from triptych.measure import attribution
 from triptych.measure.attribution import NETWORK, OVERHEAD
-from triptych.measure.window import PARTS, Window
+from triptych.measure.traces import PARTS
+from triptych.measure.window import Window
 from triptych.wire.statistics import Counters, Snapshot
 
 POLLS = 6
@@ -34,7 +35,7 @@ def rows(window: Window, failures: int) -> list[dict[str, Any]]:
             {
                 "stage": stage.name,
                 "rate": counters.requests / window.duration_s,
-                **{part: counters.mean_ms(part) for part in PARTS},
+                **{part: counters.mean_ms(part) for part in (*PARTS, "total")},
                 "batch": counters.mean_batch,
                 "failures": counters.failures,
             }

@@ -23,7 +23,8 @@ from triptych.measure.attribution import Headroom, Requests
 from triptych.measure.environment import with_server
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import ClientSide, ImageSet, Loop, Run, Workload
-from triptych.measure.window import Window, summary_line, window_table
+from triptych.measure.window import Window, summary_line
+from triptych.report.terminal import attribution_table, window_table
 from triptych_loadtest.payloads import payloads, read_images
 from triptych_loadtest.runner import Measured, measure
 from triptych_loadtest.users import add_options
@@ -154,7 +155,7 @@ def report(result: Run, window: Window, budget_ms: float | None, console: Consol
         p50, p95 = latencies.percentile_ms(50), latencies.percentile_ms(95)
         console.print(f"  {name}: {latencies.count} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms", highlight=False)
     if found.source == "traces":
-        console.print(attribution.attribution_table(found))
+        console.print(attribution_table(found))
     else:
         if found.source == "statistics":
             console.print("Means only, from the server's statistics: no traces can be read here, nor summaries.")

@@ -16,7 +16,7 @@ from locust.runners import MasterRunner
 
 from triptych import DetectionClient
 from triptych.errors import TriptychError
-from triptych.measure.window import PARTS
+from triptych.measure.traces import PARTS
 from triptych_loadtest.live import Live
 
 POLL_S = 2.0
@@ -30,7 +30,7 @@ TAB = {"key": "triptych", "title": "Where the time goes"}
 COLUMNS = {
     "stage": "Stage",
     "rate": "Requests/s",
-    **{part: f"{part.capitalize()} (ms)" for part in PARTS},
+    **{part: f"{part.capitalize()} (ms)" for part in (*PARTS, "total")},
     "share": "Share",
     "batch": "Mean batch",
     "failures": "# Fails",

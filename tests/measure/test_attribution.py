@@ -14,13 +14,13 @@ from triptych.measure.attribution import (
     Breakdown,
     Headroom,
     Requests,
-    attribution_table,
     from_requests,
     from_statistics,
     owner_sentence,
 )
 from triptych.measure.traces import PARTS, TracedRequest, join, parse
 from triptych.measure.window import Window
+from triptych.report.terminal import attribution_table
 from triptych.wire.statistics import Counters
 
 NAMES = ("REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END")

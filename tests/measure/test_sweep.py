@@ -27,6 +27,7 @@ from triptych.measure import sweep as sweeps
 from triptych.measure.run_file import Environment, ImageSet, ServedDetector
 from triptych.measure.sweep import Budget, Load, Point, Series, Setting, Sweep
 from triptych.measure.sweep_runner import LoadTest, changed_settings
+from triptych.report.terminal import sweep_table
 
 app = typer.Typer()
 app.command()(sweep)
@@ -213,7 +214,7 @@ def test_nothing_answered_is_said_and_not_divided_by():
     dead = Series.of("a", [make_point(load, 0, 0, failures=5) for load in (Load(1), Load(2))], Budget(10, "p50"))
     said = sweeps.sentences([dead, dead], Budget(10, "p50"))
     assert "a: no concurrency keeps p50 <= 10 ms: at 1 user 5 requests failed" in said
-    assert sweeps.table(dead).row_count == 2
+    assert sweep_table(dead).row_count == 2
 
 
 # --- settings of the server ------------------------------------------------------------------------------------------

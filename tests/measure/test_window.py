@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from tritonclient.grpc import service_pb2
 
-from triptych.measure.window import Window, summary_line, window_table
+from triptych.measure.window import Window, summary_line
+from triptych.report.terminal import window_table
 from triptych.wire.statistics import Counters, parse_statistics
 
 MS = 1_000_000

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
 from triptych.files import atomic_write
+from triptych.report.terminal import comparison_table
 
 if TYPE_CHECKING:
     from triptych.measure.comparison import Comparison, Ratio
@@ -213,48 +213,6 @@ def describe(run: Run) -> str:
     users = f" of {workload.users}" if workload.users else ""
     rate = f", {workload.rate_per_s:g}/s" if workload.rate_per_s else ""
     return f"{what}; {workload.loop} loop{users}{rate}, {run.client.latencies.count} requests, {run.started[:16]}"
-
-
-def comparison_table(found: Sequence[Comparison], runs: Sequence[Run]) -> Table:
-    """For each run milliseconds and shares of the mean, and from the second on the ratio to the first."""
-    from triptych.measure.comparison import samples
-
-    first = found[0]
-    counts = ", ".join(str(len(samples(run))) for run in runs)
-    table = Table(title="Who takes the mean, and end to end (ms)", title_justify="left", caption_justify="left")
-    table.caption = f"In parentheses: 95% intervals, from {counts} samples. Dim: may be chance."
-    table.add_column("owner")
-    table.add_column(first.a, justify="right")
-    for each in found:
-        table.add_column(each.b, justify="right")
-        table.add_column(f"against {first.a}", no_wrap=True)
-
-    def row(name: str, before: str, after: Sequence[str], ratios: Sequence[Ratio | None]) -> None:
-        cells = (cell for pair in zip(after, map(_cell, ratios), strict=True) for cell in pair)
-        table.add_row(name, before, *cells)
-
-    for owner in first.owners:
-        others = [each.owner(owner.owner) for each in found]
-        row(
-            owner.owner,
-            f"{owner.a_ms:.2f} {owner.a_share:>4.0%}",
-            [f"{other.b_ms:.2f} {other.b_share:>4.0%}" for other in others],
-            [other.speedup for other in others],
-        )
-    table.add_section()
-    no_share = " " * 5
-    for at, a_ms in first.a_ms.items():
-        after = [f"{each.b_ms[at]:.2f}{no_share}" for each in found]
-        row(f"end to end, {at}", f"{a_ms:.2f}{no_share}", after, [each.latency[at] for each in found])
-    after = [f"{each.b_rate_per_s:.1f} {no_share}" for each in found]
-    row("requests/s", f"{first.a_rate_per_s:.1f} {no_share}", after, [each.rate for each in found])
-    return table
-
-
-def _cell(ratio: Ratio | None) -> Text:
-    if ratio is None:
-        return Text("")
-    return Text(str(ratio), "dim" if not ratio.significant else "green" if ratio.value > 1 else "red")
 
 
 def _names(paths: Sequence[Sequence[Path]], given: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError, ImageError
 from triptych.measure import sweep as sweeps
 from triptych.measure.sweep_runner import LoadTest, measure_all
+from triptych.report.terminal import SweepProgress
 from triptych.vision.decode import image_files
 from triptych.wire.channel import check_address
 
@@ -102,7 +103,8 @@ def sweep(
     with tempfile.TemporaryDirectory(prefix="triptych-sweep-") as temporary:
         loadtest = LoadTest(address, images, duration, warmup, batch, keep_runs or Path(temporary))
         try:
-            measure_all(loadtest, settings, loads, budget, console)
+            with SweepProgress(console, budget) as progress:
+                measure_all(loadtest, settings, loads, budget, progress)
         finally:
             signal.signal(signal.SIGTERM, on_sigterm)
             # What was measured before a server went away, or somebody lost patience, is worth keeping.

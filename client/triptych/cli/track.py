@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from triptych.cli.detect import IouThreshold
 from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, DetectionClient
 from triptych.errors import ContractError, RequestError, TriptychError
-from triptych.measure.attribution import attribution_table, owner_sentence
+from triptych.measure.attribution import owner_sentence
+from triptych.report.terminal import attribution_table
 from triptych.video import pipeline
 from triptych.video.detecting import PatientDetector
 from triptych.video.journal import Done, Journal, read_done

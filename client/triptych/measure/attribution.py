@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from triptych.contract import STAGES
 from triptych.measure.traces import PARTS, TracedRequest
@@ -272,30 +271,3 @@ class Headroom:
             f"over the budget of {self.budget_ms:g} ms at {at} by {-self.ms:.1f} ms: one camera that waits for each "
             f"answer gets {-self.frames_per_s:.1f} frames/s less than {1000 / self.budget_ms:.1f}"
         )
-
-
-def attribution_table(attribution: Attribution) -> Table:
-    """The breakdowns side by side, and who owns which share of the mean."""
-    breakdowns = attribution.breakdowns
-    title = f"Where the time goes (ms, {attribution.requests} requests, from the server's {attribution.source})"
-    table = Table(title=title, title_justify="left", caption_justify="left")
-    if attribution.source != "traces":
-        table.caption = "Means only: this server gave no traces that can be read here."
-    table.add_column("owner")
-    for at in breakdowns:
-        table.add_column(at, justify="right")
-    table.add_column("share of mean", justify="right")
-    mean = breakdowns["mean"]
-
-    def row(name: str, values: Iterable[float], style: str | None = None) -> None:
-        of_each = list(values)
-        share = f"{of_each[0] / mean.total_ms:.0%}" if mean.total_ms else "-"
-        table.add_row(name, *(f"{value:.2f}" for value in of_each), share, style=style)
-
-    for name in mean.owners():
-        row(name, [breakdown.owners()[name] for breakdown in breakdowns.values()])
-        for part in PARTS if name in mean.stages else ():
-            row(f"  {part}", [breakdown.stages[name][part] for breakdown in breakdowns.values()], "dim")
-    table.add_section()
-    row("client, end to end", [breakdown.total_ms for breakdown in breakdowns.values()])
-    return table

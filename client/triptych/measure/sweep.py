@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
@@ -366,30 +365,6 @@ def effect_sentence(series: Series, base: Series, budget: Budget | None) -> str:
         ours, theirs = pairs[-1]
         said += [f"p50 {', '.join(at)}", f"mean batch {ours.mean_batch:.1f} and {theirs.mean_batch:.1f} there"]
     return f"{series.label} against {base.label}: {'; '.join(said)}"
-
-
-def table(series: Series) -> Table:
-    """The points of a series for a terminal."""
-    shown = Table(title=f"Detector: {series.label}", title_justify="left")
-    for name in ("load", "answered/s", "p50 ms", "p95 ms", "p99 ms", "batch", "owner"):
-        shown.add_column(name, justify="left" if name == "owner" else "right")
-    shown.add_column("")
-    for index, point in enumerate(series.points):
-        notes = ["knee"] if index == series.knee else []
-        if index == series.best_within_budget:
-            notes.append("last within budget")
-        if point.failures:
-            notes.append(f"[red]{point.failures} failed[/red]")
-        if point.busiest >= BUSY:
-            notes.append("[yellow]generator busy[/yellow]")
-        shown.add_row(
-            str(point.load).removeprefix("a rate of "),
-            *(f"{value:.1f}" for value in (point.answered_per_s, point.p50_ms, point.p95_ms, point.p99_ms)),
-            f"{point.mean_batch:.1f}",
-            point.owner,
-            ", ".join(notes),
-        )
-    return shown
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

@@ -10,18 +10,16 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import grpc
-from rich.console import Console, Group
-from rich.live import Live
-from rich.spinner import Spinner
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError, DeadlineExceeded, TriptychError
 from triptych.measure import run_file
 from triptych.measure.run_file import Run
-from triptych.measure.sweep import Budget, Load, Point, Series, Setting, Sweep, explore, sentences, table
+from triptych.measure.sweep import Budget, Load, Point, Series, Setting, Sweep, explore, sentences
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -133,10 +131,20 @@ def _run(command: Sequence[str], seconds: float) -> list[str]:
     return [line for line in stderr.splitlines() if line.strip()]
 
 
+class Progress(Protocol):
+    """What shows how far a sweep has come."""
+
+    def under_way(self, setting: Setting, load: Load | None, points: Sequence[Point]) -> None:
+        """Take what is measured now, and the points so far; without a load, the detector is being loaded."""
+
+    def finished(self, setting: Setting, points: Sequence[Point]) -> None:
+        """Take all points of a setting."""
+
+
 def measure_all(
-    loadtest: LoadTest, settings: Sequence[Setting], loads: Sequence[Load], budget: Budget | None, console: Console
+    loadtest: LoadTest, settings: Sequence[Setting], loads: Sequence[Load], budget: Budget | None, progress: Progress
 ) -> None:
-    """Measure every load with every setting, and show the points as they come.
+    """Measure every load with every setting.
 
     Raises:
         TriptychError: a setting could not be made, or a load could not be measured.
@@ -145,20 +153,15 @@ def measure_all(
     with changed_settings(loadtest) if changes else nullcontext(lambda _setting: None) as change:
         for setting in settings:
             try:
-                with Live(console=console, transient=True) as live:
-                    live.update(Spinner("dots", f"the detector is loaded: {setting}"))
-                    change(setting)
-                    explore(loads, partial(_measure_and_show, loadtest, setting, budget, live), budget)
+                progress.under_way(setting, None, [])
+                change(setting)
+                explore(loads, partial(_measure, loadtest, setting, progress), budget)
             finally:
-                if points := loadtest.points.get(setting):
-                    console.print(table(Series.of(str(setting), points, budget)))
+                progress.finished(setting, loadtest.points.get(setting, []))
 
 
-def _measure_and_show(loadtest: LoadTest, setting: Setting, budget: Budget | None, live: Live, load: Load) -> Point:
-    """Measure one load below the table of those that were."""
-    points = loadtest.points.get(setting)
-    so_far = [table(Series.of(str(setting), points, budget))] if points else []
-    live.update(Group(*so_far, Spinner("dots", f"{setting}: {load}")))
+def _measure(loadtest: LoadTest, setting: Setting, progress: Progress, load: Load) -> Point:
+    progress.under_way(setting, load, loadtest.points.get(setting, []))
     return loadtest.measure(load, setting)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rich.table import Table
 
 from triptych.contract import DETECTION, STAGES
 from triptych.wire.statistics import Counters, Snapshot
@@ -63,37 +62,6 @@ class Window:
 
 def _counters(window: Window, model: str) -> Counters:
     return window.counters.get(model, Counters())
-
-
-PARTS = ("queue", "input", "infer", "output", "total")
-
-
-def window_table(window: Window) -> Table:
-    """The window for a terminal: where the client's mean latency went."""
-    table = Table(title="Where the time goes (mean ms a request)", title_justify="left", caption_justify="left")
-    if window.ensemble_overhead_ms < 0:
-        table.caption = "Below zero: the last stage's output goes on after the ensemble has answered."
-    table.add_column("stage")
-    for part in (*PARTS, "share"):
-        table.add_column(part, justify="right")
-
-    def share(milliseconds: float) -> str:
-        return f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
-
-    for model in STAGES:
-        counters = _counters(window, model.name)
-        total = counters.mean_ms("total")
-        table.add_row(model.name, *(f"{counters.mean_ms(part):.2f}" for part in PARTS), share(total))
-    for name, milliseconds in (
-        ("ensemble overhead", window.ensemble_overhead_ms),
-        ("network and client", window.network_and_client_ms),
-    ):
-        table.add_row(name, *[""] * (len(PARTS) - 1), f"{milliseconds:.2f}", share(milliseconds))
-    table.add_section()
-    table.add_row(
-        "client, end to end", *[""] * (len(PARTS) - 1), f"{window.client_mean_ms:.2f}", share(window.client_mean_ms)
-    )
-    return table
 
 
 def summary_line(window: Window) -> str:

@@ -1,0 +1,166 @@
+"""Tables for a terminal: where the time of one load went, a sweep, and runs side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from triptych.contract import STAGES
+from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution
+from triptych.measure.comparison import Comparison, Ratio, samples
+from triptych.measure.remarks import BUSY
+from triptych.measure.run_file import Run
+from triptych.measure.sweep import Budget, Load, Point, Series, Setting
+from triptych.measure.traces import PARTS
+from triptych.measure.window import Window
+from triptych.wire.statistics import Counters
+
+
+def attribution_table(attribution: Attribution) -> Table:
+    """Show the breakdowns side by side, and who owns which share of the mean."""
+    breakdowns = attribution.breakdowns
+    title = f"Where the time goes (ms, {attribution.requests} requests, from the server's {attribution.source})"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    if attribution.source != "traces":
+        table.caption = "Means only: this server gave no traces that can be read here."
+    table.add_column("owner")
+    for at in breakdowns:
+        table.add_column(at, justify="right")
+    table.add_column("share of mean", justify="right")
+    mean = breakdowns["mean"]
+
+    def row(name: str, values: Iterable[float], style: str | None = None) -> None:
+        figures = list(values)
+        share = f"{figures[0] / mean.total_ms:.0%}" if mean.total_ms else "-"
+        table.add_row(name, *(f"{value:.2f}" for value in figures), share, style=style)
+
+    for name in mean.owners():
+        row(name, [breakdown.owners()[name] for breakdown in breakdowns.values()])
+        for part in PARTS if name in mean.stages else ():
+            row(f"  {part}", [breakdown.stages[name][part] for breakdown in breakdowns.values()], "dim")
+    table.add_section()
+    row("client, end to end", [breakdown.total_ms for breakdown in breakdowns.values()])
+    return table
+
+
+def window_table(window: Window) -> Table:
+    """Show where the client's mean latency went, from the server's statistics."""
+    table = Table(title="Where the time goes (mean ms a request)", title_justify="left", caption_justify="left")
+    if window.ensemble_overhead_ms < 0:
+        table.caption = "Below zero: the last stage's output goes on after the ensemble has answered."
+    table.add_column("stage")
+    for column in (*PARTS, "total", "share"):
+        table.add_column(column, justify="right")
+
+    def row(name: str, milliseconds: float, parts: Iterable[str] = [""] * len(PARTS)) -> None:
+        share = f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
+        table.add_row(name, *parts, f"{milliseconds:.2f}", share)
+
+    for stage in STAGES:
+        counters = window.counters.get(stage.name, Counters())
+        row(stage.name, counters.mean_ms("total"), [f"{counters.mean_ms(part):.2f}" for part in PARTS])
+    row(OVERHEAD, window.ensemble_overhead_ms)
+    row(NETWORK, window.network_and_client_ms)
+    table.add_section()
+    row("client, end to end", window.client_mean_ms)
+    return table
+
+
+def sweep_table(series: Series) -> Table:
+    """Show the points of a series."""
+    table = Table(title=f"Detector: {series.label}", title_justify="left")
+    for name in ("load", "answered/s", "p50 ms", "p95 ms", "p99 ms", "batch", "owner"):
+        table.add_column(name, justify="left" if name == "owner" else "right")
+    table.add_column("")
+    for index, point in enumerate(series.points):
+        notes = ["knee"] if index == series.knee else []
+        if index == series.best_within_budget:
+            notes.append("last within budget")
+        if point.failures:
+            notes.append(f"[red]{point.failures} failed[/red]")
+        if point.busiest >= BUSY:
+            notes.append("[yellow]generator busy[/yellow]")
+        table.add_row(
+            str(point.load).removeprefix("a rate of "),
+            *(f"{value:.1f}" for value in (point.answered_per_s, point.p50_ms, point.p95_ms, point.p99_ms)),
+            f"{point.mean_batch:.1f}",
+            point.owner,
+            ", ".join(notes),
+        )
+    return table
+
+
+class SweepProgress:
+    """A sweep on the terminal while it is measured: the table of the points so far, and what is being done."""
+
+    def __init__(self, console: Console, budget: Budget | None) -> None:
+        """Show a sweep on `console`, held against `budget`."""
+        self._console, self._budget = console, budget
+        self._live = Live(console=console, transient=True)
+
+    def __enter__(self) -> SweepProgress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def under_way(self, setting: Setting, load: Load | None, points: Sequence[Point]) -> None:
+        """Show the points so far, and the load that is being measured; without one, the detector is being loaded."""
+        spinner = Spinner("dots", f"{setting}: {load}" if load else f"the detector is loaded: {setting}")
+        self._live.update(Group(*([self._table(setting, points)] if points else ()), spinner))
+
+    def finished(self, setting: Setting, points: Sequence[Point]) -> None:
+        """Leave the table of a setting on the terminal."""
+        if points:
+            self._live.update("")
+            self._console.print(self._table(setting, points))
+
+    def _table(self, setting: Setting, points: Sequence[Point]) -> Table:
+        return sweep_table(Series.of(str(setting), points, self._budget))
+
+
+def comparison_table(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> Table:
+    """Show milliseconds and shares of the mean for each run, and from the second on the ratio to the first."""
+    first = comparisons[0]
+    counts = ", ".join(str(len(samples(run))) for run in runs)
+    table = Table(title="Who takes the mean, and end to end (ms)", title_justify="left", caption_justify="left")
+    table.caption = f"In parentheses: 95% intervals, from {counts} samples. Dim: may be chance."
+    table.add_column("owner")
+    table.add_column(first.a, justify="right")
+    for comparison in comparisons:
+        table.add_column(comparison.b, justify="right")
+        table.add_column(f"against {first.a}", no_wrap=True)
+
+    def row(name: str, before: str, after: Sequence[str], ratios: Sequence[Ratio | None]) -> None:
+        cells = (cell for pair in zip(after, map(_ratio, ratios), strict=True) for cell in pair)
+        table.add_row(name, before, *cells)
+
+    for owner in first.owners:
+        others = [comparison.owner(owner.owner) for comparison in comparisons]
+        row(
+            owner.owner,
+            f"{owner.a_ms:.2f} {owner.a_share:>4.0%}",
+            [f"{other.b_ms:.2f} {other.b_share:>4.0%}" for other in others],
+            [other.speedup for other in others],
+        )
+    table.add_section()
+    no_share = " " * 5
+    for at, a_ms in first.a_ms.items():
+        after = [f"{comparison.b_ms[at]:.2f}{no_share}" for comparison in comparisons]
+        row(f"end to end, {at}", f"{a_ms:.2f}{no_share}", after, [comparison.latency[at] for comparison in comparisons])
+    after = [f"{comparison.b_rate_per_s:.1f} {no_share}" for comparison in comparisons]
+    before = f"{first.a_rate_per_s:.1f} {no_share}"
+    row("requests/s", before, after, [comparison.rate for comparison in comparisons])
+    return table
+
+
+def _ratio(ratio: Ratio | None) -> Text:
+    if ratio is None:
+        return Text("")
+    return Text(str(ratio), "dim" if not ratio.significant else "green" if ratio.value > 1 else "red")
