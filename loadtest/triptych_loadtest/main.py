@@ -17,7 +17,7 @@ from triptych import DetectionClient
 from triptych import report as reports
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError
-from triptych.measure import attribution, intervals, run_file, summaries
+from triptych.measure import attribution, intervals, run_file
 from triptych.measure import remarks as findings
 from triptych.measure.attribution import Headroom, Requests
 from triptych.measure.environment import with_server
@@ -49,7 +49,6 @@ def parse_arguments() -> Namespace:
     add("--out", type=Path, metavar="RUN", help="write the run to this JSON file, and a page beside it")
     add("--model-repository", type=Path, metavar="DIR", help="what the server serves, for the detector's manifest")
     add("--no-traces", action="store_true", help="do not switch the server's traces on, whose percentiles add up")
-    add("--metrics-url", metavar="URL", help="summaries, if there are no traces (port 8002 where gRPC's is 8001)")
     add("--budget-ms", type=float, metavar="MS", help=f"what an answer may take, held against p{BUDGET_AT}")
     add("--max-p95-ms", type=float, metavar="MS", help="exit 1 if the p95 is above")
     add("--max-p99-ms", type=float, metavar="MS", help="exit 1 if the p99 is above")
@@ -66,8 +65,6 @@ def parse_arguments() -> Namespace:
         raise ContractError(f"--batch must be 1 to {MAX_BATCH}, what the server takes, but is {arguments.batch}")
     if arguments.duration <= 0 or arguments.warmup < 0:
         raise ContractError("--duration must be above 0 seconds, and --warmup at least 0")
-    if arguments.metrics_url:
-        summaries.check_url(arguments.metrics_url)
     return arguments
 
 
@@ -125,7 +122,7 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
             busiest=max(recorder.cpu_s.values(), default=0.0) / window.duration_s if window.duration_s else 0.0,
         ),
         server=dict(window.counters),
-        attribution=attribution.from_requests(requests) if len(requests) else without_traces(arguments, window),
+        attribution=attribution.from_requests(requests) if len(requests) else attribution.from_statistics(window),
         intervals=intervals.cut(
             recorder.answers,
             recorder.failed_at_s,
@@ -136,12 +133,6 @@ def describe(arguments: Namespace, images: list[bytes], machine: run_file.Enviro
         ),
         command=["python", *sys.argv],
     )
-
-
-def without_traces(arguments: Namespace, window: Window) -> attribution.Attribution:
-    """What the server's statistics say, with the percentiles of its summaries if its metrics have them."""
-    url = arguments.metrics_url or summaries.default_url(arguments.address)
-    return attribution.from_statistics(window, summaries.read(url) if url else None)
 
 
 def report(result: Run, window: Window, budget_ms: float | None, console: Console) -> None:
@@ -157,12 +148,8 @@ def report(result: Run, window: Window, budget_ms: float | None, console: Consol
     if found.source == "traces":
         console.print(attribution_table(found))
     else:
-        if found.source == "statistics":
-            console.print("Means only, from the server's statistics: no traces can be read here, nor summaries.")
+        console.print("Means only, from the server's statistics: no traces can be read here.")
         console.print(window_table(window))
-        if found.source == "summaries":
-            console.print(summaries.percentile_table(found.percentiles_ms))
-            console.print(summaries.WHAT_THEY_ARE, soft_wrap=True, highlight=False)
     sentences = [attribution.owner_sentence(breakdown, at) for at, breakdown in found.breakdowns.items()]
     if budget_ms and window.latencies_ms:
         sentences.append(Headroom(budget_ms, window.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))

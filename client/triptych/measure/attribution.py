@@ -20,7 +20,7 @@ from triptych.measure.traces import PARTS, TracedRequest
 from triptych.measure.window import Window
 from triptych.wire.statistics import Counters
 
-Source = Literal["traces", "summaries", "statistics"]
+Source = Literal["traces", "statistics"]
 
 PERCENTS = (50, 95, 99)
 
@@ -70,7 +70,7 @@ class Attribution:
     """Where the time of one load went.
 
     Attributes:
-        source: `traces`; where those could not be had, `summaries` (Triton's metrics), else `statistics`.
+        source: `traces`, or `statistics` where there were none that could be read.
         requests: how many requests it rests on.
         breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
         percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each for itself. They do not add
@@ -181,8 +181,8 @@ def from_requests(requests: Requests) -> Attribution:
     return Attribution("traces", len(requests), breakdowns, percentiles, tails)
 
 
-def from_statistics(window: Window, percentiles_ms: Mapping[str, Mapping[str, float]] | None = None) -> Attribution:
-    """The attribution of the mean, from the server's counters; with percentiles from its summaries, if it has them.
+def from_statistics(window: Window) -> Attribution:
+    """Return the attribution of the mean, from the server's counters.
 
     The overhead can come out a little below zero, as `Window.ensemble_overhead_ms` says.
     """
@@ -196,11 +196,7 @@ def from_statistics(window: Window, percentiles_ms: Mapping[str, Mapping[str, fl
         for name, counter in counters.items()
     }
     mean = Breakdown(window.client_mean_ms, window.network_and_client_ms, window.ensemble_overhead_ms, stages)
-    if not percentiles_ms:
-        return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
-    found = {name: dict(values) for name, values in percentiles_ms.items()}
-    tails = long_tails(found, window.percentile_ms(50)) if len(window.latencies_ms) >= FEWEST_FOR_A_TAIL else []
-    return Attribution("summaries", len(window.latencies_ms), {"mean": mean}, found, tails)
+    return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
 
 
 def long_tails(percentiles_ms: Mapping[str, Mapping[str, float]], client_p50_ms: float) -> list[str]:
