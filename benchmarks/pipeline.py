@@ -42,7 +42,7 @@ from triptych.model_config import read_detector_spec
 from triptych.runtimes import open_runtime
 from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
-from triptych.vision.decode import preprocess
+from triptych.vision.letterbox import preprocess
 
 ROOT = Path(__file__).parent.parent
 

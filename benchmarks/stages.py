@@ -19,7 +19,8 @@ from rich.table import Table
 
 from triptych.contract import MAX_CANDIDATES, DetectorSpec
 from triptych.vision.boxes import postprocess
-from triptych.vision.decode import decode, letterbox, preprocess, read_header
+from triptych.vision.decode import decode, read_header
+from triptych.vision.letterbox import letterbox, preprocess
 
 REPEATS = 15
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from triptych import DetectionClient
 from triptych.contract import DetectorSpec
 from triptych.serving.server import TritonServer
-from triptych.vision.decode import preprocess
+from triptych.vision.letterbox import preprocess
 from triptych_build.verify.datasets import read_dataset
 from triptych_build.verify.metrics import Found, accuracy
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
-from triptych.contract import MAX_DETECTIONS
+from triptych.contract import MAX_DETECTIONS, Placement
 from triptych.errors import ContractError
-from triptych.vision.boxes import iou_xyxy, letterbox_xyxy, nms_xyxy, postprocess, unletterbox_xyxy
-from triptych.vision.decode import letterbox_geometry
+from triptych.vision.boxes import Floats, iou_xyxy, letterbox_xyxy, nms_xyxy, postprocess, unletterbox_xyxy
+from triptych.vision.letterbox import letterbox_geometry
 
 WHOLE = np.array([[1, 1, 0, 0, 640, 640]], np.float32)
 """Geometry of an image that fills the letterbox as it is."""
 
 
-def table(*rows: tuple[float, ...], columns: int = 4) -> np.ndarray:
+def table(*rows: tuple[float, ...], columns: int = 4) -> Floats:
     return np.array(rows, np.float32).reshape(-1, columns)
 
 
+Case = tuple[Floats, Floats, NDArray[np.int32]]
+"""Boxes [n, 4], scores [n] and labels [n]."""
+
+
 @st.composite
-def boxes_scores_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def boxes_scores_labels(draw: st.DrawFn) -> Case:
     count = draw(st.integers(0, 40))
     corner = draw(hnp.arrays(np.float32, (count, 2), elements=st.floats(0, 500, width=32)))
     size = draw(hnp.arrays(np.float32, (count, 2), elements=st.floats(1, 120, width=32)))
@@ -43,7 +51,7 @@ def boxes_scores_labels(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.nda
         (table((3, 3, 1, 1)), table((0, 0, 4, 4)), [[0]]),
     ],
 )
-def test_iou(a: np.ndarray, b: np.ndarray, expected: object) -> None:
+def test_iou(a: Floats, b: Floats, expected: Any) -> None:
     np.testing.assert_allclose(iou_xyxy(a, b), expected, rtol=1e-6)
 
 
@@ -60,13 +68,13 @@ def test_iou(a: np.ndarray, b: np.ndarray, expected: object) -> None:
         (table((0, 0, 10, 10), (3, 0, 13, 10), (6, 0, 16, 10)), [0.9, 0.8, 0.7], [0, 0, 0], 0.5, [0, 2]),
     ],
 )
-def test_nms(boxes: np.ndarray, scores: list[float], labels: list[int], threshold: float, kept: list[int]) -> None:
-    found = nms_xyxy(boxes, np.array(scores, np.float32), np.array(labels, np.int32), threshold)
-    assert found.tolist() == kept
+def test_nms(boxes: Floats, scores: list[float], labels: list[int], threshold: float, kept: list[int]) -> None:
+    indices = nms_xyxy(boxes, np.array(scores, np.float32), np.array(labels, np.int32), threshold)
+    assert indices.tolist() == kept
 
 
 @given(boxes_scores_labels(), st.floats(0.0, 0.99))
-def test_what_stays_does_not_overlap_and_what_goes_has_a_stronger_rival(case, threshold) -> None:
+def test_what_stays_does_not_overlap_and_what_goes_has_a_stronger_rival(case: Case, threshold: float) -> None:
     boxes, scores, labels = case
     kept = nms_xyxy(boxes, scores, labels, threshold)
     assert len(set(kept.tolist())) == len(kept)
@@ -79,7 +87,7 @@ def test_what_stays_does_not_overlap_and_what_goes_has_a_stronger_rival(case, th
 
 
 @given(boxes_scores_labels(), st.floats(0.0, 0.99), st.randoms(use_true_random=False))
-def test_the_order_of_the_boxes_does_not_matter(case, threshold, random) -> None:
+def test_the_order_of_the_boxes_does_not_matter(case: Case, threshold: float, random: Random) -> None:
     boxes, _, labels = case
     scores = np.linspace(1, 0.5, len(boxes), dtype=np.float32)  # no two alike: ties go by position
     shuffled = np.array(random.sample(range(len(boxes)), len(boxes)), dtype=np.int64)
@@ -95,17 +103,19 @@ def test_the_order_of_the_boxes_does_not_matter(case, threshold, random) -> None
     st.sampled_from(["center", "top_left", "stretch"]),
     hnp.arrays(np.float64, (5, 2, 2), elements=st.floats(0, 1)),
 )
-def test_letterbox_there_and_back(width, height, target, placement, fractions) -> None:
+def test_letterbox_there_and_back(
+    width: int, height: int, target: tuple[int, int], placement: Placement, fractions: NDArray[np.float64]
+) -> None:
     low, high = fractions.min(1), fractions.max(1)
     boxes = (np.hstack([low, high]) * [width, height, width, height]).astype(np.float32)
-    geometry = np.array(letterbox_geometry(width, height, *target, placement), np.float32)
+    geometry = np.array(letterbox_geometry(width, height, target[0], target[1], placement), np.float32)
     back = unletterbox_xyxy(letterbox_xyxy(boxes, geometry), geometry)
     assert np.abs(back - boxes).max() <= 1e-3 * max(width, height)
     assert (back >= 0).all()
     assert (back <= [width, height, width, height]).all()
 
 
-def candidates(*rows: tuple[float, ...], k: int = 300) -> np.ndarray:
+def candidates(*rows: tuple[float, ...], k: int = 300) -> Floats:
     filled = np.zeros((1, k, 6), np.float32)
     filled[0, : len(rows)] = table(*rows, columns=6)
     return filled
@@ -119,7 +129,7 @@ def candidates(*rows: tuple[float, ...], k: int = 300) -> np.ndarray:
         pytest.param([(10, 20, 30, 40, 0.24, 3)], WHOLE, [], id="below the threshold"),
         pytest.param([(10, 20, 30, 40, 0.25, 3)], WHOLE, [(10, 20, 30, 40, 0.25, 3)], id="at the threshold"),
         pytest.param([(-5, -5, 700, 650, 0.9, 0)], WHOLE, [(0, 0, 640, 640, 0.9, 0)], id="clipped to the image"),
-        pytest.param([(650, 10, 700, 50, 0.9, 0)], WHOLE, [], id="beside the image"),
+        pytest.param([(650, 10, 700, 50, 0.9, 0)], WHOLE, [], id="next to the image"),
         pytest.param([(np.nan, 10, 20, 50, 0.9, 0)], WHOLE, [], id="not a number"),
         pytest.param([(10, 10, np.inf, 50, 0.9, 0)], WHOLE, [], id="infinite"),
         pytest.param(
@@ -131,47 +141,49 @@ def candidates(*rows: tuple[float, ...], k: int = 300) -> np.ndarray:
         pytest.param([(10, 20, 30, 40, 0.9, 3)], np.zeros((1, 6), np.float32), [], id="unreadable image"),
     ],
 )
-def test_postprocess(rows: list[tuple[float, ...]], geometry: np.ndarray, expected: list[tuple[float, ...]]) -> None:
-    found = postprocess(candidates(*rows), geometry, score_threshold=0.25, iou_threshold=0.5)
-    count = found.counts[0, 0]
+def test_postprocess(rows: list[tuple[float, ...]], geometry: Floats, expected: list[tuple[float, ...]]) -> None:
+    detected = postprocess(candidates(*rows), geometry, score_threshold=0.25, iou_threshold=0.5)
+    count = detected.counts[0, 0]
     assert count == len(expected)
-    result = np.column_stack([found.boxes_xyxy[0], found.scores[0], found.labels[0]])
+    result = np.column_stack([detected.boxes_xyxy[0], detected.scores[0], detected.labels[0]])
     np.testing.assert_allclose(result[:count], table(*expected, columns=6), rtol=1e-6)
     assert not result[count:].any()
-    assert [array.dtype for array in found] == [np.float32, np.float32, np.int32, np.int32]
+    assert [array.dtype for array in detected] == [np.float32, np.float32, np.int32, np.int32]
 
 
 def test_a_score_of_zero_is_never_a_detection() -> None:
-    found = postprocess(candidates((1, 1, 9, 9, 0, 0)), WHOLE, score_threshold=0, iou_threshold=1)
-    assert found.counts[0, 0] == 0
+    detected = postprocess(candidates((1, 1, 9, 9, 0, 0)), WHOLE, score_threshold=0, iou_threshold=1)
+    assert detected.counts[0, 0] == 0
 
 
 def test_at_most_a_hundred_and_those_the_best() -> None:
     rows = [(2 * i, 0, 2 * i + 1, 1, 1 - i / 400, 0) for i in range(300)]
-    found = postprocess(candidates(*rows), WHOLE, score_threshold=0.1, iou_threshold=0.5)
-    assert found.counts[0, 0] == MAX_DETECTIONS
-    np.testing.assert_allclose(found.scores[0], [row[4] for row in rows[:100]], rtol=1e-6)
+    detected = postprocess(candidates(*rows), WHOLE, score_threshold=0.1, iou_threshold=0.5)
+    assert detected.counts[0, 0] == MAX_DETECTIONS
+    np.testing.assert_allclose(detected.scores[0], [row[4] for row in rows[:100]], rtol=1e-6)
 
 
 def test_an_empty_batch() -> None:
-    found = postprocess(
+    detected = postprocess(
         np.zeros((0, 300, 6), np.float32), np.zeros((0, 6), np.float32), score_threshold=0.5, iou_threshold=0.5
     )
-    assert found.boxes_xyxy.shape == (0, 100, 4)
+    assert detected.boxes_xyxy.shape == (0, 100, 4)
 
 
 @given(hnp.arrays(np.float32, (2, 30, 6), elements=st.floats(-1000, 1000, width=32)), st.floats(0, 1), st.floats(0, 1))
-def test_whatever_the_engine_says_boxes_lie_in_the_image(rows, score_threshold, iou_threshold) -> None:
+def test_whatever_the_engine_says_boxes_lie_in_the_image(
+    rows: Floats, score_threshold: float, iou_threshold: float
+) -> None:
     geometry = np.array([letterbox_geometry(1920, 1080, 640, 640), letterbox_geometry(33, 77, 640, 640)], np.float32)
-    found = postprocess(rows, geometry, score_threshold=score_threshold, iou_threshold=iou_threshold)
+    detected = postprocess(rows, geometry, score_threshold=score_threshold, iou_threshold=iou_threshold)
     for image, (width, height) in enumerate([(1920, 1080), (33, 77)]):
-        count = found.counts[image, 0]
-        boxes = found.boxes_xyxy[image]
+        count = detected.counts[image, 0]
+        boxes = detected.boxes_xyxy[image]
         assert (boxes >= 0).all()
         assert (boxes <= [width, height, width, height]).all()
         assert (boxes[:count, 2:] > boxes[:count, :2]).all()
         assert not boxes[count:].any()
-        assert (np.diff(found.scores[image, :count]) <= 0).all()
+        assert (np.diff(detected.scores[image, :count]) <= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -185,7 +197,8 @@ def test_whatever_the_engine_says_boxes_lie_in_the_image(rows, score_threshold, 
         ({"iou_threshold": "0.5"}, r"iou_threshold must be a number in 0..1, but got '0.5'"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
-    arguments = {"candidates": candidates(), "geometry": WHOLE, "score_threshold": 0.5, "iou_threshold": 0.5} | change
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"candidates": candidates(), "geometry": WHOLE}
+    arguments |= {"score_threshold": 0.5, "iou_threshold": 0.5} | change
     with pytest.raises(ContractError, match=message):
-        postprocess(arguments.pop("candidates"), arguments.pop("geometry"), **arguments)
+        postprocess(**arguments)

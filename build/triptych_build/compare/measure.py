@@ -22,7 +22,7 @@ from triptych.contract import DetectorSpec
 from triptych.errors import BuildError, TriptychError
 from triptych.runtimes import Runtime, open_runtime
 from triptych.vision.boxes import postprocess
-from triptych.vision.decode import preprocess
+from triptych.vision.letterbox import preprocess
 
 SCORE_THRESHOLD = 0.001
 """Accuracy is measured with nearly every candidate, as COCO does it."""

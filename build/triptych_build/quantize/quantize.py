@@ -46,7 +46,8 @@ from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych.machine import available_cores
 from triptych.vision.boxes import iou_xyxy
-from triptych.vision.decode import image_files, preprocess
+from triptych.vision.decode import image_files
+from triptych.vision.letterbox import preprocess
 from triptych_build.adapt import adapter as adapt
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

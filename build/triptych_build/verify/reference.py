@@ -1,6 +1,6 @@
 """A slow, plain reference of the pipeline, to hold the deployed one against.
 
-It shares no code with `triptych.vision.decode` and `triptych.vision.boxes`: a fault there shows as a difference here.
+It shares no code with `triptych.vision`: a fault there shows as a difference here.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -
 def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats]:
     """Decode an image with Pillow, and letterbox it as the contract says.
 
-    The resize is OpenCV's bilinear one, as in `triptych.vision.decode`: what differs is the decoder's rounding alone.
+    The resize is OpenCV's bilinear one, as in `triptych.vision.letterbox`: what differs is the decoder's rounding alone.
 
     Returns:
         pixels uint8 [H, W, 3] in RGB, and geometry float32 [6], see `contract.GEOMETRY_FIELDS`.

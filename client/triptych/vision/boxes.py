@@ -1,4 +1,4 @@
-"""Candidates to detections: suppression, and the way back from the letterbox. Pure functions on arrays."""
+"""Candidates to detections: suppress overlapping boxes, and map the others back from the letterbox."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Floats = NDArray[np.float32]
 
 
 class Detected(NamedTuple):
-    """A batch as it leaves postprocess; rows past an image's count are zero.
+    """A batch as it leaves postprocess; rows after an image's count are zero.
 
     Attributes:
         boxes_xyxy: float32 [n, 100, 4], in the original image's pixels.
-        scores: float32 [n, 100], falling.
+        scores: float32 [n, 100], best first.
         labels: int32 [n, 100].
         counts: int32 [n, 1].
     """
@@ -37,10 +37,10 @@ class Detected(NamedTuple):
 
 
 def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
-    """Intersection over union of each of [N, 4] with each of [M, 4]: float32 [N, M]; 0 where both have no area."""
+    """Return the intersection over union of [N, 4] with [M, 4] as float32 [N, M]; 0 if neither box has an area."""
     _check_shape("a_xyxy", a_xyxy, "(n, 4)", 4)
     _check_shape("b_xyxy", b_xyxy, "(n, 4)", 4)
-    # Coordinate by coordinate: planes [N, M] are several times faster than an array [N, M, 2].
+    # One coordinate at a time: planes [N, M] are several times faster than an array [N, M, 2].
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a_xyxy.T[:, :, None], b_xyxy.T
     width = np.minimum(ax2, bx2) - np.maximum(ax1, bx1)
     height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
@@ -59,16 +59,17 @@ def _area(boxes_xyxy: Floats) -> Floats:
 def nms_xyxy(
     boxes_xyxy: Floats, scores: Floats, labels: NDArray[np.int32] | Floats, iou_threshold: float
 ) -> NDArray[np.int64]:
-    """Greedy suppression within each class.
+    """Suppress overlapping boxes of each class greedily.
 
     Args:
         boxes_xyxy: [N, 4].
         scores: [N].
         labels: [N].
-        iou_threshold: of two boxes of a class that overlap more, the weaker goes; 1 keeps every box.
+        iou_threshold: of two boxes of a class that overlap more, the one with the lower score is dropped; 1 keeps
+            every box.
 
     Returns:
-        Indices of the boxes that stay, best first; equal scores stay in their order.
+        The indices of the boxes that stay, best first. Boxes of equal score keep their order.
     """
     order: NDArray[np.int64] = np.argsort(-scores, kind="stable")
     if iou_threshold >= 1 or len(order) < 2:
@@ -76,7 +77,7 @@ def nms_xyxy(
     boxes_xyxy, labels = boxes_xyxy[order], labels[order]
     rivals = (iou_xyxy(boxes_xyxy, boxes_xyxy) > iou_threshold) & (labels[:, None] == labels)
     alive = np.ones(len(order), bool)
-    # Only a box with a rival beside itself can suppress any: usually few of them.
+    # Every box is its own rival; only one with a second rival can suppress any, and usually few have one.
     for strong in np.flatnonzero(rivals.sum(1) > 1):
         if alive[strong]:
             alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
@@ -85,33 +86,33 @@ def nms_xyxy(
 
 
 def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
-    """Boxes [N, 4] in an image's pixels to its letterbox's, by a row of `geometry` [6]."""
+    """Map boxes [N, 4] from an image's pixels to those of its letterbox, by a row of `geometry` [6]."""
     scale, pad = _scale_and_pad(geometry)
     return (boxes_xyxy * scale + pad).astype(np.float32)
 
 
 def unletterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
-    """Boxes [N, 4] in a letterbox's pixels to the original image's, clipped to it; the inverse of `letterbox_xyxy`."""
+    """Map boxes [N, 4] from a letterbox's pixels to those of the image, and clip them: undo `letterbox_xyxy`."""
     scale, pad = _scale_and_pad(geometry)
     return np.clip((boxes_xyxy - pad) / scale, 0, geometry[[4, 5, 4, 5]]).astype(np.float32)
 
 
 def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
-    """Factor and offset of x1, y1, x2, y2."""
+    """Return the factors and the offsets of x1, y1, x2 and y2."""
     return geometry[[0, 1, 0, 1]], geometry[[2, 3, 2, 3]]
 
 
 def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float) -> Detected:
-    """Detections of a batch in each image's own pixels.
+    """Turn the candidates of a batch into detections, in each image's own pixels.
 
     Args:
         candidates: float32 [n, K, 6], see `CANDIDATE_FIELDS`.
         geometry: float32 [n, 6], see `GEOMETRY_FIELDS`; a row of zeros is an image without detections.
-        score_threshold: candidates below it are dropped, 0..1; a score of 0 always is.
+        score_threshold: candidates with a lower score are dropped, 0..1; a score of 0 always is.
         iou_threshold: see `nms_xyxy`.
 
     Raises:
-        ContractError: a shape or a threshold is not what it should be.
+        ContractError: a shape or a threshold is wrong.
     """
     check_threshold(SCORE_THRESHOLD, score_threshold)
     check_threshold(IOU_THRESHOLD, iou_threshold)
@@ -120,7 +121,7 @@ def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float,
     if len(candidates) != len(geometry):
         raise ContractError(f"candidates of {len(candidates)} images came with geometry of {len(geometry)}")
     batch = len(candidates)
-    found = Detected(
+    detected = Detected(
         np.zeros((batch, MAX_DETECTIONS, 4), np.float32),
         np.zeros((batch, MAX_DETECTIONS), np.float32),
         np.zeros((batch, MAX_DETECTIONS), np.int32),
@@ -136,14 +137,14 @@ def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float,
             rows = rows[np.isfinite(rows).all(1)]
         rows = rows[nms_xyxy(rows[:, :4], rows[:, 4], rows[:, 5], iou_threshold)]
         boxes_xyxy = unletterbox_xyxy(rows[:, :4], geometry[row])
-        seen = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
-        if not seen.all():  # what lies in the letterbox's border is no detection
-            rows, boxes_xyxy = rows[seen], boxes_xyxy[seen]
-        count = found.counts[row, 0] = min(len(rows), MAX_DETECTIONS)
-        found.boxes_xyxy[row, :count] = boxes_xyxy[:count]
-        found.scores[row, :count] = rows[:count, 4]
-        found.labels[row, :count] = rows[:count, 5]
-    return found
+        inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
+        if not inside.all():  # a box in the letterbox's border is not a detection
+            rows, boxes_xyxy = rows[inside], boxes_xyxy[inside]
+        count = detected.counts[row, 0] = min(len(rows), MAX_DETECTIONS)
+        detected.boxes_xyxy[row, :count] = boxes_xyxy[:count]
+        detected.scores[row, :count] = rows[:count, 4]
+        detected.labels[row, :count] = rows[:count, 5]
+    return detected
 
 
 def _check_shape(name: str, array: Floats, expected: str, columns: int, dimensions: int = 2) -> None:

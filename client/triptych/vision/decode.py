@@ -1,11 +1,10 @@
-"""Encoded images to the detector's pixels: header, decode, letterbox.
+"""Encoded images to pixels: formats, headers, limits, decoding.
 
-What comes out is always uint8 RGB. The rules: grey is replicated, alpha is dropped (not blended), 16 bits keep their
-high byte, CMYK is converted, an animation gives its first frame, and EXIF's rotation is applied. A file that ends
-early is refused: half a picture is no picture.
+The pixels are always uint8 RGB. Grey is replicated, alpha is dropped (not blended), 16 bits keep their high byte, CMYK
+is converted, an animation gives its first frame, and EXIF's rotation is applied. A file that ends early is refused.
 
-Pillow reads the header, which costs 0.03 ms and decodes nothing, so that a bomb is refused before it goes off.
-OpenCV decodes what it can, because it is faster; Pillow decodes the rest.
+Pillow reads the header. That costs 0.03 ms and decodes nothing, so a decompression bomb is refused before it goes off.
+OpenCV decodes what it can, because it is faster. Pillow decodes the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -24,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
+from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS
 from triptych.errors import ImageError
 
 Image.init()
 FORMATS = tuple(
     name for name in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF") if name in Image.OPEN
 )
-"""Formats that are read, by Pillow's names (a build of Pillow may lack the last ones)."""
+"""The formats that can be read, by Pillow's names. A build of Pillow may lack the last ones."""
 
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
-"""File names that `image_files` takes for images."""
+"""The endings of file names that `image_files` takes for images."""
 
 _OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
 _EXIF_ORIENTATION = 0x0112
@@ -42,10 +41,10 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers 
 _JPEG_EXIF_OR_XMP = 0xE1
 _EXIF_BEHIND_PIXELS = b"late"
 
-# Warning filters belong to the process: threads that leave `catch_warnings` out of order would leave "ignore" behind.
+# Warning filters belong to the process. Threads that leave `catch_warnings` out of order would leave "ignore" behind.
 _PILLOW_LOCK = threading.RLock()
 
-# A file that cannot be read is reported once, by us.
+# We report a file that cannot be read. OpenCV would report it a second time.
 cv2.setLogLevel(0)
 
 
@@ -54,9 +53,9 @@ class Header(NamedTuple):
 
     Attributes:
         format: one of `FORMATS`.
-        width: in pixels, as stored (a TIFF's: upright).
-        height: likewise.
-        orientation: EXIF's, 1..8; 1 where there is none.
+        width: in pixels, as the file stores it; that of a TIFF is upright.
+        height: the same for the height.
+        orientation: EXIF's, 1..8, and 1 where there is none.
     """
 
     format: str
@@ -65,33 +64,8 @@ class Header(NamedTuple):
     orientation: int
 
 
-class Geometry(NamedTuple):
-    """How an image lies in the letterbox: x_letterbox = x * scale_x + pad_left, likewise y. See `GEOMETRY_FIELDS`."""
-
-    scale_x: float
-    scale_y: float
-    pad_left: float
-    pad_top: float
-    width: float
-    height: float
-
-
-class Preprocessed(NamedTuple):
-    """A batch as it leaves preprocess.
-
-    Attributes:
-        pixels: uint8 [n, H, W, 3], RGB.
-        geometry: float32 [n, 6]; zeros where the image could not be read.
-        errors: why an image could not be read; empty where it could.
-    """
-
-    pixels: NDArray[np.uint8]
-    geometry: NDArray[np.float32]
-    errors: list[str]
-
-
 def image_files(directory: Path) -> list[Path]:
-    """The image files of a directory by their names' endings, sorted.
+    """Return the image files of a directory, sorted; the endings of their names decide.
 
     Raises:
         ImageError: there is no such directory.
@@ -102,10 +76,10 @@ def image_files(directory: Path) -> list[Path]:
 
 
 def read_header(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read an image's header, and hold its size against the limits; nothing is decoded.
+    """Read an image's header and check its size against the limits, without decoding the image.
 
     Raises:
-        ImageError: it is empty, no image of a known format, or larger than the limits.
+        ImageError: the image is empty, of no known format, or larger than the limits.
     """
     with _open(encoded, max_bytes, max_pixels) as image:
         return _header(image, encoded)
@@ -116,14 +90,14 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
 
     Args:
         encoded: the file's bytes.
-        max_bytes: limit on them.
-        max_pixels: limit on width times height, checked before anything is decoded.
+        max_bytes: the limit on their number.
+        max_pixels: the limit on width times height, checked before anything is decoded.
 
     Returns:
         uint8 [height, width, 3], rotated as EXIF says.
 
     Raises:
-        ImageError: it cannot be read, ends early, or is larger than the limits. Nothing else is raised.
+        ImageError: the image cannot be read, ends early, or is larger than the limits. No other error is raised.
     """
     header = _plain_jpeg_header(encoded)
     if header is None or len(encoded) > max_bytes or header.width * header.height > max_pixels:
@@ -136,17 +110,17 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
     if rgb.shape != (header.height, header.width, 3):
         raise ImageError(
             f"the image's header says {header.width}x{header.height}, "
-            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it anew"
+            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it again"
         )
-    # Pillow turns a TIFF upright as it loads it.
+    # Pillow rotates a TIFF as it loads it.
     return rgb if header.format == "TIFF" else _upright(rgb, header.orientation)
 
 
 def _plain_jpeg_header(encoded: bytes) -> Header | None:
-    """The header of a JPEG that nothing can ask to be turned; None for every other file.
+    """Return the header of a JPEG without EXIF or XMP, which alone could rotate it; None for every other file.
 
-    Most of what a service sees is such a JPEG, and Pillow's way to the same three numbers costs a preprocess that
-    shares its caches with a detector 0.3 ms of 2.4.
+    Most images that a service sees are such JPEGs. Pillow takes 0.3 ms to the same three numbers where a detector uses
+    the caches too, of 2.4 ms that the whole preprocess takes.
     """
     position = 2
     while encoded[:2] == b"\xff\xd8" and encoded[position : position + 1] == b"\xff" and position + 9 <= len(encoded):
@@ -162,13 +136,13 @@ def _plain_jpeg_header(encoded: bytes) -> Header | None:
 
 @contextmanager
 def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> Iterator[Image.Image]:
-    """The image, opened and not decoded; whatever fails inside becomes an `ImageError`."""
+    """Open the image without decoding it, and turn whatever fails inside the block into an `ImageError`."""
     if not encoded:
         raise ImageError("the image is empty (0 bytes); send an encoded image")
     if len(encoded) > max_bytes:
         raise ImageError(f"the image has {len(encoded)} bytes, more than the limit of {max_bytes}; compress it more")
     try:
-        # Pillow warns of what it reads all the same, such as broken EXIF; its own bomb limit is not ours.
+        # Pillow warns of flaws that do not stop it, such as broken EXIF, and of images above a limit that is not ours.
         with _PILLOW_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
@@ -180,27 +154,27 @@ def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> Iterator[Image.Ima
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"this is no image that can be read ({len(encoded)} bytes); send one of {', '.join(FORMATS)}"
+            f"the {len(encoded)} bytes cannot be read as an image; send one of {', '.join(FORMATS)}"
         ) from error
-    except Image.DecompressionBombError as error:  # it names the pixels in its message alone
-        found = re.search(r"\d+", str(error))
-        raise ImageError(_too_many_pixels(f"{found[0] if found else 'far too many'} pixels", max_pixels)) from error
+    except Image.DecompressionBombError as error:  # only its message has the number of pixels
+        number = re.search(r"\d+", str(error))
+        raise ImageError(_too_many_pixels(f"{number[0] if number else 'far too many'} pixels", max_pixels)) from error
     except Exception as error:  # decoders of ten formats fail in more ways than can be listed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImageError(f"the image is damaged or ends early ({reason}); save it anew") from error
+        raise ImageError(f"the image is damaged or ends early ({reason}); save it again") from error
 
 
-def _too_many_pixels(found: str, max_pixels: int) -> str:
-    return f"the image has {found}, more than the limit of {max_pixels}; send it smaller"
+def _too_many_pixels(size: str, max_pixels: int) -> str:
+    return f"the image has {size}, more than the limit of {max_pixels}; send it smaller"
 
 
 def _header(image: Image.Image, encoded: bytes) -> Header:
-    # PNG's own method decodes the whole image to look for EXIF behind it, which few files have.
+    # Pillow's method for PNG decodes the whole image to look for EXIF behind it, which few files have.
     late = image.format == "PNG" and _EXIF_BEHIND_PIXELS in _png_chunks(encoded)
     try:
         exif = image.getexif() if late else Image.Image.getexif(image)
         orientation = exif.get(_EXIF_ORIENTATION, 1)
-    except Exception:  # broken EXIF says nothing of the pixels
+    except Exception:  # the pixels may be fine where EXIF is broken
         orientation = 1
     return Header(
         image.format or "", *image.size, orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
@@ -208,11 +182,11 @@ def _header(image: Image.Image, encoded: bytes) -> Header:
 
 
 def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | None:
-    """RGB, or None where OpenCV cannot read it or does not notice that it ends early."""
+    """Decode to RGB; return None where OpenCV cannot, or would not notice that the file ends early."""
     if header.format not in _OPENCV_FORMATS or not _is_whole(encoded, header.format):
         return None
     if header.format == "TIFF" and header.orientation != 1:
-        return None  # OpenCV would turn it half the way
+        return None  # OpenCV rotates a TIFF, but not in every way that EXIF knows
     try:
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
@@ -224,9 +198,9 @@ def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | N
 
 
 def _is_whole(encoded: bytes, image_format: str) -> bool:
-    """Whether the file's end is there; OpenCV fills what is missing with grey. Pillow judges what looks doubtful."""
+    """Return whether the file's end is there. OpenCV fills a missing part with grey, so Pillow decodes such a file."""
     if image_format in ("JPEG", "MPO"):
-        # Coded data never holds a marker, so an end after the last start of scan is the end of that scan.
+        # Coded data never contains a marker, so an end after the last start of scan is the end of that scan.
         return encoded.endswith(b"\xff\xd9") or encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
     if image_format == "PNG":
         return b"IEND" in _png_chunks(encoded)
@@ -234,9 +208,10 @@ def _is_whole(encoded: bytes, image_format: str) -> bool:
 
 
 def _png_chunks(encoded: bytes) -> set[bytes]:
-    """The kinds of a PNG's chunks up to the first that does not fit in the file; and whether EXIF follows the pixels.
+    """Return the kinds of a PNG's chunks up to the first that does not fit in the file, and a mark for late EXIF.
 
-    OpenCV makes room for a chunk before it looks whether it is there: seconds and 2 GB for a few forged bytes.
+    OpenCV allocates a chunk's memory before it looks whether the chunk is there. A few forged bytes would cost seconds
+    and 2 GB.
     """
     kinds: set[bytes] = set()
     position = 8
@@ -253,7 +228,7 @@ def _png_chunks(encoded: bytes) -> set[bytes]:
 
 
 def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB of the first frame."""
+    """Decode the first frame to RGB."""
     image.load()
     if image.mode == "I" and image.format == "TIFF":
         raise ImageError("the image has 32-bit pixels of unknown range; send 8 or 16 bits a channel")
@@ -267,81 +242,8 @@ def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
 
 def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Undo EXIF's orientation."""
-    # OpenCV's own turns are several times as fast as a copy of a strided view.
+    # OpenCV's transpose and flip are several times as fast as a copy of a strided view.
     if orientation >= 5:
         rgb = cv2.transpose(rgb)  # type: ignore[assignment]  # uint8 as its input
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return rgb if flip is None else cv2.flip(rgb, flip)  # type: ignore[return-value]
-
-
-def letterbox_geometry(
-    width: int, height: int, target_width: int, target_height: int, placement: Placement = "center"
-) -> Geometry:
-    """Where an image of a size lies in a letterbox of another.
-
-    `center` rounds as Ultralytics does, `top_left` as YOLOX does (its resized size is cut, not rounded); both keep
-    the aspect ratio and enlarge small images. `stretch` fills the target. The scales are those of the resized size
-    after rounding, so that boxes go there and back without drift.
-    """
-    if placement == "stretch":
-        return Geometry(target_width / width, target_height / height, 0, 0, width, height)
-    scale = min(target_width / width, target_height / height)
-    to_int = int if placement == "top_left" else round
-    new_width, new_height = (max(1, to_int(side * scale)) for side in (width, height))
-    left = top = 0
-    if placement == "center":
-        left, top = (
-            round((free - taken) / 2 - 0.1) for free, taken in ((target_width, new_width), (target_height, new_height))
-        )
-    return Geometry(new_width / width, new_height / height, left, top, width, height)
-
-
-def letterbox(
-    rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], *, placement: Placement = "center", pad_value: int = 114
-) -> Geometry:
-    """Resize an image into a canvas, and paint what it leaves free; everything of the canvas is written, once.
-
-    Args:
-        rgb: uint8 [height, width, 3].
-        canvas: uint8 [H, W, 3], such as a row of a batch.
-        placement: where the image goes.
-        pad_value: grey level of the border.
-    """
-    height, width = rgb.shape[:2]
-    target_height, target_width = canvas.shape[:2]
-    geometry = letterbox_geometry(width, height, target_width, target_height, placement)
-    left, top = int(geometry.pad_left), int(geometry.pad_top)
-    right, bottom = left + round(geometry.scale_x * width), top + round(geometry.scale_y * height)
-    inside = canvas[top:bottom, left:right]
-    if inside.shape == rgb.shape:
-        inside[:] = rgb
-    else:
-        cv2.resize(rgb, (right - left, bottom - top), dst=inside, interpolation=cv2.INTER_LINEAR)
-    canvas[:top], canvas[bottom:] = pad_value, pad_value
-    canvas[top:bottom, :left], canvas[top:bottom, right:] = pad_value, pad_value
-    return geometry
-
-
-def preprocess(
-    images: Sequence[bytes],
-    spec: DetectorSpec,
-    *,
-    max_bytes: int = MAX_ENCODED_BYTES,
-    max_pixels: int = MAX_PIXELS,
-) -> Preprocessed:
-    """Decode and letterbox a batch; an image that cannot be read costs its own row alone.
-
-    Such a row holds plain border, a geometry of zeros and its error in a sentence. No image raises anything.
-    """
-    pixels = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
-    geometry = np.zeros((len(images), len(GEOMETRY_FIELDS)), np.float32)
-    errors = [""] * len(images)
-    for row, encoded in enumerate(images):
-        try:
-            rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
-            geometry[row] = letterbox(rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
-        except Exception as error:  # noqa: PERF203  # whatever it is, the other images of the batch are not to blame
-            pixels[row] = spec.pad_value
-            geometry[row] = 0
-            errors[row] = str(error) if isinstance(error, ImageError) else f"the image cannot be processed: {error!r}"
-    return Preprocessed(pixels, geometry, errors)

@@ -1,4 +1,4 @@
-"""Boxes and labels on a picture: where they go as pure functions, then Pillow's strokes."""
+"""Draw boxes and labels on a picture. Pure functions decide where they go, and Pillow draws them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def class_colour(label: int) -> Colour:
-    """The RGB colour of a class: the same in every picture, and far from those of its neighbours.
+    """Return the RGB colour of a class, the same in every picture and far from those of the next classes.
 
     >>> class_colour(0)
     (242, 48, 48)
     """
-    # Steps of the golden ratio around the colour wheel never come close to an earlier one for long.
+    # Steps of the golden ratio around the colour wheel spread evenly, however many there are.
     red, green, blue = colorsys.hsv_to_rgb(label * _GOLDEN_RATIO % 1.0, 0.8, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever reads better on `background` (relative luminance, ITU-R BT.709)."""
+    """Return black or white, whichever reads better on `background` (relative luminance, ITU-R BT.709)."""
     red, green, blue = background
     return _BLACK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 128 else _WHITE
 
 
 def line_width(resolution_wh: tuple[int, int]) -> int:
-    """Pixels that a box's line is wide: 2 at 640 x 480, 4 at 1080p."""
+    """Return the width of a box's line in pixels: 2 at 640 x 480, 4 at 1080p."""
     return max(1, round(min(resolution_wh) / 270))
 
 
 def font_size(resolution_wh: tuple[int, int]) -> int:
-    """Pixels that a label's font is high: 13 at 640 x 480, 30 at 1080p, never too small to read."""
+    """Return the height of a label's font in pixels: 13 at 640 x 480, 30 at 1080p, and at least 10."""
     return max(10, round(min(resolution_wh) / 36))
 
 
 def place_label(
     box_xyxy: Sequence[float], label_wh: tuple[int, int], resolution_wh: tuple[int, int]
 ) -> tuple[int, int]:
-    """Top left corner of a box's label: on the box's top edge, or inside the box where there is no room above.
+    """Return the top left corner of a box's label: on the box's top edge, or inside the box if there is no room above.
 
-    The label stays inside the image; one that is larger than the image begins at its edge.
+    The label stays inside the image. One that is larger than the image begins at the image's edge.
 
     >>> place_label((10, 50, 90, 90), (40, 12), (100, 100))
     (10, 38)
@@ -66,9 +66,9 @@ def place_label(
 def draw_boxes(
     image_rgb: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32], labels: NDArray[np.int32], texts: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """A copy of `image_rgb` (uint8 [H, W, 3]) with a box and a text for each row; earlier rows come out on top.
+    """Return a copy of `image_rgb` (uint8 [H, W, 3]) with a box and a text for each row; earlier rows are on top.
 
-    Letters outside Latin, which Pillow's own font lacks, show as empty boxes.
+    Pillow's own font has Latin letters only. Others show as empty boxes.
     """
     picture = Image.fromarray(image_rgb)
     if np.shares_memory(np.asarray(picture), image_rgb):
@@ -81,7 +81,7 @@ def draw_boxes(
     rows = list(zip(boxes_xyxy.tolist(), map(class_colour, labels.tolist()), texts, strict=True))[::-1]
     for box, colour, _ in rows:
         draw.rectangle(_inside(box, resolution_wh), outline=colour, width=width)
-    # All labels after all boxes: no line runs through a text.
+    # All labels after all boxes, so that no line runs through a text.
     for box, colour, text in rows:
         x1, y1, x2, y2 = draw.textbbox((0, 0), text, font=font)
         label_wh = (round(x2 - x1) + 2 * padding, round(y2 - y1) + 2 * padding)
@@ -92,7 +92,7 @@ def draw_boxes(
 
 
 def _inside(box_xyxy: Sequence[float], resolution_wh: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The box's corners as pixels of the image: the far edge of a box that fills it is its last pixel."""
+    """Return the box's corners as pixels inside the image. A box that fills the image ends at its last pixel."""
     last_x, last_y = resolution_wh[0] - 1, resolution_wh[1] - 1
     x1, y1, x2, y2 = (round(value) for value in box_xyxy)
     left, top = min(max(x1, 0), last_x), min(max(y1, 0), last_y)

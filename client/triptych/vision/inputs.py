@@ -1,4 +1,4 @@
-"""What a caller may give as an image, brought to the encoded bytes that the server takes."""
+"""Turn what a caller may give as an image into the encoded bytes that the server takes."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np
 
 
 class Encoded(NamedTuple):
-    """An image as it travels, and the path it came from."""
+    """An encoded image, and the path it came from."""
 
     data: bytes
     source: str | None = None
 
 
 def source_of(image: ImageLike) -> str | None:
-    """The path of an image that was given as one."""
+    """Return the path of an image that was given as a path, else None."""
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
 def encode_image(image: ImageLike) -> Encoded:
-    """Read or encode one image; pixels travel as PNG, without loss.
+    """Read or encode one image. An array is encoded as PNG, without loss.
 
     Raises:
         ImageError: a file is missing, cannot be read or is empty, or the image is too large to send.
-        ContractError: it is nothing that an image may be given as.
+        ContractError: the value is not of a type or shape that an image can have.
     """
     if isinstance(image, bytes):
         encoded = Encoded(image)
@@ -54,7 +54,7 @@ def check_pixels(image: Any) -> NDArray[np.uint8]:
     """Return `image` if it is uint8 [height, width, 3] or [height, width], and not empty.
 
     Raises:
-        ContractError: it is not; the message says what came.
+        ContractError: it is something else; the message says what.
     """
     expected = "an image must be a path, bytes, or a uint8 array [height, width, 3] (RGB) or [height, width] (grey)"
     if not isinstance(image, np.ndarray):
@@ -67,21 +67,21 @@ def check_pixels(image: Any) -> NDArray[np.uint8]:
 
 def _read(path: Path) -> bytes:
     try:
-        # Checked before reading: a wrong path may name a file that does not fit into memory.
+        # Check before reading: a wrong path may name a file that does not fit into memory.
         _check_size(str(path), path.stat().st_size)
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ImageError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a directory, not an image") from error
-    except (OSError, ValueError) as error:  # a ValueError is a path that no file can have, with a zero byte in it
+    except (OSError, ValueError) as error:  # a path with a zero byte in it raises ValueError
         raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_size(what: str, size: int) -> None:
+def _check_size(name: str, size: int) -> None:
     if size > MAX_ENCODED_BYTES:
         raise ImageError(
-            f"{what} has {size:,} bytes, and at most {MAX_ENCODED_BYTES:,} are accepted; "
+            f"{name} has {size:,} bytes, and at most {MAX_ENCODED_BYTES:,} are accepted; "
             "send a smaller or more compressed image"
         )
 
@@ -89,7 +89,7 @@ def _check_size(what: str, size: int) -> None:
 def _encode(pixels: NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     try:
-        # Run-length coding alone: a fifth faster than level 1's search, and smaller on photographs.
+        # Run-length coding alone is a fifth faster than the search of level 1, and smaller on photographs.
         _, encoded = cv2.imencode(
             ".png",
             np.ascontiguousarray(bgr),

@@ -8,7 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triptych.model_config import read_detector_spec
-from triptych.vision.decode import preprocess
+from triptych.vision.letterbox import preprocess
 
 
 class TritonPythonModel:

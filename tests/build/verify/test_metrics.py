@@ -13,7 +13,7 @@ from PIL import Image
 from triptych.contract import DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.vision.boxes import postprocess
-from triptych.vision.decode import preprocess
+from triptych.vision.letterbox import preprocess
 from triptych_build.verify.metrics import Found, accuracy, as_truth
 from triptych_build.verify.reference import reference_boxes, reference_pixels
 

@@ -1,0 +1,112 @@
+"""Encoded images to the detector's pixels: each is decoded, and resized into a letterbox of the detector's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
+from triptych.errors import ImageError
+from triptych.vision.decode import decode
+
+
+class Geometry(NamedTuple):
+    """Where an image is in its letterbox: x_letterbox = x * scale_x + pad_left, and so for y; see `GEOMETRY_FIELDS`."""
+
+    scale_x: float
+    scale_y: float
+    pad_left: float
+    pad_top: float
+    width: float
+    height: float
+
+
+class Preprocessed(NamedTuple):
+    """A batch as it leaves preprocess.
+
+    Attributes:
+        pixels: uint8 [n, H, W, 3], RGB.
+        geometry: float32 [n, 6]; zeros for an image that could not be read.
+        errors: why an image could not be read; empty for one that could.
+    """
+
+    pixels: NDArray[np.uint8]
+    geometry: NDArray[np.float32]
+    errors: list[str]
+
+
+def letterbox_geometry(
+    width: int, height: int, target_width: int, target_height: int, placement: Placement = "center"
+) -> Geometry:
+    """Return where an image of one size goes in a letterbox of another.
+
+    `center` rounds as Ultralytics does. `top_left` rounds the resized size down, as YOLOX does. Both keep the aspect
+    ratio and enlarge small images. `stretch` fills the target. The scales are calculated from the rounded size, so that
+    boxes come back from the letterbox without drift.
+    """
+    if placement == "stretch":
+        return Geometry(target_width / width, target_height / height, 0, 0, width, height)
+    scale = min(target_width / width, target_height / height)
+    to_int = int if placement == "top_left" else round
+    new_width, new_height = (max(1, to_int(side * scale)) for side in (width, height))
+    left = top = 0
+    if placement == "center":
+        left, top = (
+            round((free - taken) / 2 - 0.1) for free, taken in ((target_width, new_width), (target_height, new_height))
+        )
+    return Geometry(new_width / width, new_height / height, left, top, width, height)
+
+
+def letterbox(
+    rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], *, placement: Placement = "center", pad_value: int = 114
+) -> Geometry:
+    """Resize an image into a canvas and paint the border, so that every pixel of the canvas is written once.
+
+    Args:
+        rgb: uint8 [height, width, 3].
+        canvas: uint8 [H, W, 3], such as a row of a batch.
+        placement: where the image goes.
+        pad_value: grey level of the border.
+    """
+    height, width = rgb.shape[:2]
+    target_height, target_width = canvas.shape[:2]
+    geometry = letterbox_geometry(width, height, target_width, target_height, placement)
+    left, top = int(geometry.pad_left), int(geometry.pad_top)
+    right, bottom = left + round(geometry.scale_x * width), top + round(geometry.scale_y * height)
+    inside = canvas[top:bottom, left:right]
+    if inside.shape == rgb.shape:
+        inside[:] = rgb
+    else:
+        cv2.resize(rgb, (right - left, bottom - top), dst=inside, interpolation=cv2.INTER_LINEAR)
+    canvas[:top], canvas[bottom:] = pad_value, pad_value
+    canvas[top:bottom, :left], canvas[top:bottom, right:] = pad_value, pad_value
+    return geometry
+
+
+def preprocess(
+    images: Sequence[bytes],
+    spec: DetectorSpec,
+    *,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> Preprocessed:
+    """Decode and letterbox a batch. An image that cannot be read does not harm the others, and raises nothing.
+
+    Its row of pixels is all border, its geometry is zeros, and its error says why in a sentence.
+    """
+    pixels = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
+    geometry = np.zeros((len(images), len(GEOMETRY_FIELDS)), np.float32)
+    errors = [""] * len(images)
+    for row, encoded in enumerate(images):
+        try:
+            rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
+            geometry[row] = letterbox(rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
+        except Exception as error:  # noqa: PERF203  # whatever it is, the other images of the batch are fine
+            pixels[row] = spec.pad_value
+            geometry[row] = 0
+            errors[row] = str(error) if isinstance(error, ImageError) else f"the image cannot be processed: {error!r}"
+    return Preprocessed(pixels, geometry, errors)

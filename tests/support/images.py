@@ -1,0 +1,43 @@
+"""Small encoded images, made here."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def gradient(width: int = 60, height: int = 40) -> NDArray[np.uint8]:
+    """A smooth picture without symmetry, uint8 RGB."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    planes = [x / width, y / height, (x + 2 * y) / (width + 2 * height)]
+    picture: NDArray[np.uint8] = (np.stack(planes, -1) * 255).astype(np.uint8)
+    return picture
+
+
+def save(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    """Encode an image with Pillow."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+RGB = Image.fromarray(gradient())
+JPEG, PNG = save(RGB, "JPEG", quality=95), save(RGB, "PNG")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG of any size by its header, with hardly any pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
+    )
