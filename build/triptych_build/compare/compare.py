@@ -32,14 +32,14 @@ from triptych.cli.console import run
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych.machine import available_cores, cpu_model, nvidia_gpus
-from triptych.runtimes import RUNTIMES
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Adapted, Overrides
 from triptych_build.compare import report as compare_report
 from triptych_build.compare.measure import SCENARIOS, Job
 from triptych_build.compare.report import Comparison, Latency, Row
+from triptych_build.compare.runtimes import RUNTIMES
 from triptych_build.verify.datasets import Dataset, read_dataset
-from triptych_build.verify.metrics import Accuracy, Found, accuracy
+from triptych_build.verify.metrics import Accuracy, Predictions, accuracy
 
 FRAMES = 250
 ROUNDS = 5
@@ -78,7 +78,10 @@ class Trial:
 
 
 def contestants(
-    model: Path, int8: Path | None = None, plans: Sequence[tuple[str, Path]] = (), runtimes: Sequence[str] = RUNTIMES
+    model: Path,
+    int8: Path | None = None,
+    plans: Sequence[tuple[str, Path]] = (),
+    runtimes: Sequence[str] = tuple(RUNTIMES),
 ) -> list[Contestant]:
     """The rows: an adapted ONNX in every runtime, its int8 sibling in those that take it, and TensorRT plans.
 
@@ -153,8 +156,8 @@ def compare(
     return [_row(row, reasons.get(row.label, ""), measured.get(row.label), turns[row.label]) for row in rows]
 
 
-def _found(boxes_xyxy: list[list[float]], scores: list[float], labels: list[int]) -> Found:
-    return Found(
+def _found(boxes_xyxy: list[list[float]], scores: list[float], labels: list[int]) -> Predictions:
+    return Predictions(
         np.array(boxes_xyxy, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int32)
     )
 
@@ -222,7 +225,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, required=True, metavar="LABELS", help="validation set: COCO JSON, YOLO data.yaml or folder"
     )
     group.add_argument("--images", type=Path, metavar="DIR", help="where the images of a COCO JSON lie")
-    group.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, help="these alone; default: all")
+    group.add_argument(
+        "--runtimes", nargs="+", choices=tuple(RUNTIMES), default=tuple(RUNTIMES), help="these alone; default: all"
+    )
     group.add_argument("--int8", type=Path, metavar="ONNX", help="the adapted model in int8 (Q/DQ): two more rows")
     group.add_argument(
         "--plan",

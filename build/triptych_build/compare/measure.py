@@ -23,6 +23,7 @@ from triptych.errors import BuildError, TriptychError
 from triptych.runtimes import Runtime, open_runtime
 from triptych.vision.boxes import postprocess
 from triptych.vision.letterbox import preprocess
+from triptych_build.compare.runtimes import RUNTIMES
 
 SCORE_THRESHOLD = 0.001
 """Accuracy is measured with nearly every candidate, as COCO does it."""
@@ -70,12 +71,14 @@ class Job:
     def open_runtime(self, streams: int = 1) -> Runtime:
         """The detector, with its share of the threads."""
         threads = max(1, self.threads // streams)
-        return open_runtime(self.runtime, Path(self.model), threads=threads, precision=self.precision)
+        return open_runtime(
+            self.runtime, Path(self.model), threads=threads, precision=self.precision, runtimes=RUNTIMES
+        )
 
 
 def find(job: Job) -> dict[str, Any]:
     """Boxes [n, 4], scores [n] and labels [n] of each image, through the pipeline's own pre- and postprocess."""
-    runtime, spec = job.load(), DetectorSpec(**job.spec)
+    runtime, spec = job.open_runtime(), DetectorSpec(**job.spec)
     found = []
     for name in job.images:
         prepared = _prepared([name], spec)
@@ -94,11 +97,15 @@ def time_frames(job: Job) -> dict[str, Any]:
     """Seconds to load; then each scenario's latencies (ms a call) and seconds for all of its frames."""
     pixels = _prepared(job.images[:TIMED_IMAGES], DetectorSpec(**job.spec)).pixels
     started = time.perf_counter()
-    runtime = job.load()
+    runtime = job.open_runtime()
     runtime.detect(pixels[:1])
     result: dict[str, Any] = {"load_s": time.perf_counter() - started}
     for scenario in SCENARIOS:
-        runtimes = [runtime] if scenario.streams == 1 else [job.load(scenario.streams) for _ in range(scenario.streams)]
+        runtimes = (
+            [runtime]
+            if scenario.streams == 1
+            else [job.open_runtime(scenario.streams) for _ in range(scenario.streams)]
+        )
         calls = job.frames // (scenario.streams * scenario.batch)
         latencies_ms, seconds = race([one.detect for one in runtimes], pixels, scenario.batch, calls)
         result[str(scenario)] = {"latencies_ms": latencies_ms, "seconds": seconds}

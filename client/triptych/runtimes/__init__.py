@@ -1,42 +1,42 @@
 """One interface over every runtime that can execute an adapted detector.
 
-The server's Python backend, the verification and the comparison of runtimes all call `open_runtime(...).detect(pixels)`.
+The server's Python backend, the verification and the comparison of runtimes call `open_runtime(...).detect(pixels)`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BuildError, ContractError
+from triptych.packages import install_command
 
-INSTALL = {
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "pytorch": "torch onnx2torch",
-    "torchscript": "torch onnx2torch",
-    "tensorrt": "tensorrt cuda-python",
+
+class RuntimeEntry(NamedTuple):
+    """Where to get a runtime.
+
+    Attributes:
+        module: the module that has it.
+        class_name: its class there, called with the model's path and the number of threads.
+        extra: the extra of Triptych that holds its packages; empty where every installation has them.
+    """
+
+    module: str
+    class_name: str
+    extra: str = ""
+
+
+RUNTIMES: Mapping[str, RuntimeEntry] = {
+    "onnxruntime": RuntimeEntry("triptych.runtimes.onnxruntime", "OnnxRuntime"),
+    "openvino": RuntimeEntry("triptych.runtimes.openvino", "OpenVinoRuntime"),
+    "tensorrt": RuntimeEntry("triptych.runtimes.tensorrt", "TensorRtRuntime", "tensorrt"),
 }
-"""What pip installs for each runtime."""
-
-RUNTIMES = tuple(INSTALL)
-"""All take an adapted ONNX, but `tensorrt`, which takes a plan that was built from one."""
-
-
-_HOMES = {"pytorch": "triptych_build.compare", "torchscript": "triptych_build.compare"}
-
-
-_CLASSES = {
-    "onnxruntime": "OnnxRuntime",
-    "openvino": "OpenVinoRuntime",
-    "pytorch": "PyTorchRuntime",
-    "torchscript": "TorchScriptRuntime",
-    "tensorrt": "TensorRtRuntime",
-}
+"""All take an adapted ONNX, except `tensorrt`, which takes a plan that was built from one."""
 
 
 class Runtime(Protocol):
@@ -46,50 +46,62 @@ class Runtime(Protocol):
     """Height, width and channels of one image."""
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
+        """Return the candidates, float32 [N, K, 6], of pixels uint8 [N, H, W, 3]."""
         ...
 
 
-def open_runtime(name: str, model: Path, *, threads: int, precision: str = "f32") -> Runtime:
+def open_runtime(
+    name: str,
+    model: Path,
+    *,
+    threads: int,
+    precision: str = "f32",
+    runtimes: Mapping[str, RuntimeEntry] = RUNTIMES,
+) -> Runtime:
     """Load an adapted model.
 
     Args:
-        name: one of `RUNTIMES`.
+        name: one of `runtimes`.
         model: the adapted model's file.
-        threads: threads that one call of `detect` may use.
-        precision: what OpenVINO calculates in, "f32" or "bf16"; every other runtime does as its file says.
+        threads: how many threads one call of `detect` may use.
+        precision: what OpenVINO calculates in, "f32" or "bf16". Every other runtime calculates as its file says.
+        runtimes: the runtimes to choose from, by name.
 
     Raises:
         BuildError: there is no such runtime, it is not installed, or it cannot read the model.
     """
-    if name not in RUNTIMES:
-        raise BuildError(f"there is no runtime {name!r}; choose one of {', '.join(RUNTIMES)}")
+    if name not in runtimes:
+        raise BuildError(f"there is no runtime {name!r}; choose one of {', '.join(runtimes)}")
     if precision != "f32" and name != "openvino":
         raise BuildError(f"precision {precision!r} is an option of openvino; {name} calculates as its file says")
     options: dict[str, Any] = {"precision": precision} if name == "openvino" else {}
+    entry = runtimes[name]
     try:
-        runtime: Runtime = getattr(_module(name), _CLASSES[name])(model, threads, **options)
+        runtime: Runtime = _load_class(name, entry)(model, threads, **options)
     except ModuleNotFoundError as error:
-        raise BuildError(f"the runtime {name} is not installed ({error}); run `pip install {INSTALL[name]}`") from error
+        if not entry.extra:
+            raise
+        hint = install_command(entry.extra)
+        raise BuildError(f"the runtime {name} is not installed ({error}); run `{hint}`") from error
     except RuntimeError as error:
         raise BuildError(f"{name} cannot read {model}: {error}") from error
     return runtime
 
 
-def _module(name: str) -> Any:
+def _load_class(name: str, entry: RuntimeEntry) -> Any:
     try:
-        return import_module(f"{_HOMES.get(name, 'triptych.runtimes')}.{name}")
+        return getattr(import_module(entry.module), entry.class_name)
     except ModuleNotFoundError:
         raise
     except (ImportError, OSError, RuntimeError) as error:
-        raise BuildError(f"the runtime {name} is installed and does not start: {error}") from error
+        raise BuildError(f"the runtime {name} is installed but does not start: {error}") from error
 
 
 def check_pixels(pixels: NDArray[np.uint8], input_shape: tuple[int, int, int]) -> None:
     """Refuse pixels that the model does not take.
 
     Raises:
-        ContractError: the shape or the type is another.
+        ContractError: their shape or type is wrong.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != input_shape:
         expected = ", ".join(str(size) for size in input_shape)

@@ -1,4 +1,4 @@
-"""TensorRT's Python API, of whichever library: what the builder and the runtime both need of it."""
+"""The Python API of TensorRT and TensorRT-RTX, as far as both the builder and the runtime need it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LIBRARIES = {
     # The wheels come in two parts, and the first loads the libraries of the second.
     "tensorrt-rtx": ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"),
 }
-"""The modules to import, the last of which is the API, by library."""
+"""The modules to import for each library. The last one is the API."""
 
 
 def library(name: str) -> Any:
-    """The API of one of `LIBRARIES`.
+    """Import one of `LIBRARIES` and return its API.
 
     Raises:
         ImportError: it is not installed.
@@ -27,18 +27,19 @@ def library(name: str) -> Any:
 
 
 def builder_of(plan: Path) -> str:
-    """Whose plan it is, of `LIBRARIES`: each library opens its own alone.
+    """Return the library, of `LIBRARIES`, that built a plan. No other one opens it.
 
-    The manifest beside a published plan says so, or the record beside a built one; else it is the first that is there.
+    The manifest next to a published plan names it, or the record next to a built one. Without either, it is the first
+    library that is installed.
     """
-    for beside in (plan.with_name("manifest.json"), plan.with_name(f"{plan.name}.json")):
+    for record in (plan.with_name("manifest.json"), plan.with_name(f"{plan.name}.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(beside.read_text())["engine"]["builder"])
+            return str(json.loads(record.read_text())["engine"]["builder"])
     return next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger that keeps the errors, which the API itself does not give back; `last_words()` are the latest two."""
+    """Make a logger that keeps the errors, which the API does not return. `last_words()` gives the latest two."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the reference that others are compared with."""
+"""ONNX Runtime on the CPU, the reference that the others are compared with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from triptych.runtimes import check_pixels
 
 
 class OnnxRuntime:
-    """A session; a model whose batch is fixed at 1 is run image by image."""
+    """A session. It runs a model whose batch is fixed at 1 image by image."""
 
     def __init__(self, model: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -27,7 +27,7 @@ class OnnxRuntime:
         self._one_by_one = batch == 1
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
+        """Return the candidates, float32 [N, K, 6], of pixels uint8 [N, H, W, 3]."""
         check_pixels(pixels, self.input_shape)
         batches = np.split(pixels, len(pixels)) if self._one_by_one else [pixels]
         rows = [self._session.run([CANDIDATES.name], {PIXELS.name: batch})[0] for batch in batches]

@@ -1,4 +1,4 @@
-"""TensorRT's Python API over a plan, on the GPU: for Triton from pip and for machines without a container."""
+"""A TensorRT plan on the GPU through the Python API, for Triton from pip and for machines without a container."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from triptych.runtimes._tensorrt import builder_of, library, make_logger
 
 
 class TensorRtRuntime:
-    """A plan on a CUDA stream, with a CUDA graph for every batch size that was asked for.
+    """A plan on a CUDA stream, with a CUDA graph for every batch size that has been used.
 
-    The graph holds the copy of the pixels to the GPU, the inference, and the copy of the candidates back, so that a
-    call costs one launch. A batch larger than the plan's is cut up, a smaller one is filled up.
+    A graph copies the pixels to the GPU, runs the inference and copies the candidates back, so that a call costs one
+    launch. A batch larger than the plan's is split, and a smaller one is filled up.
     """
 
     def __init__(self, model: Path, threads: int) -> None:
         """Open a plan.
 
         Raises:
-            RuntimeError: TensorRT cannot open it here; the message is its own.
+            RuntimeError: TensorRT cannot open it here; the message is TensorRT's.
         """
-        del threads  # the GPU's own affair
+        del threads  # the GPU has its own
         trt = library(builder_of(model))
         logger = make_logger(trt)
         engine = trt.Runtime(logger).deserialize_cuda_engine(model.read_bytes())
         if engine is None:
-            raise RuntimeError(f"TensorRT {trt.__version__}: {logger.last_words() or 'no plan of its own'}")
+            raise RuntimeError(
+                f"TensorRT {trt.__version__}: {logger.last_words() or 'it is not a plan of this version'}"
+            )
         self._engine, self._logger = engine, logger
         self._stream = _checked(cuda.cudaStreamCreate())
         batch, *shape = engine.get_tensor_shape(PIXELS.name)
@@ -48,11 +50,11 @@ class TensorRtRuntime:
         self._contexts = [self._context(at) for at in range(len(self._ranges))]
         self._largest = max(largest for _, _, largest in self._ranges)
         self._pixels = _Mirror((self._largest, *self.input_shape), np.uint8)
-        self._found = _Mirror((self._largest, *self._candidates), np.float32)
+        self._results = _Mirror((self._largest, *self._candidates), np.float32)
         self._graphs: dict[int, Any] = {}
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
+        """Return the candidates, float32 [N, K, 6], of pixels uint8 [N, H, W, 3]."""
         check_pixels(pixels, self.input_shape)
         parts = [self._run(pixels[at : at + self._largest]) for at in range(0, len(pixels), self._largest)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -65,11 +67,11 @@ class TensorRtRuntime:
             self._graphs[size] = self._capture(profile, size)
         _checked(cuda.cudaGraphLaunch(self._graphs[size], self._stream))
         _checked(cuda.cudaStreamSynchronize(self._stream))
-        found: NDArray[np.float32] = self._found.host[:count].copy()
-        return found
+        candidates: NDArray[np.float32] = self._results.host[:count].copy()
+        return candidates
 
     def _fit(self, count: int) -> tuple[int, int]:
-        """The profile tuned nearest to a batch size, and the size that it then runs."""
+        """Return the profile whose best size is nearest to a batch size, and the size that it runs."""
         fitting = [at for at, (_, _, largest) in enumerate(self._ranges) if largest >= count]
         profile = min(fitting, key=lambda at: abs(self._ranges[at][1] - count))
         return profile, max(count, self._ranges[profile][0])
@@ -83,11 +85,11 @@ class TensorRtRuntime:
         return context
 
     def _capture(self, profile: int, size: int) -> Any:
-        """One batch size as a CUDA graph; it runs plainly first, so that nothing is set up while it is captured."""
+        """Capture one batch size as a CUDA graph, after a plain run that sets up what TensorRT sets up only once."""
         context = self._contexts[profile]
         context.set_input_shape(PIXELS.name, (size, *self.input_shape))
         context.set_tensor_address(PIXELS.name, self._pixels.device)
-        context.set_tensor_address(CANDIDATES.name, self._found.device)
+        context.set_tensor_address(CANDIDATES.name, self._results.device)
         self._enqueue(context, size)
         _checked(cuda.cudaStreamSynchronize(self._stream))
         _checked(cuda.cudaStreamBeginCapture(self._stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
@@ -98,11 +100,11 @@ class TensorRtRuntime:
         self._pixels.copy(size, self._stream, to_device=True)
         if not context.execute_async_v3(int(self._stream)):
             raise RuntimeError(f"TensorRT could not run a batch of {size}: {self._logger.last_words()}")
-        self._found.copy(size, self._stream, to_device=False)
+        self._results.copy(size, self._stream, to_device=False)
 
 
 class _Mirror:
-    """An array in pinned host memory, and as much memory on the device."""
+    """An array in pinned host memory, and the same amount of memory on the device."""
 
     def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
         count = int(np.prod(shape))
@@ -114,7 +116,7 @@ class _Mirror:
         self.host: NDArray[Any] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
     def copy(self, rows: int, stream: Any, *, to_device: bool) -> None:
-        """Start copying the first rows one way or the other."""
+        """Start to copy the first rows to the device or back."""
         kind = cuda.cudaMemcpyKind
         if to_device:
             ends, way = (self.device, self._address), kind.cudaMemcpyHostToDevice
@@ -124,10 +126,10 @@ class _Mirror:
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
-    """What a CUDA call gave back.
+    """Return the value of a CUDA call.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the call failed.
     """
     error, *values = result
     if int(error) != 0:

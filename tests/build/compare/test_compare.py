@@ -146,7 +146,7 @@ def test_an_image_that_cannot_be_read_is_named(board_set, tmp_path):
     rows = compare.compare(
         [Contestant("ONNX Runtime FP32", "onnxruntime", tmp_path / "adapted.onnx")], record, dataset, Trial(1, 2, 1)
     )
-    assert "broken.jpg: this is no image" in rows[0].reason
+    assert "broken.jpg: the 8 bytes cannot be read as an image" in rows[0].reason
 
 
 def test_a_process_that_dies_costs_its_own_row_alone(tmp_path, monkeypatch):

@@ -1,0 +1,15 @@
+"""The runtimes that can be compared: those of the server, and PyTorch and TorchScript."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from triptych import runtimes
+from triptych.runtimes import RuntimeEntry
+
+RUNTIMES: Mapping[str, RuntimeEntry] = {
+    **runtimes.RUNTIMES,
+    "pytorch": RuntimeEntry("triptych_build.compare.pytorch", "PyTorchRuntime", "torch"),
+    "torchscript": RuntimeEntry("triptych_build.compare.torchscript", "TorchScriptRuntime", "torch"),
+}
+"""What `triptych.runtimes.open_runtime` takes as `runtimes`."""
