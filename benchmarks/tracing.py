@@ -1,8 +1,8 @@
-"""What it costs a server to be watched: traces, as `python loadtest` switches them on, and the metrics' summaries.
+"""What it costs a server to be watched: traces, as `python loadtest` switches them on.
 
     python benchmarks/tracing.py
 
-Windows take turns: nothing, traces, nothing, summaries, nothing, another server, nothing, traces… Each that watches is
+Windows take turns: nothing, traces, nothing, another server, nothing, traces… Each that watches is
 held against the mean of the two beside it, so that a machine whose speed drifts treats them alike; "another server" is
 the control, started as the first one is and not watched either. What it shows above or below 1 is noise, and what
 servers differ by.
@@ -37,7 +37,7 @@ from scipy import stats
 from triptych import DetectionClient
 from triptych.machine import available_cores, cpu_model
 from triptych.measure.traces import Tracing
-from triptych.serving.server import SUMMARY_QUANTILES, Ports, TritonServer
+from triptych.serving.server import Ports, TritonServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,17 +161,16 @@ def compare(repository: Path, images: list[bytes], users: int, rounds: int, seco
     """The windows of one load: those that nobody watches, and the others by name."""
     with ExitStack() as stack:
 
-        def serve(name: str, summaries: bool = False) -> TritonServer:
+        def serve(name: str) -> TritonServer:
             log = repository.parent / f"{name}.log"
-            return stack.enter_context(TritonServer(repository, ports=Ports.free(), log_path=log, summaries=summaries))
+            return stack.enter_context(TritonServer(repository, ports=Ports.free(), log_path=log))
 
-        first, second, with_summaries = serve("first"), serve("second"), serve("summaries", summaries=True)
+        first, second = serve("first"), serve("second")
         ways = {
             "traces": (first, True),
-            "summaries": (with_summaries, False),
             "another server, not watched": (second, False),
         }
-        for server in (first, second, with_summaries):
+        for server in (first, second):
             turn(server, False, images, users, 1)
         plain, watched = [turn(first, False, images, users, seconds)], {name: [] for name in ways}
         for number in range(rounds):
@@ -190,8 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console, progress = Console(width=200, highlight=False), Console(stderr=True, highlight=False)
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    console.print(f"{cpu_model()}, {available_cores()} cores; Python {platform.python_version()}, {versions}")
-    console.print(f"summary_quantiles={SUMMARY_QUANTILES}\n")
+    console.print(f"{cpu_model()}, {available_cores()} cores; Python {platform.python_version()}, {versions}\n")
     small = cv2.imencode(".jpg", np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
     table = []
     for load, images, users, addition in (

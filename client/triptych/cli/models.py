@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,44 +10,66 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from triptych.cli.options import DEFAULT_REPOSITORY, AsJson, ModelRepository
 from triptych.errors import BuildError
 from triptych.serving import repository
 
-Repository = Annotated[Path, typer.Option(help="The model repository.")]
 
-
-def models(model_repository: Repository = repository.DEFAULT_REPOSITORY) -> None:
+def models(model_repository: ModelRepository = DEFAULT_REPOSITORY, as_json: AsJson = False) -> None:
     """List the published versions of the detector."""
-    found = repository.versions(model_repository)
-    if not found:
-        raise BuildError(f"{model_repository} has no published detector; publish one with `python build MODEL.onnx`")
+    published = repository.versions(model_repository)
+    if not published:
+        raise BuildError(f"{model_repository} has no published detector; publish one with `triptych build MODEL.onnx`")
+    if as_json:
+        typer.echo(json.dumps([_as_json(version) for version in published], indent=2))
+    else:
+        Console().print(_table(published))
+
+
+def activate(
+    version: Annotated[int, typer.Argument(help="The version to serve; `triptych models` lists them.")],
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A running server that is to switch over now.")
+    ] = None,
+) -> None:
+    """Serve another version of the detector, an older or a newer one.
+
+    Exit codes: 0 it is served, 1 it cannot be served, 3 no server answers at the address. After 1 and 3 the version
+    from before is still served.
+    """
+    repository.activate(model_repository, version, address)
+    if address is None:
+        message = f"version {version} is served from the next start; a running server switches with --address"
+    else:
+        message = f"{address} serves version {version}"
+    Console(highlight=False, soft_wrap=True).print(message)
+
+
+def _table(published: list[repository.Version]) -> Table:
     table = Table("version", "served", "source", "head", "precision", "target", "published (UTC)", "MB")
     table.columns[2].overflow = "fold"
-    for version in found:
+    for version in published:
         adapted: dict[str, Any] = version.manifest.get("adapted", {})
-        size = sum(path.stat().st_size for path in version.directory.rglob("*") if path.is_file())
         table.add_row(
             str(version.number),
             "yes" if version.is_served else "",
             *(str(adapted.get(field, "?")) for field in ("source", "head")),
             *(str(version.manifest.get(field, "?")) for field in ("precision", "target")),
             str(version.manifest.get("published", "?"))[:16].replace("T", " "),
-            f"{size / 1e6:.1f}",
+            f"{_bytes(version.directory) / 1e6:.1f}",
         )
-    Console().print(table)
+    return table
 
 
-def activate(
-    version: Annotated[int, typer.Argument(help="The version to serve; `triptych models` lists them.")],
-    model_repository: Repository = repository.DEFAULT_REPOSITORY,
-    address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A running server that is to switch over now.")
-    ] = None,
-) -> None:
-    """Serve another version of the detector: back to an older one, or forth again."""
-    repository.activate(model_repository, version, address)
-    console = Console(highlight=False, soft_wrap=True)
-    if address is None:
-        console.print(f"version {version} is served from the next start; a running server switches with --address")
-    else:
-        console.print(f"{address} serves version {version}")
+def _as_json(version: repository.Version) -> dict[str, Any]:
+    return {
+        "version": version.number,
+        "served": version.is_served,
+        "bytes": _bytes(version.directory),
+        "manifest": version.manifest,
+    }
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

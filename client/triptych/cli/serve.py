@@ -7,76 +7,61 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import grpc
 import typer
 from rich.console import Console
 
-from triptych.cli.console import print_error
-from triptych.client import DEFAULT_ADDRESS
+from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, ModelRepository
 from triptych.contract import DETECTION
-from triptych.errors import ServerCrashed, ServerStartError
-from triptych.serving.repository import DEFAULT_REPOSITORY
-
-if TYPE_CHECKING:
-    from triptych.serving.server import TritonServer
-
-EXIT_CRASHED = 3
-"""Exit code when the server, or one of its models for good, died while it served."""
-
-EXIT_KILLED = 130
-"""Exit code after a second Ctrl-C, as shells have it."""
+from triptych.serving import Ports, TritonServer
+from triptych.serving.supervisor import Supervisor
 
 
 def serve(
-    model_repository: Annotated[
-        Path, typer.Option(help="Directory with the models detection, preprocess, detector and postprocess.")
-    ] = DEFAULT_REPOSITORY,
+    model_repository: ModelRepository = DEFAULT_REPOSITORY,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC clients.")] = 8001,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP clients.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Prometheus.")] = 8002,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Choose three free ports, whatever the options above say.")
     ] = False,
-    ready_timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds until every model must be ready; more for a large engine.")
+    ready_timeout_s: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="When every model must be ready; a large engine takes longer."),
     ] = 60,
     log: Annotated[
-        Path | None, typer.Option(help="File for the server's log. [default: ~/.local/state/triptych]")
+        Path | None, typer.Option(metavar="FILE", help="The server's log. Default: in ~/.local/state/triptych.")
     ] = None,
-    summaries: Annotated[
-        bool, typer.Option("--summaries", help="Have the metrics tell percentiles of each model's times.")
-    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the server's log on standard error as it grows.")
     ] = False,
 ) -> None:
     """Serve the models on this machine, with Triton from pip: no container, no GPU.
 
-    It listens on 127.0.0.1 alone. A model whose process dies is loaded anew. Ctrl-C ends it.
+    It listens only on 127.0.0.1. A model whose process dies is reloaded. Ctrl-C ends it, a second Ctrl-C at once.
 
-    Exit codes: 0 it was stopped, 1 it did not start, 3 it died while it served.
+    Exit codes: 0 it was stopped, 1 it did not start, 3 it died while it served, 130 it was killed by a second Ctrl-C.
     """
-    try:
-        # Imported here because the other commands run without the packages that only the server needs.
-        from triptych.serving.server import Ports, TritonServer
-        from triptych.serving.supervisor import Supervisor
-    except ModuleNotFoundError as error:
-        raise ServerStartError(
-            f"the server needs the package {error.name}; install it with `pip install 'triptych[serve]'`"
-        ) from error
-
-    console = Console(soft_wrap=True, highlight=False)
     server = TritonServer(
         model_repository,
         ports=Ports.free() if free_ports else Ports(http=http_port, grpc=grpc_port, metrics=metrics_port),
         log_path=log,
-        ready_timeout_s=ready_timeout,
-        summaries=summaries,
+        ready_timeout_s=ready_timeout_s,
     )
+    _serve(server, Console(soft_wrap=True, highlight=False), verbose)
+
+
+def _serve(server: TritonServer, console: Console, verbose: bool) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        ServerStartError: it did not start.
+        ServerCrashed: it died while it served.
+        KeyboardInterrupt: a second signal came, and the server was killed.
+    """
     signals = _Signals()
-    code = 0
     try:
         with console.status("Starting Triton…"):
             server.start()
@@ -87,29 +72,24 @@ def serve(
         signals.serving = True
         Supervisor(server, lambda line: console.print(line, markup=False)).watch(signals.stop)
     except KeyboardInterrupt:
-        # Stopped while it was starting; or asked again while it was about to stop.
+        # The first signal came while it was starting; or a second one while it was about to stop.
         if signals.stop.is_set():
             server.kill()
-            code = EXIT_KILLED
-    except ServerCrashed as error:
-        print_error(error)
-        code = EXIT_CRASHED
+            raise
     finally:
         signals.serving = False
         try:
             server.stop()
         except KeyboardInterrupt:
             server.kill()
-            code = EXIT_KILLED
-    if code:
-        raise typer.Exit(code)
+            raise
     console.print("Stopped.")
 
 
 class _Signals:
-    """Ctrl-C and SIGTERM: a calm end while the server serves, an interruption before and after that.
+    """Ctrl-C and SIGTERM: an orderly end while the server serves, a KeyboardInterrupt before and after that.
 
-    Made before the server starts; `stop` is set by the first signal that comes while `serving`.
+    `stop` is set by the first signal that comes while `serving`.
     """
 
     def __init__(self) -> None:
@@ -125,7 +105,7 @@ class _Signals:
 
 
 def _report(console: Console, server: TritonServer) -> None:
-    """Say what runs where, and what to do next."""
+    """Print what runs where, and what to do next."""
     console.print(f"Triton serves [bold]{DETECTION.name}[/bold], ready in {server.ready_s:.1f} s")
     try:
         served = server.served()

@@ -1,4 +1,4 @@
-"""What Triton's log says, in few words: why it ended, why a model did not load, what it still loads."""
+"""Reads Triton's log: why the server ended, why a model did not load, which models are still loading."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TAIL_BYTES = 65_536
-"""How much of a log's end is read for its reasons."""
+"""How much of a log's end is read."""
 
 _LINE = re.compile(r"^(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [^\]]+\] *(?P<message>.*)$")
 
-# Never the reason of anything: said at every start without a GPU, or what follows from a model process's death.
+# Never the reason of a failure: printed at every start without a GPU, or a consequence of a model process's death.
 _NO_REASON = re.compile(
     r"CudaDriverHelper|unable to create stream|pinned system memory|CUDA memory pool"
     r"|Stub process '[^']*' is not healthy"
 )
 
-# One failure passes through several layers, and each of them says it in words of its own before the reason.
+# One failure passes through several layers, and each of them puts words of its own before the reason.
 _LAYERS = re.compile(
     r"^(?:ERROR: Failed to create instance: |failed to load '[^']+' version \d+: [A-Z][A-Za-z ]*: "
     r"|Invalid argument: ensemble .* UNAVAILABLE state: [A-Z][A-Za-z ]*: )"
 )
 
-# Lines that come from the libraries and the models beneath Triton, and so carry no level.
+# Lines from the libraries and the models beneath Triton, which carry no level.
 _BARE_ERROR = re.compile(
     r"^([A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b"
     r"|terminate called|what\(\):|Signal \(|Fatal Python error|Segmentation fault|Aborted|Bus error)"
@@ -45,21 +45,21 @@ class LoadFailure:
     """Why a model did not load.
 
     Attributes:
-        model: the model that failed, which may be one that the model asked for is composed of.
+        model: the model that failed. Where an ensemble was asked for, it may be one of its models.
         reason: one line, such as the last line of a Python traceback.
-        place: `FILE, line N` where the exception was raised, or empty.
+        raised_at: `FILE, line N` where the exception was raised, or empty.
     """
 
     model: str
     reason: str
-    place: str = ""
+    raised_at: str = ""
 
     def __str__(self) -> str:
-        return f"{self.model} did not load: {self.reason}" + (f" ({self.place})" if self.place else "")
+        return f"{self.model} did not load: {self.reason}" + (f" ({self.raised_at})" if self.raised_at else "")
 
 
 def read_tail(path: Path, limit: int = TAIL_BYTES) -> str:
-    """The last `limit` bytes of a log as text; empty if there is no such file."""
+    """Return the last `limit` bytes of a log as text; empty if there is no such file."""
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
@@ -70,36 +70,36 @@ def read_tail(path: Path, limit: int = TAIL_BYTES) -> str:
 
 
 def error_lines(log: str, limit: int = 3) -> list[str]:
-    """The last `limit` different error lines of a log, oldest first, without time stamps and source positions.
+    """Return the last `limit` different error lines of a log, oldest first, without time stamps and source positions.
 
-    Messages that span lines are cut to their first. What is never the reason of a failure is left out.
+    Messages that span lines are cut to their first. Lines that are never the reason of a failure are left out.
     """
-    found: dict[str, None] = {}
+    errors: dict[str, None] = {}
     for line in log.splitlines():
         match = _LINE.match(line)
         message = _first_line(match["message"] if match else line)
         is_error = match["level"] in "EF" if match else _BARE_ERROR.search(message)
         if is_error and not _NO_REASON.search(message):
             message = _LAYERS.sub("", message).rstrip(";")
-            found.pop(message, None)
-            found[message] = None
-    return list(found)[-limit:]
+            errors.pop(message, None)
+            errors[message] = None
+    return list(errors)[-limit:]
 
 
 def last_words(log: str) -> str:
-    """`error_lines` as the end of a sentence, or empty: "; the last errors in its log: …"."""
+    """Return `error_lines` as the end of a sentence, or empty: "; the last errors in its log: …"."""
     lines = error_lines(log)
     return f"; the last errors in its log: {' | '.join(lines)}" if lines else ""
 
 
 def port_in_use(log: str) -> int | None:
-    """The port that Triton could not open because somebody else holds it, if that is why it ended."""
+    """Return the port that Triton could not open because another process holds it, if that is why it ended."""
     match = _SOCKET_IN_USE.search(log)
     return int(match["port"]) if match else None
 
 
 def still_loading(log: str) -> list[str]:
-    """The models that began to load and have neither succeeded nor failed, in the order in which they began."""
+    """Return the models that began to load and neither loaded nor failed, in the order in which they began."""
     pending: dict[str, None] = {}
     for line in log.splitlines():
         if match := _LOADING.search(line):
@@ -110,7 +110,7 @@ def still_loading(log: str) -> list[str]:
 
 
 def load_failure(model: str, details: str) -> LoadFailure:
-    """Read the error that Triton answers when `model` does not load, and find the model that is to blame."""
+    """Read the error that Triton answers when `model` does not load, and name the model that is to blame."""
     reason = details
     for match in _FAILED_MODEL.finditer(details):
         model = match["model"] or match[2]
@@ -119,14 +119,14 @@ def load_failure(model: str, details: str) -> LoadFailure:
     frame = _FRAME.search(reason)
     if frame:
         reason = reason[: frame.start()]
-    place = f"{frame['file']}, line {frame['line']}" if frame else ""
+    raised_at = f"{frame['file']}, line {frame['line']}" if frame else ""
     if "is not healthy" in reason:
         reason = "its process died"
-    return LoadFailure(model, " ".join(reason.split()).rstrip(";."), place)
+    return LoadFailure(model, " ".join(reason.split()).rstrip(";."), raised_at)
 
 
 def describe_exit(returncode: int) -> str:
-    """The exit status of a process (negative: the signal that ended it) in words that follow "the server"."""
+    """Describe the exit status of a process (negative: the signal that ended it) in words that follow "the server"."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
     try:
@@ -138,6 +138,21 @@ def describe_exit(returncode: int) -> str:
     if name in {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}:
         return f"crashed ({name})"
     return f"was ended by {name}"
+
+
+def describe_end(returncode: int, log: str, path: Path) -> str:
+    """Say how the server ended, with the last errors of its log."""
+    return f"the server {describe_exit(returncode)}{last_words(log)}; the whole log is {path}"
+
+
+def describe_timeout(timeout_s: float, log: str, path: Path) -> str:
+    """Say that the server was not ready in time, and which models it was still loading."""
+    loading = still_loading(log)
+    return (
+        f"the server was not ready within {timeout_s:g} s"
+        + (f" (still loading: {', '.join(loading)})" if loading else "")
+        + f"{last_words(log)}; allow it longer with --ready-timeout-s, or see the log {path}"
+    )
 
 
 def _first_line(message: str) -> str:

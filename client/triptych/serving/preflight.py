@@ -1,7 +1,8 @@
-"""All that must be true before the embedded server starts; each thing that is not is one sentence with its fix."""
+"""What the embedded server needs before it starts. Each thing that is missing is one sentence with its fix."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import os
@@ -18,9 +19,9 @@ from triptych.model_config import read_config
 from triptych.serving.processes import STUB, holder_of_port
 
 HOST = "127.0.0.1"
-"""The embedded server listens here and nowhere else: this release of Triton has published vulnerabilities."""
+"""The embedded server listens only here: this release of Triton has published vulnerabilities."""
 
-INSTALL_HINT = "install it with `pip install 'triptych[serve]'`"
+INSTALL_HINT = "install it with `pip install nvidia-pytriton==0.7.0`"
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (not a temporary file: Triton's models exchange tensors here)
 
@@ -38,24 +39,21 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Three ports that nobody holds at this moment."""
-        sockets = [socket.socket() for _ in range(3)]
-        try:
-            for each in sockets:
-                each.bind((HOST, 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
-        finally:
-            for each in sockets:
-                each.close()
+        """Return three ports that nobody holds at this moment."""
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for probe in sockets:
+                probe.bind((HOST, 0))
+            return cls(*(probe.getsockname()[1] for probe in sockets))
 
 
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**26)}
-"""Keeps freed image buffers with the process: fetching each from the kernel anew costs a page fault every 4 KB."""
+"""Keeps freed image buffers with the process: getting each from the kernel again costs a page fault every 4 KB."""
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the parts of Triton from pip lie, for the Python that runs now."""
+    """Where the parts of Triton from pip are, for the Python that runs now."""
 
     binary: Path
     python_backend: Path
@@ -63,9 +61,9 @@ class Installation:
     libraries: tuple[Path, ...]
 
     def environment(self) -> dict[str, str]:
-        """The environment in which the server's models see the same packages as this process does.
+        """Return the environment in which the server's models see the same packages as this process does.
 
-        A model's process takes its packages from the first `python3` on PATH, and does not heed PYTHONPATH.
+        A model's process takes its packages from the first `python3` on PATH, and ignores PYTHONPATH.
         """
         environment = dict(os.environ)
         libraries = [str(path) for path in self.libraries]
@@ -85,7 +83,7 @@ def find_installation() -> Installation:
     """Find Triton from pip and what it needs of this machine.
 
     Raises:
-        ServerStartError: the machine or the Python is none that it runs on, or a part is not there.
+        ServerStartError: it does not run on this machine or this Python, or a part of it is missing.
     """
     machine = f"{platform.system()} {platform.machine()}"
     if machine != "Linux x86_64" or platform.libc_ver()[0] != "glibc":
@@ -109,7 +107,7 @@ def find_installation() -> Installation:
     # A python3.X that was installed without the plain name.
     if not (Path(sys.executable).parent / "python3").exists():
         raise ServerStartError(
-            f"there is no python3 beside {sys.executable}, by which Triton's models find their packages; "
+            f"there is no python3 next to {sys.executable}, by which Triton's models find their packages; "
             f"make one with `ln -s {sys.executable} {Path(sys.executable).parent / 'python3'}`"
         )
     return Installation(
@@ -121,7 +119,7 @@ def find_installation() -> Installation:
 
 
 def check_shared_memory() -> None:
-    """Make sure that the models will find room to exchange tensors.
+    """Make sure that the models have room to exchange tensors.
 
     Raises:
         ServerStartError: /dev/shm is missing, read-only or too small.
@@ -140,10 +138,10 @@ def check_shared_memory() -> None:
 
 
 def check_ports(ports: Ports) -> None:
-    """Make sure that nobody holds the ports.
+    """Make sure that the ports are free.
 
     Raises:
-        ServerStartError: somebody does (the message says who, if that can be seen), or two are the same.
+        ServerStartError: another process holds one (the message says which, if that can be seen), or two are the same.
     """
     by_kind: dict[str, int] = asdict(ports)
     if len(set(by_kind.values())) < len(by_kind):
@@ -152,7 +150,7 @@ def check_ports(ports: Ports) -> None:
         )
     for kind, port in by_kind.items():
         with socket.socket() as probe:
-            # As servers do: the closed connections of a server that ended a moment ago are no hindrance.
+            # As servers do, so that the closed connections of a server that ended a moment ago are no hindrance.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
@@ -165,7 +163,7 @@ def check_ports(ports: Ports) -> None:
 
 
 def port_taken(ports: Ports, port: int) -> str:
-    """The sentence for a port that somebody else holds."""
+    """Return the sentence for a port that another process holds."""
     kind = next((kind for kind, number in asdict(ports).items() if number == port), "grpc")
     holder = holder_of_port(port)
     return (
@@ -183,14 +181,14 @@ def check_repository(model_repository: Path) -> None:
     if not model_repository.is_dir():
         raise ServerStartError(
             f"there is no model repository at {model_repository.absolute()}; "
-            "run from Triptych's directory, or say where it is with --model-repository"
+            "make one with `triptych init DIR`, or say where it is with --model-repository"
         )
     for model in MODELS:
         directory = model_repository / model.name
         versions = [path for path in directory.glob("[0-9]*") if path.is_dir() and path.name.isdigit()]
         if model is DETECTOR and not (versions and (directory / "config.pbtxt").is_file()):
             raise ServerStartError(
-                f"{model_repository} has no published detector; publish one with `python build MODEL.onnx`"
+                f"{model_repository} has no published detector; publish one with `triptych build MODEL.onnx`"
             )
         try:
             config = read_config(directory)
@@ -201,10 +199,10 @@ def check_repository(model_repository: Path) -> None:
         if config.backend != "python":
             raise ServerStartError(
                 f"{model.name} is made for Triton's {config.backend or config.platform or 'unnamed'} backend, and "
-                "Triton from pip has the Python backend alone; publish one for it with "
-                "`python build MODEL.onnx --target openvino`, or run it in a Triton container"
+                "Triton from pip has only the Python backend; publish one for it with "
+                "`triptych build MODEL.onnx --target openvino`, or run it in a Triton container"
             )
-        # Triton waits for ever for a model whose file is not there.
+        # Triton waits for ever for a model whose file is missing.
         filename = config.default_model_filename or "model.py"
         for version in versions:
             if not (version / filename).is_file():
@@ -212,7 +210,7 @@ def check_repository(model_repository: Path) -> None:
 
 
 def _libpython_directory(version: str) -> Path:
-    """The directory of the shared library that the stub of this Python links against."""
+    """Return the directory of the shared library that the stub of this Python links against."""
     name = f"libpython{version}.so.1.0"
     multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
     library_directory = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
@@ -228,7 +226,7 @@ def _libpython_directory(version: str) -> Path:
         if (directory / name).is_file():
             return directory
     raise ServerStartError(
-        f"Triton's models need {name}, and it is neither in {library_directory} nor in the system's directories; "
+        f"Triton's models need {name}, which is neither in {library_directory} nor in the system's directories; "
         f"on Debian and Ubuntu: `apt install libpython{version}`; with pyenv: install Python with --enable-shared"
     )
 

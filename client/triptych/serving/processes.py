@@ -1,4 +1,4 @@
-"""The operating system's view of the embedded server: its model processes, who holds a port, what was left over."""
+"""The operating system's view of the embedded server: its model processes, who holds a port, what is left over."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class ModelProcess:
 
 
 def model_processes(server: psutil.Process) -> list[ModelProcess]:
-    """The model processes that are alive beneath a server, by process id; none if the server is gone."""
+    """Return the model processes of a server that are alive, by process id; none if the server is gone."""
     try:
         children = server.children()
     except psutil.NoSuchProcess:
         return []
-    found = []
+    processes = []
     for child in children:
         try:
             arguments = child.cmdline()
@@ -36,12 +36,12 @@ def model_processes(server: psutil.Process) -> list[ModelProcess]:
         # stub MODEL_FILE SHM_REGION …, where MODEL_FILE is <repository>/<model>/<version>/model.py
         if len(arguments) > 2 and Path(arguments[0]).name == STUB:
             version = Path(arguments[1]).parent
-            found.append(ModelProcess(child.pid, version.parent.name, version.name))
-    return sorted(found, key=lambda process: process.pid)
+            processes.append(ModelProcess(child.pid, version.parent.name, version.name))
+    return sorted(processes, key=lambda process: process.pid)
 
 
 def holder_of_port(port: int) -> str:
-    """`NAME (process PID)` of who listens on a TCP port of this machine, or empty where that is not ours to see."""
+    """Return `NAME (process PID)` of who listens on a TCP port of this machine, or "" where we may not see it."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
@@ -51,7 +51,7 @@ def holder_of_port(port: int) -> str:
 
 
 def marked_processes(marker: str) -> list[psutil.Process]:
-    """Every process of ours with `marker` in its command line."""
+    """Return every process with `marker` in its command line."""
     return [process for process in psutil.process_iter() if _is_marked(process, marker)]
 
 
@@ -59,7 +59,7 @@ def kill_marked(marker: str, timeout_s: float = 5.0) -> None:
     """Kill every process with `marker` in its command line and wait until they are gone."""
     marked = marked_processes(marker)
     for process in marked:
-        with contextlib.suppress(psutil.Error):  # gone meanwhile, or not ours
+        with contextlib.suppress(psutil.Error):  # gone meanwhile, or of another user
             process.kill()
     psutil.wait_procs(marked, timeout=timeout_s)
 

@@ -1,8 +1,8 @@
-"""The published versions of the detector in a model repository: which there are, which is served, and changing that.
+"""The published versions of the detector in a model repository: which exist, which is served, and changing that.
 
 Each version directory holds everything of its version, its `config.pbtxt` included. The configuration that Triton
-reads is a copy of the served version's, and names that version alone: serving another is one rename, and a version
-that was only half made is never served.
+reads is a copy of the served version's, and names only that version. So serving another version is one rename, and a
+version that was only half made is never served.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import grpc
 
 from triptych.contract import DETECTOR
-from triptych.errors import BuildError, ContractError
+from triptych.errors import BuildError, ContractError, ServerUnavailable, TriptychError
 from triptych.files import atomic_write
 from triptych.model_config import detector_spec, read_config
 from triptych.wire.model_control import ModelControl
+from triptych.wire.status import Target, explain_rpc_error
 
 DEFAULT_REPOSITORY = Path("model_repository")
 """Where the project keeps its models, from the root of a checkout."""
@@ -34,9 +35,9 @@ class Version:
 
     Attributes:
         number: its number.
-        directory: where it lies.
+        directory: where its files are.
         is_served: whether the configuration names it.
-        manifest: where it comes from and what made it; empty if it has none that can be read.
+        manifest: where it comes from and how it was made; empty if it has none that can be read.
     """
 
     number: int
@@ -46,7 +47,7 @@ class Version:
 
 
 def versions(repository: Path) -> list[Version]:
-    """The published versions, oldest first."""
+    """Return the published versions, oldest first."""
     detector = repository / DETECTOR.name
     if not detector.is_dir():
         return []
@@ -81,14 +82,14 @@ def _select(repository: Path, number: int) -> None:
         BuildError: there is no such version, it has no configuration, or the disk refuses.
     """
     detector = repository / DETECTOR.name
-    found = {version.number: version for version in versions(repository)}
-    if number not in found:
-        known = ", ".join(map(str, found)) or "none"
+    published = {version.number: version for version in versions(repository)}
+    if number not in published:
+        known = ", ".join(map(str, published)) or "none"
         raise BuildError(f"there is no version {number} of the detector in {repository}; there is {known}")
     try:
-        read_config(found[number].directory)
+        read_config(published[number].directory)
         with atomic_write(detector / "config.pbtxt") as aside:
-            shutil.copyfile(found[number].directory / "config.pbtxt", aside)
+            shutil.copyfile(published[number].directory / "config.pbtxt", aside)
     except ContractError as error:
         raise BuildError(f"version {number} cannot be served: {error}") from error
     except OSError as error:
@@ -98,25 +99,27 @@ def _select(repository: Path, number: int) -> None:
 
 
 def activate(repository: Path, number: int, address: str | None = None) -> None:
-    """Make the repository serve a version; with an address, have a running server switch over to it now.
+    """Make the repository serve a version. With an address, have a running server switch over to it now.
 
     Raises:
-        BuildError: see `load`; the repository then serves what it served before.
+        BuildError: there is no such version, or the server cannot switch over to it (see `switch_server`). The
+            repository then serves what it served before.
+        ServerUnavailable: no server answers at the address. The repository serves what it served before.
     """
     before = next((version.number for version in versions(repository) if version.is_served), None)
     _select(repository, number)
     if address is None:
         return
     try:
-        load(repository, address)
-    except BuildError:
+        switch_server(repository, address)
+    except TriptychError:
         if before is not None:
             _select(repository, before)
         raise
 
 
 def prune(repository: Path, keep: int) -> list[int]:
-    """Remove the oldest versions but for `keep` of them and the one that is served; which were removed."""
+    """Remove all versions but the newest `keep` and the one that is served; return the numbers of those removed."""
     removed = []
     published = versions(repository)
     for version in published[: max(0, len(published) - keep)]:
@@ -129,19 +132,20 @@ def prune(repository: Path, keep: int) -> list[int]:
     return removed
 
 
-def load(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
-    """Have a running server serve what the repository says, without a gap; the version that it serves then.
+def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
+    """Have a running server switch over to the version that the repository serves, and return its number.
 
-    Triton starts the new version beside the old one and switches over when it is ready.
+    No request fails: Triton starts the new version while the old one still answers, and switches when it is ready.
 
     Raises:
-        BuildError: no server answers, it cannot load the version, or the new detector takes other pixels than the
-            server's preprocess makes.
+        BuildError: the server cannot load the version, or the new detector takes other pixels than the server's
+            preprocess makes.
+        ServerUnavailable: no server answers at the address.
     """
     wanted = next(version.number for version in versions(repository) if version.is_served)
     control = ModelControl(address)
     try:
-        # Names may differ: clients ask for them. The models beside the detector read all else as they start.
+        # Names may differ: clients ask for them. The other models read everything else when they start.
         now, new = (
             replace(detector_spec(config), class_names=("any",))
             for config in (control.config(DETECTOR.name), read_config(repository / DETECTOR.name))
@@ -154,6 +158,9 @@ def load(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> i
         control.load(DETECTOR.name, timeout_s)
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
     except grpc.RpcError as error:
+        reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s)).error
+        if isinstance(reason, ServerUnavailable):
+            raise reason from error
         raise BuildError(f"{address} does not take version {wanted}: {error.details()}") from error
     finally:
         control.close()

@@ -3,7 +3,7 @@
     with TritonServer(Path("model_repository"), ports=Ports.free()) as server:
         ...  # server.grpc_address serves `detection`
 
-It suits a pytest fixture of session scope just as well. `triptych.serving.supervisor` watches over a server that runs
+As a pytest fixture of session scope it serves all tests. `triptych.serving.supervisor` watches over a server that runs
 for long.
 """
 
@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,41 +29,26 @@ from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.machine import available_cores
 from triptych.serving import log as server_log
 from triptych.serving import preflight
+from triptych.serving.launch import EXIT_TIMEOUT_S, Launch
 from triptych.serving.preflight import HOST, Ports
 from triptych.serving.processes import ModelProcess, kill_marked, model_processes
 from triptych.wire.model_control import ModelControl
 
 __all__ = ["Ports", "TritonServer", "default_instances", "default_log_path"]
 
-SUMMARY_QUANTILES = "0.5:0.005,0.95:0.001,0.99:0.001"
-"""Of the metrics' summaries: each quantile, and by how much its rank may be off."""
-
-EXIT_TIMEOUT_S = 5
-"""How long Triton waits for requests in flight, and for model processes that will never answer, as it ends."""
-
-# Runs in the server's process before Triton does: ties its life to ours, unless we are gone already.
-_LAUNCH = """
-import ctypes, os, signal, sys
-if sys.argv[1] != "0":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
 
 def default_instances(cores: int) -> dict[str, int]:
-    """Instances of the models around the detector, by model name, for a machine with that many CPU cores.
+    """Return the instances of the models around the detector, by model name, for a machine with that many CPU cores.
 
-    Decoding and resizing an image takes a core for milliseconds: half of the cores may do it at a time. What
-    follows the detector takes well under a millisecond: an eighth. The detector's own instances belong to its
+    Decoding and resizing an image takes a core for milliseconds, so half of the cores may do it at a time.
+    Postprocess takes well under a millisecond, so it gets an eighth. The detector's own instances belong to its
     generated configuration.
     """
     return {PREPROCESS.name: max(1, cores // 2), POSTPROCESS.name: max(1, cores // 8)}
 
 
 def default_log_path(ports: Ports) -> Path:
-    """Where the log of a server on these ports goes; each start overwrites the one before."""
+    """Return where the log of a server on these ports goes. Each start overwrites the log of the one before."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "triptych" / f"server-{ports.grpc}.log"
 
@@ -72,9 +56,8 @@ def default_log_path(ports: Ports) -> Path:
 class TritonServer:
     """Triton serving one model repository on the loopback interface, from `start` to `stop`.
 
-    The server ends with this process, however that ends, if `start` was called in the main thread. (The kernel
-    ties a child to the thread that made it, so a server started in another thread is not tied to anything: call
-    `stop`.)
+    The server ends with this process, however that ends, if `start` was called in the main thread. A server that was
+    started in another thread outlives this process: call `stop`.
 
     Attributes:
         ports: the TCP ports it listens on.
@@ -90,7 +73,6 @@ class TritonServer:
         log_path: Path | None = None,
         ready_timeout_s: float = 60.0,
         instances: Mapping[str, int] | None = None,
-        summaries: bool = False,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -100,7 +82,6 @@ class TritonServer:
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
             instances: instance counts by model name, over `default_instances` and over the models' own.
-            summaries: have the metrics tell the percentiles of each model's times.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1.
@@ -115,13 +96,12 @@ class TritonServer:
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
-        self._summaries = summaries
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
         self._process: subprocess.Popen[bytes] | None = None
         self._control: ModelControl | None = None
-        self._directory: Path | None = None
+        self._scratch: Path | None = None
         self._started = 0.0
 
     def __enter__(self) -> TritonServer:
@@ -163,10 +143,10 @@ class TritonServer:
         return self._running().pid
 
     def start(self) -> None:
-        """Check all that can be checked beforehand, then start the server; `wait_ready` loads the models.
+        """Check all that can be checked beforehand, then start the server. `wait_ready` loads the models.
 
         Raises:
-            ServerStartError: something that the server needs is not there; the message says what to do.
+            ServerStartError: something that the server needs is missing. The message says what to do.
         """
         if self._process is not None:
             raise ServerStartError("this server was started already; make another TritonServer to start again")
@@ -182,42 +162,10 @@ class TritonServer:
                 f"the log {self.log_path} cannot be written ({error.strerror}); choose another with --log"
             ) from error
         self._started = time.monotonic()
-        self._directory = Path(tempfile.mkdtemp(prefix="triptych-"))
-        backends = self._directory / "backends"
-        installation.link_backends(backends)
-        traces = self._directory / "traces"
-        traces.mkdir()
-        arguments = [
-            str(installation.binary),
-            *("--id", self._id),
-            *("--model-repository", str(self._model_repository.resolve())),
-            *("--backend-directory", str(backends)),
-            # Starting empty and loading through the API gives the reason of a failure back as its answer.
-            *("--model-control-mode", "explicit"),
-            # Ours are complete, and completing them costs a second per load: Triton starts every model twice.
-            "--disable-auto-complete-config",
-            *("--http-address", HOST, "--http-port", str(self.ports.http)),
-            *("--grpc-address", HOST, "--grpc-port", str(self.ports.grpc)),
-            *("--metrics-address", HOST, "--metrics-port", str(self.ports.metrics)),
-            "--allow-gpu-metrics=false",
-            # Off until somebody asks for them; but where they go can be said only here.
-            *("--trace-config", f"triton,file={traces / 'trace'}", "--trace-config", "level=OFF"),
-            *("--exit-timeout-secs", str(EXIT_TIMEOUT_S)),
-            f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
-        ]
-        if self._summaries:
-            arguments += ["--metrics-config", "summary_latencies=true"]
-            arguments += ["--metrics-config", f"summary_quantiles={SUMMARY_QUANTILES}"]
-        tied_to = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+        self._scratch = Path(tempfile.mkdtemp(prefix="triptych-"))
+        launch = Launch(installation, self._id, self._model_repository, self.ports, self._scratch, self._shm_prefix)
         with log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _LAUNCH, str(tied_to), *arguments],
-                env=installation.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal is for us alone, who then stop the server
-            )
+            self._process = launch.start(log)
         self._control = ModelControl(self.grpc_address)
 
     def wait_ready(self) -> None:
@@ -228,11 +176,11 @@ class TritonServer:
         """
         control = self._connected()
         deadline = self._started + self._ready_timeout_s
-        while not control.is_server(self._id):  # another may have been quicker to take the port
+        while not control.is_server(self._id):  # another server may have been quicker to take the port
             if (ended := self._ended()) is not None:
                 raise ServerStartError(ended)
             if time.monotonic() > deadline:
-                raise ServerStartError(self._too_late())
+                raise ServerStartError(self._timeout_error())
             time.sleep(0.05)
         model = DETECTION.name
         try:
@@ -244,9 +192,9 @@ class TritonServer:
         self.ready_s = time.monotonic() - self._started
 
     def stop(self) -> None:
-        """End the server and remove what it leaves: processes, temporary files, shared memory. The log stays.
+        """End the server and remove its processes, temporary files and shared memory. The log stays.
 
-        May be called at any time and more than once. A server that does not end by itself is killed.
+        Call it at any time, and as often as you like. A server that does not end by itself is killed.
         """
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
@@ -255,36 +203,36 @@ class TritonServer:
         self.kill()
 
     def kill(self) -> None:
-        """End the server at once, whatever it does, and remove what it leaves; otherwise like `stop`."""
+        """End the server at once, whatever it is doing, and remove what `stop` removes."""
         if self._control is not None:
             self._control.close()
             self._control = None
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            # Model processes outlive a server that was killed. Only theirs and its command lines hold this name.
+            # Model processes outlive a server that was killed. This mark is in their command lines and its own only.
             kill_marked(self._shm_prefix)
         for region in preflight.SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
             region.unlink(missing_ok=True)
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def processes(self) -> list[ModelProcess]:
-        """The model processes that are alive, by process id; none if the server is gone."""
+        """Return the model processes that are alive, by process id; none if the server is gone."""
         try:
             return model_processes(psutil.Process(self.pid))
         except psutil.NoSuchProcess:
             return []
 
     def model_processes(self) -> dict[str, list[int]]:
-        """The ids of the processes that are alive, by model name."""
+        """Return the ids of the processes that are alive, by model name."""
         by_model: dict[str, list[int]] = {}
         for process in self.processes():
             by_model.setdefault(process.model, []).append(process.pid)
         return by_model
 
     def served(self) -> dict[tuple[str, str], int]:
-        """How many processes each (model, version) that takes requests should have; 0 for the ensemble.
+        """Return how many processes each (model, version) that takes requests should have; 0 for the ensemble.
 
         Raises:
             grpc.RpcError: the server does not answer.
@@ -292,13 +240,12 @@ class TritonServer:
         return self._connected().served()
 
     def reload(self, model: str) -> float:
-        """Start the processes of a model anew, as it is served now; requests are answered meanwhile if they can be.
+        """Start new processes for a model, as it is served now, and return how long that took in seconds.
 
-        Returns:
-            How long it took, in seconds.
+        Processes that are alive answer requests meanwhile.
 
         Raises:
-            ServerCrashed: the model did not come back; the server goes on with what is left of it.
+            ServerCrashed: the model did not come back. The server goes on with the processes that are left.
         """
         began = time.monotonic()
         try:
@@ -308,16 +255,16 @@ class TritonServer:
         return time.monotonic() - began
 
     def raise_if_ended(self) -> None:
-        """Notice that the server's process is gone.
+        """Raise if the server's process is gone.
 
         Raises:
-            ServerCrashed: it is; the message says how it ended, and its log's last words.
+            ServerCrashed: it is gone. The message says how it ended, and the last errors in its log.
         """
         if (ended := self._ended()) is not None:
             raise ServerCrashed(ended)
 
     def log_tail(self) -> str:
-        """The end of the log so far."""
+        """Return the end of the log so far."""
         return server_log.read_tail(self.log_path)
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -327,11 +274,11 @@ class TritonServer:
 
     def _connected(self) -> ModelControl:
         if self._control is None:
-            raise ServerStartError("this server does not run; call start()")
+            raise ServerStartError("this server is not running; call start()")
         return self._control
 
     def _ended(self) -> str | None:
-        """How the server ended, as a sentence; None while it runs."""
+        """Return how the server ended, as a sentence; None while it runs."""
         returncode = self._running().poll()
         if returncode is None:
             return None
@@ -339,22 +286,13 @@ class TritonServer:
         port = server_log.port_in_use(log)
         if port is not None:
             return preflight.port_taken(self.ports, port)
-        return (
-            f"the server {server_log.describe_exit(returncode)}{server_log.last_words(log)}; "
-            f"the whole log is {self.log_path}"
-        )
+        return server_log.describe_end(returncode, log, self.log_path)
 
-    def _too_late(self) -> str:
-        log = self.log_tail()
-        loading = server_log.still_loading(log)
-        return (
-            f"the server was not ready within {self._ready_timeout_s:g} s"
-            + (f" (still loading: {', '.join(loading)})" if loading else "")
-            + f"{server_log.last_words(log)}; allow it longer with --ready-timeout, or see the log {self.log_path}"
-        )
+    def _timeout_error(self) -> str:
+        return server_log.describe_timeout(self._ready_timeout_s, self.log_tail(), self.log_path)
 
     def _load_error(self, model: str, error: grpc.RpcError) -> str:
-        """Why a call that loads a model failed, as a sentence."""
+        """Return why a call that loads a model failed, as a sentence."""
         code, details = error.code(), error.details() or ""
         if code == grpc.StatusCode.UNAVAILABLE:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -362,17 +300,17 @@ class TritonServer:
         if (ended := self._ended()) is not None:
             return ended
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-            return self._too_late()
+            return self._timeout_error()
         failure = server_log.load_failure(model, details)
         hint = ""
         if failure.reason.startswith("ModuleNotFoundError"):
             hint = f"; install the module for {sys.executable}"
-        elif not failure.place:
-            # Without a traceback the answer alone tells little: "is not healthy", "not available or ambiguous".
+        elif not failure.raised_at:
+            # Without a traceback the answer alone says little: "is not healthy", "not available or ambiguous".
             hint = server_log.last_words(self.log_tail())
         return f"{failure}{hint}; the whole log is {self.log_path}"
 
 
 def _remaining_s(deadline: float) -> float:
-    """The time left until `deadline`, enough for a call to say that it is over."""
+    """Return the time left until `deadline`, but at least enough for a call to report that it is over."""
     return max(0.1, deadline - time.monotonic())

@@ -1,11 +1,12 @@
 """Watches over an embedded server that runs for long.
 
-Triton goes on saying that it is ready when the process of a Python model has died, and fails every request to
-that model from then on. The supervisor sees it, and has the model loaded anew.
+When the process of a Python model has died, Triton goes on saying that it is ready, and fails every request to that
+model. The supervisor notices the death and reloads the model.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -19,25 +20,28 @@ from triptych.serving.processes import ModelProcess
 from triptych.serving.server import TritonServer
 
 INTERVAL_S = 0.25
-"""Time between two checks. A death is acted on at the second check that sees it."""
+"""Time between two checks. A model is reloaded at the second check that sees a death."""
 
 MAX_DEATHS = 5
-"""The death of one model, within `DEATHS_WINDOW_S`, that is not answered by loading it anew."""
+"""At this many deaths of one model within `DEATHS_WINDOW_S` the supervisor gives up instead of reloading it."""
 
 DEATHS_WINDOW_S = 60.0
 
+_logger = logging.getLogger("triptych.serving")
+_logger.addHandler(logging.NullHandler())
+
 
 class Supervisor:
-    """Revives the models of one server, and says so.
+    """Reloads the models of one server when their processes die, and reports it.
 
-    A model is short of processes when fewer are alive than the configuration that the server serves it with says.
-    That holds through whatever others do with the server: on a reload Triton starts the new processes before it
-    ends the old ones, and before it unloads a model or takes an instance away it stops counting it. The second
-    look is for the moment between reading the processes and asking the server.
+    A model is short of processes when fewer are alive than the configuration says that the server uses for it. A
+    reload by somebody else is no shortage: Triton starts the new processes before it ends the old ones, and before it
+    unloads a model or takes an instance away it stops counting it. The second check covers the moment between reading
+    the processes and asking the server.
     """
 
     def __init__(self, server: TritonServer, report: Callable[[str], None]) -> None:
-        """Watch over `server`, which is ready; `report` gets a line for each model that was revived."""
+        """Watch over `server`, which is ready. `report` gets a line for each model that was reloaded."""
         self._server = server
         self._report = report
         self._complete: list[ModelProcess] = []
@@ -55,7 +59,7 @@ class Supervisor:
             self.check()
 
     def check(self) -> None:
-        """Look once at the server and its models, and revive those that were short of processes twice in a row.
+        """Look once at the server and its models, and reload those that were short of processes twice in a row.
 
         Raises:
             ServerCrashed: the server is gone, a model does not load any more, or it dies again and again.
@@ -75,15 +79,15 @@ class Supervisor:
         else:
             self._suspect = None
             for model in short:
-                self._revive(model, processes)
+                self._reload(model, processes)
 
     def _short_of(self, processes: list[ModelProcess]) -> list[str]:
-        """The models with fewer processes than they should have."""
+        """Return the models with fewer processes than they should have."""
         alive = Counter((process.model, process.version) for process in processes)
         served = self._server.served()
         return sorted({model for (model, version), count in served.items() if alive[model, version] < count})
 
-    def _revive(self, model: str, processes: list[ModelProcess]) -> None:
+    def _reload(self, model: str, processes: list[ModelProcess]) -> None:
         died = [process.pid for process in self._complete if process.model == model and process not in processes]
         who = f"its process{'es' if len(died) > 1 else ''} {', '.join(map(str, died))}".rstrip()
         now = time.monotonic()
@@ -97,4 +101,6 @@ class Supervisor:
                 f"{server_log.last_words(self._server.log_tail())}; the whole log is {self._server.log_path}"
             )
         took_s = self._server.reload(model)
-        self._report(f"{model}: {who} died; reloaded in {took_s:.1f} s")
+        line = f"{model}: {who} died; reloaded in {took_s:.1f} s"
+        _logger.warning(line)
+        self._report(line)

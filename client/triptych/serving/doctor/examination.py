@@ -1,0 +1,91 @@
+"""All checks, in order: of the deployment, then version by version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from triptych.contract import MAX_BATCH
+from triptych.serving.doctor.facts import RELEASES, Deployment, PublishedVersion, minor
+from triptych.serving.doctor.files import check_config, check_files
+from triptych.serving.doctor.findings import Finding, passed, refusal, warning, worst
+from triptych.serving.doctor.loading import check_loading
+
+
+def examine(
+    deployment: Deployment, published: Iterable[PublishedVersion], ensemble_batch: int = MAX_BATCH
+) -> list[Finding]:
+    """Return all findings: about the deployment, then version by version.
+
+    Args:
+        deployment: what would load the versions.
+        published: the versions.
+        ensemble_batch: the largest batch that the ensemble hands to the detector.
+    """
+    versions = list(published)
+    findings = [
+        replace(finding, subject=deployment.name)
+        for check in (_check_deployment(deployment), _check_served(deployment, versions))
+        for finding in check
+    ]
+    for version in versions:
+        checks = (
+            check_files(version),
+            check_config(version, ensemble_batch),
+            check_loading(version, deployment),
+            _check_verification(version),
+        )
+        of_version = [replace(finding, subject=version.subject) for check in checks for finding in check]
+        if worst(of_version) != "will not load":
+            loads = passed("loads", f"nothing found that keeps {deployment.name} from loading it")
+            of_version.append(replace(loads, subject=version.subject))
+        findings += of_version
+    return findings
+
+
+def _check_deployment(deployment: Deployment) -> Iterator[Finding]:
+    """Yield what was seen while the facts were gathered, and which release of Triton it is."""
+    for error in deployment.errors:
+        yield refusal("deployment-error", error)
+    for doubtful in deployment.warnings:
+        yield warning("deployment-warning", doubtful)
+    if deployment.triton and not deployment.is_pip:
+        container, tensorrt = RELEASES.get(minor(deployment.triton), ("", None))
+        if container:
+            yield passed(
+                "triton-release",
+                f"Triton {deployment.triton} is container {container}, with TensorRT {tensorrt or '(not known)'}",
+            )
+        else:
+            yield warning(
+                "triton-release-unknown",
+                f"which TensorRT comes with Triton {deployment.triton} is not known to this release of Triptych",
+            )
+
+
+def _check_served(deployment: Deployment, versions: list[PublishedVersion]) -> Iterator[Finding]:
+    """Compare the version that the repository serves with what a running server serves."""
+    served = [version.number for version in versions if version.is_served]
+    if not served:
+        yield refusal(
+            "nothing-served",
+            "the repository serves no version",
+            "publish one with `triptych build MODEL.onnx`, or choose one with `triptych activate VERSION`",
+        )
+    elif deployment.serving is not None and set(served) != deployment.serving:
+        now = ", ".join(map(str, sorted(deployment.serving))) or "none"
+        yield warning(
+            "other-version-served",
+            f"it serves version {now} of the detector and the repository says {served[0]}",
+            f"switch with `triptych activate {served[0]} --address HOST:PORT`",
+        )
+
+
+def _check_verification(version: PublishedVersion) -> Iterator[Finding]:
+    if not version.manifest:
+        return
+    verification = version.manifest.get("verification")
+    if not verification:
+        yield warning("not-verified", "it was never verified", "publish it with labelled images to verify it on")
+    elif not verification.get("passed"):
+        yield warning("verification-failed", "it failed its verification and was published by force")

@@ -1,0 +1,222 @@
+"""Gathers the facts: about published versions from their files, about what would load them from where it runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from triptych.contract import DETECTION, DETECTOR, MAX_BATCH, MODELS
+from triptych.errors import BuildError, ContractError, ServerStartError
+from triptych.files import sha256
+from triptych.machine import Gpu, nvidia_gpus
+from triptych.model_config import read_config
+from triptych.serving import preflight, repository
+from triptych.serving.doctor.examination import examine
+from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
+from triptych.serving.doctor.findings import Finding
+from triptych.wire.channel import check_address
+from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
+from triptych.wire.status import Target, explain_rpc_error
+
+DISTRIBUTIONS = {
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu13-bindings", "tensorrt-cu12-bindings"),
+    "tensorrt-rtx": (
+        *("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+        *("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+    ),
+}
+"""The names under which pip knows each runtime."""
+
+JETSON_RELEASE = Path("/etc/nv_tegra_release")
+
+
+EMBEDDED = "triptych-"
+"""How the names of servers begin that `triptych serve` starts."""
+
+
+def diagnose(model_repository: Path, address: str | None = None) -> list[Finding]:
+    """Return all findings about the versions of a repository, for a running server or else for this machine.
+
+    Raises:
+        BuildError: there is no such repository, or it has no version.
+        RequestError: the server does not answer.
+        ContractError: the address is not HOST:PORT.
+    """
+    versions = read_versions(model_repository)
+    deployment = ask_server(address) if address else inspect_machine(os.environ)
+    ensemble_batch, errors = read_ensemble(model_repository)
+    return examine(replace(deployment, errors=deployment.errors + errors), versions, ensemble_batch)
+
+
+# --- The published versions -------------------------------------------------------------------------------------------
+
+
+def read_versions(model_repository: Path) -> list[PublishedVersion]:
+    """Return the facts about every published version, oldest first.
+
+    Raises:
+        BuildError: there is no such repository, or it has no version.
+    """
+    versions = repository.versions(model_repository)
+    if not versions:
+        raise BuildError(f"{model_repository} has no published detector; publish one with `triptych build MODEL.onnx`")
+    return [_read_version(version) for version in versions]
+
+
+def _read_version(published: repository.Version) -> PublishedVersion:
+    config, config_error = None, ""
+    try:
+        config = read_config(published.directory)
+    except ContractError as error:
+        config_error = " ".join(str(error).partition("; ")[0].split())
+    paths = (published.directory / name for name in sorted(set(MODEL_FILES.values())))
+    files = [path for path in paths if path.is_file()]
+    return PublishedVersion(
+        number=published.number,
+        is_served=published.is_served,
+        manifest=published.manifest if isinstance(published.manifest, dict) else {},
+        sha256={path.name: sha256(path) for path in files},
+        sizes={path.name: path.stat().st_size for path in files},
+        config=config,
+        config_error=config_error,
+    )
+
+
+def read_ensemble(model_repository: Path) -> tuple[int, tuple[str, ...]]:
+    """Return the largest batch that the ensemble brings, and what is wrong with the configurations, in sentences.
+
+    The batch is the contract's where the ensemble's own configuration cannot be read.
+    """
+    configs: dict[str, model_config_pb2.ModelConfig] = {}
+    errors = []
+    for model in MODELS:
+        try:
+            configs[model.name] = read_config(model_repository / model.name)
+        except ContractError as error:  # noqa: PERF203  (one unreadable configuration must not hide another)
+            errors.append(" ".join(str(error).split()))
+    ensemble = configs.get(DETECTION.name)
+    return ensemble.max_batch_size if ensemble else MAX_BATCH, tuple(errors)
+
+
+# --- The deployment ---------------------------------------------------------------------------------------------------
+
+
+def inspect_machine(environment: Mapping[str, str]) -> Deployment:
+    """Return the facts about this machine: the Triton container that this process runs in, or else Triton from pip."""
+    triton = environment.get("TRITON_SERVER_VERSION", "")
+    container = environment.get("NVIDIA_TRITON_SERVER_VERSION", "")
+    if container and not triton:
+        triton = next((known for known, (name, _) in RELEASES.items() if name == container), "")
+    if triton or container:
+        return Deployment(
+            name=f"this Triton container {container}".strip(),
+            triton=triton,
+            packages=installed_packages(),
+            gpus=visible_gpus(),
+            warnings=tuple(_python_warnings(environment)),
+        )
+    inside = " (a container)" if Path("/.dockerenv").exists() else ""
+    return Deployment(
+        name=f"Triton from pip on this machine{inside}",
+        is_pip=True,
+        packages=installed_packages(),
+        gpus=visible_gpus(),
+        errors=tuple(_pip_errors()),
+        warnings=tuple(_python_warnings(environment)),
+    )
+
+
+def ask_server(address: str) -> Deployment:
+    """Return the facts about a running server, and about its machine where that is this one.
+
+    Raises:
+        RequestError: it does not answer.
+        ContractError: the address is not HOST:PORT.
+    """
+    channel = grpc.insecure_channel(check_address(address))
+    control = ModelControl(address)
+    try:
+        service = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        metadata = service.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=CALL_TIMEOUT_S)
+        serving = frozenset(int(number) for model, number in control.served() if model == DETECTOR.name)
+    except grpc.RpcError as error:
+        raise explain_rpc_error(error, Target(address, DETECTOR.name, CALL_TIMEOUT_S)).error from error
+    finally:
+        control.close()
+        channel.close()
+    is_pip = metadata.name.startswith(EMBEDDED)
+    is_here = address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+    return Deployment(
+        name=f"the server at {address}",
+        triton=metadata.version,
+        is_pip=is_pip,
+        packages=installed_packages() if is_pip and is_here else None,
+        gpus=visible_gpus() if is_here else None,
+        serving=serving,
+    )
+
+
+def installed_packages() -> dict[str, str]:
+    """Return the versions of the runtimes that this Python has, by runtime."""
+    versions = {}
+    for runtime, names in DISTRIBUTIONS.items():
+        for name in names:
+            try:
+                versions[runtime] = version(name)
+                break
+            except PackageNotFoundError:
+                continue
+    return versions
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that the driver lists. A Jetson may list none, but it says in a file what it is."""
+    gpus = nvidia_gpus()
+    if not gpus and JETSON_RELEASE.is_file():
+        release = JETSON_RELEASE.read_text(errors="replace").split("\n", 1)[0].strip("# ")
+        return (Gpu(name=f"Jetson, {release}"),)
+    return gpus
+
+
+def _pip_errors() -> list[str]:
+    """Return what keeps Triton from pip from starting, in sentences."""
+    errors = []
+    for check in (preflight.find_installation, preflight.check_shared_memory):
+        try:
+            check()
+        except ServerStartError as error:  # noqa: PERF203  (one failure must not hide another)
+            errors.append(str(error))
+    try:
+        numpy = version("numpy")
+        if int(numpy.split(".")[0]) >= 2 and version("nvidia-pytriton"):
+            errors.append(
+                f"numpy {numpy} is installed, and the models of Triton from pip need one below 2; "
+                "run `pip install 'numpy<2'`"
+            )
+    except PackageNotFoundError:
+        pass  # without Triton from pip, which is an error of its own above, any numpy will do
+    return errors
+
+
+def _python_warnings(environment: Mapping[str, str]) -> list[str]:
+    """Return a warning if a model's process would take its packages from another Python than this one.
+
+    It takes them from the first python3 on PATH. `triptych serve` sets PATH accordingly.
+    """
+    first = shutil.which("python3", path=environment.get("PATH"))
+    if first and Path(first).parent.resolve() == Path(sys.executable).parent.resolve():
+        return []
+    return [
+        f"the first python3 on PATH is {first or 'none'} and not that of {Path(sys.executable).parent}: a Triton "
+        "that `triptych serve` did not start takes its models' packages from there; activate the environment first"
+    ]

@@ -1,0 +1,167 @@
+"""`triptych serve`: its options, its report, its signals and how it ends, with a server that does not run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from triptych.cli import serve as command
+from triptych.errors import ServerCrashed, ServerStartError
+from triptych.serving import Ports, TritonServer
+from triptych.serving.supervisor import Supervisor
+
+app = typer.Typer()
+app.command()(command.serve)
+
+
+class Server(TritonServer):
+    """A server that is ready at once; the attributes of the class say what goes wrong."""
+
+    made: ClassVar[list[Server]] = []
+    start_error: ClassVar[Exception | None] = None
+    signal_at_start: ClassVar[bool] = False
+    signal_at_stop: ClassVar[bool] = False
+
+    def start(self) -> None:
+        self.made.append(self)
+        self.ended = ""
+        if self.start_error:
+            raise self.start_error
+        if self.signal_at_start:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def wait_ready(self) -> None:
+        self.ready_s = 1.5
+
+    def served(self) -> dict[tuple[str, str], int]:
+        return {("detection", "1"): 0, ("preprocess", "1"): 2, ("detector", "3"): 1}
+
+    def stop(self) -> None:
+        self.ended = self.ended or "stopped"
+        if self.signal_at_stop:
+            type(self).signal_at_stop = False
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def kill(self) -> None:
+        self.ended = "killed"
+
+
+@pytest.fixture(autouse=True)
+def _server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve with `Server`; the test's process keeps its own handlers of signals."""
+    monkeypatch.setattr(command, "TritonServer", Server)
+    monkeypatch.setattr(Server, "made", [])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def send_signal(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Have a signal come at the first check of the supervisor."""
+    monkeypatch.setattr(Supervisor, "check", lambda supervisor: os.kill(os.getpid(), number))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    send_signal(monkeypatch, number)
+    result = run("--log", "/log")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "Triton serves detection, ready in 1.5 s",
+        "  preprocess   version 1, 2 instances",
+        "  detector     version 3, 1 instance",
+        "  gRPC         127.0.0.1:8001",
+        "  HTTP         http://127.0.0.1:8000",
+        "  metrics      http://127.0.0.1:8002/metrics",
+        "  log          /log",
+        "Try it with `triptych detect IMAGE`; stop it with Ctrl-C.",
+        "Stopped.",
+    ]
+    assert Server.made[0].ended == "stopped"
+
+
+def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    send_signal(monkeypatch, signal.SIGTERM)
+    ports = ("--grpc-port", 1, "--http-port", 2, "--metrics-port", 3)
+    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90)
+    (server,) = Server.made
+    assert server.ports == Ports(grpc=1, http=2, metrics=3)
+    assert (server._model_repository, server._ready_timeout_s) == (tmp_path, 90)
+    assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
+
+
+def test_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    send_signal(monkeypatch, signal.SIGTERM)
+    run("--free-ports", "--grpc-port", 1)
+    ports = Server.made[0].ports
+    assert len({ports.http, ports.grpc, ports.metrics, 1}) == 4
+
+
+@pytest.mark.parametrize("arguments", [("--grpc-port", 0), ("--ready-timeout-s", 0), ("--summaries",)])
+def test_a_wrong_command_line(arguments: tuple[object, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert Server.made == []
+
+
+def test_the_log_is_shown_as_it_grows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    followed: list[Path] = []
+    monkeypatch.setattr(command, "_follow", followed.append)
+    send_signal(monkeypatch, signal.SIGTERM)
+    run("--verbose", "--log", tmp_path / "log")
+    assert followed == [tmp_path / "log"]
+
+
+def test_a_server_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "start_error", ServerStartError("no port"))
+    result = run()
+    assert isinstance(result.exception, ServerStartError)
+    assert result.stdout == ""
+    assert Server.made[0].ended == "stopped"
+
+
+def test_a_server_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(supervisor: Supervisor) -> None:
+        raise ServerCrashed("the server was killed")
+
+    monkeypatch.setattr(Supervisor, "check", crash)
+    result = run()
+    assert isinstance(result.exception, ServerCrashed)
+    assert "Stopped." not in result.stdout
+    assert Server.made[0].ended == "stopped"
+
+
+def test_a_signal_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Server, "signal_at_start", True)
+    result = run()
+    assert (result.exit_code, result.stdout) == (0, "Stopped.\n")
+    assert Server.made[0].ended == "stopped"
+
+
+@pytest.mark.parametrize("again", ["before it stops", "while it stops"])
+def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch, again: str) -> None:
+    if again == "before it stops":
+
+        def twice(supervisor: Supervisor) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(Supervisor, "check", twice)
+    else:
+        monkeypatch.setattr(Server, "signal_at_stop", True)
+        send_signal(monkeypatch, signal.SIGINT)
+    result = run()
+    assert result.exit_code == 130
+    assert Server.made[0].ended == "killed"
+    assert "Stopped." not in result.stdout

@@ -1,0 +1,22 @@
+"""Triton's command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from triptych.serving.launch import Launch
+from triptych.serving.preflight import Installation, Ports
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    installation = Installation(Path("/triton/bin/tritonserver"), Path("/python"), Path("/stub"), ())
+    launch = Launch(installation, "triptych-1", tmp_path, Ports(http=1, grpc=2, metrics=3), Path("/scratch"), "mark_")
+    binary, *options = launch.command()
+    assert binary == "/triton/bin/tritonserver"
+    addresses = {options[i - 1]: options[i] for i in range(1, len(options)) if options[i - 1].endswith("-address")}
+    assert addresses == dict.fromkeys(("--http-address", "--grpc-address", "--metrics-address"), "127.0.0.1")
+    ports = {options[i - 1]: options[i] for i in range(1, len(options)) if options[i - 1].endswith("-port")}
+    assert ports == {"--http-port": "1", "--grpc-port": "2", "--metrics-port": "3"}
+    assert options[options.index("--backend-directory") + 1] == "/scratch/backends"
+    assert "triton,file=/scratch/traces/trace" in options
+    assert "--backend-config=python,shm-region-prefix-name=mark_" in options
