@@ -1,15 +1,11 @@
-"""Sources that are not ONNX: a checkpoint is exported by its own tool, and an engine gives its header.
-
-    python build/source.py BEST.pt --out-dir EXPORTED
-    python build/source.py BEST.engine --out model.plan --names-out names.txt
+"""Files of Ultralytics: a checkpoint is exported to ONNX by its own tool, and an engine is split from its header.
 
 Ultralytics is AGPL-3.0 and no part of Triptych: the user's own installation exports a checkpoint, in a process of its
-own. An Ultralytics `.engine` is a TensorRT plan behind a header, which is a length of 4 bytes (little endian) and JSON.
+own. An Ultralytics `.engine` is a TensorRT plan behind a header: a length of 4 bytes (little endian), then JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -20,7 +16,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from triptych.cli.console import run
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 
@@ -34,7 +29,7 @@ EXPORT_TIMEOUT_S = 1800.0
 
 
 def as_onnx(path: Path, out_dir: Path, size: tuple[int, int] | None = None) -> Path:
-    """The ONNX of a source: the file itself, or an Ultralytics checkpoint's export in `out_dir`.
+    """Return the ONNX of a source: the file itself, or an Ultralytics checkpoint's export in `out_dir`.
 
     Args:
         path: an `.onnx` or a `.pt`.
@@ -51,20 +46,28 @@ def as_onnx(path: Path, out_dir: Path, size: tuple[int, int] | None = None) -> P
         raise BuildError(f"there is no file {path}")
     if suffix in ENGINES:
         raise BuildError(
-            f"{path.name} is a finished engine, which cannot take Triptych's front and tail any more; build from the "
-            f".pt or .onnx that it was made of (its class names can be taken over with --names {path.name})"
+            f"{path.name} is a finished engine, to which Triptych can no longer add; build from the "
+            f".pt or .onnx that it was made of (take its class names with --names {path.name})"
         )
-    return _export(path, out_dir, size) if suffix == ".pt" else path
+    if suffix != ".pt":
+        return path
+    out = out_dir / f"{path.stem}.onnx"
+    export(path, out, size)
+    return out
 
 
-def _export(checkpoint: Path, out_dir: Path, size: tuple[int, int] | None) -> Path:
-    """Have Ultralytics write `out_dir/NAME.onnx`. It writes beside the checkpoint, so it is given a copy."""
-    with checkpoint.open("rb") as file:
-        is_pickle = file.read(1) == b"\x80"  # as PyTorch wrote them before 1.6
-    if not (is_pickle or zipfile.is_zipfile(checkpoint)):
-        raise BuildError(f"{checkpoint} is no PyTorch checkpoint, or is cut short; copy it again, or export it to ONNX")
-    command = _exporter()
-    out = out_dir / f"{checkpoint.stem}.onnx"
+def export(checkpoint: Path, out: Path, size: tuple[int, int] | None = None) -> None:
+    """Have the user's Ultralytics write a checkpoint's ONNX, which is whole or not there.
+
+    Args:
+        checkpoint: a `.pt`. Ultralytics writes next to it, so it gets a copy.
+        out: the ONNX.
+        size: width and height to export with; by default the checkpoint's own.
+
+    Raises:
+        BuildError: the file is missing or damaged, Ultralytics is not installed, or the export failed.
+    """
+    _check(checkpoint)
     with tempfile.TemporaryDirectory(prefix="triptych-export-") as scratch:
         copy = Path(scratch) / "checkpoint.pt"
         shutil.copyfile(checkpoint, copy)
@@ -72,45 +75,69 @@ def _export(checkpoint: Path, out_dir: Path, size: tuple[int, int] | None) -> Pa
         arguments = ["export", f"model={copy}", "format=onnx", "dynamic=True", "simplify=False", "device=cpu"]
         if size:
             arguments.append(f"imgsz={size[1]},{size[0]}")
-        print(f"source: {checkpoint.name} is exported by your own Ultralytics ({command})")
-        try:
-            done = subprocess.run(
-                [command, *arguments],
-                cwd=scratch,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=EXPORT_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BuildError(f"Ultralytics did not export {checkpoint} in {EXPORT_TIMEOUT_S:.0f} s") from error
-        except OSError as error:
-            raise BuildError(f"{command} cannot be run: {error.strerror}; install Ultralytics again") from error
+        done = _run(exporter(), arguments, checkpoint, Path(scratch))
         exported = copy.with_suffix(".onnx")
         if done.returncode or not exported.is_file():
-            said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
-            raise BuildError(f"Ultralytics did not export {checkpoint}: {lines[-1] if lines else 'it said nothing'}")
+            output = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+            lines = [line.strip() for line in output.splitlines() if line.strip()]
+            raise BuildError(f"Ultralytics did not export {checkpoint}: {lines[-1] if lines else 'it printed nothing'}")
         with atomic_write(out) as aside:
             shutil.copyfile(exported, aside)
-    return out
 
 
-def _exporter() -> str:
-    """The command of the user's Ultralytics: beside this Python, or wherever it is."""
-    found = shutil.which("yolo", path=str(Path(sys.executable).parent)) or shutil.which("yolo")
-    if found:
-        return found
+def _check(checkpoint: Path) -> None:
+    if not checkpoint.is_file():
+        raise BuildError(f"there is no file {checkpoint}")
+    with checkpoint.open("rb") as file:
+        is_pickle = file.read(1) == b"\x80"  # as PyTorch wrote them before 1.6
+    if not (is_pickle or zipfile.is_zipfile(checkpoint)):
+        raise BuildError(
+            f"{checkpoint} is not a PyTorch checkpoint, or is cut short; copy it again, or export it to ONNX"
+        )
+
+
+def _run(command: str, arguments: list[str], checkpoint: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [command, *arguments],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=EXPORT_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"Ultralytics did not export {checkpoint} in {EXPORT_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise BuildError(f"{command} cannot be run: {error.strerror}; install Ultralytics again") from error
+
+
+def describe_export(source: Path) -> list[str]:
+    """Return a line for the user before `as_onnx` has a checkpoint exported, which takes a while; none for an ONNX."""
+    if source.suffix.lower() != ".pt":
+        return []
+    return [f"export: {source.name} is exported by your own Ultralytics ({exporter()})"]
+
+
+def exporter() -> str:
+    """Return the command of the user's Ultralytics: next to this Python, or else on the PATH.
+
+    Raises:
+        BuildError: it is not installed.
+    """
+    command = shutil.which("yolo", path=str(Path(sys.executable).parent)) or shutil.which("yolo")
+    if command:
+        return command
     raise BuildError(
-        "a .pt is exported by Ultralytics, which is not installed and no part of Triptych; install it yourself with "
+        "Ultralytics exports a .pt; it is not installed, and no part of Triptych: install it yourself with "
         "`pip install ultralytics` (AGPL-3.0), or export the model to ONNX"
     )
 
 
 def split_engine(path: Path) -> tuple[dict[str, Any], int]:
-    """The metadata before the plan of an Ultralytics engine, and where the plan begins; {} and 0 for a bare plan.
+    """Return the metadata of an Ultralytics engine and where its plan begins; {} and 0 for a bare plan.
 
     Raises:
         BuildError: the file is missing, or is cut short before its plan begins.
@@ -124,7 +151,7 @@ def split_engine(path: Path) -> tuple[dict[str, Any], int]:
         raise BuildError(f"{path} cannot be read: {error.strerror}") from error
     if not header.startswith(b"{"):
         if path.stat().st_size <= 4:
-            raise BuildError(f"{path} is no engine: it has {path.stat().st_size} bytes; build it again")
+            raise BuildError(f"{path} is not an engine: it has {path.stat().st_size} bytes; build it again")
         return {}, 0
     if len(header) < length or not has_plan:
         raise BuildError(f"{path} is cut short: there is no plan behind its header; copy it again, or build it again")
@@ -136,7 +163,7 @@ def split_engine(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def engine_names(path: Path) -> list[str]:
-    """The class names in an Ultralytics engine's header, by class id.
+    """Return the class names in an Ultralytics engine's header, by class id.
 
     Raises:
         BuildError: it has none.
@@ -154,7 +181,7 @@ def engine_names(path: Path) -> list[str]:
 
 
 def write_plan(path: Path, out: Path) -> dict[str, Any]:
-    """Write the bare plan of an engine, as Triton takes it; the metadata that stood before it.
+    """Write the bare plan of an engine, as Triton takes it, and return the metadata of its header.
 
     Raises:
         BuildError: the file is no Ultralytics engine, or the disk refuses.
@@ -169,31 +196,3 @@ def write_plan(path: Path, out: Path) -> dict[str, Any]:
     except OSError as error:
         raise BuildError(f"{out} cannot be written: {error.strerror or error}") from error
     return metadata
-
-
-def main() -> None:
-    """Run this step alone."""
-    parser = argparse.ArgumentParser(prog="python build/source.py", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("source", type=Path, help="an Ultralytics .pt or .engine")
-    parser.add_argument("--out-dir", type=Path, default=Path(), help="where a checkpoint's ONNX goes (here)")
-    parser.add_argument("--out", type=Path, metavar="PLAN", help="where an engine's bare plan goes")
-    parser.add_argument("--names-out", type=Path, metavar="FILE", help="where an engine's class names go, one a line")
-    arguments = parser.parse_args()
-    if arguments.source.suffix.lower() not in ENGINES:
-        print(f"source: {as_onnx(arguments.source, arguments.out_dir)}")
-        return
-    metadata, offset = split_engine(arguments.source)
-    if arguments.out:
-        write_plan(arguments.source, arguments.out)
-        print(f"source: {arguments.out} is the bare plan, without {offset} bytes of header")
-    for field in ("task", "imgsz", "batch", "date", "names"):
-        print(f"        {field}: {metadata.get(field, 'not told')}")
-    if arguments.names_out:
-        names = engine_names(arguments.source)
-        with atomic_write(arguments.names_out) as aside:
-            aside.write_text("".join(f"{name}\n" for name in names))
-        print(f"        {len(names)} class names in {arguments.names_out}")
-
-
-if __name__ == "__main__":
-    run(main)

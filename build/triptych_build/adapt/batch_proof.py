@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.helper
 import onnxruntime
+from numpy.typing import NDArray
 
 
-def flaw(original: onnx.ModelProto, opened: onnx.ModelProto, image: str, suspect: str) -> str:
+def find_difference(original: onnx.ModelProto, opened: onnx.ModelProto, image: str, suspect: str) -> str:
     """Run both on one image more than the fixed batch, all different, and compare image by image.
 
     Args:
@@ -36,11 +38,11 @@ def flaw(original: onnx.ModelProto, opened: onnx.ModelProto, image: str, suspect
         return "different images gave the same results, so that nothing could be checked"
     expected = [np.concatenate([one, other[-1:]]) for one, other in zip(first, last, strict=True)]
     try:
-        found = _session(opened).run(None, {image: images})
-    except Exception as error:  # ONNX Runtime's errors have no root of their own
+        results = _session(opened).run(None, {image: images})
+    except Exception as error:  # ONNX Runtime's errors share no class
         words = (str(error) or type(error).__name__).splitlines()[0]
         return suspect or f"the opened model does not run ({words})"
-    if _differ(expected, found):
+    if _differ(expected, results):
         return suspect or f"on a batch of {fixed + 1} the opened model gives other results"
     return ""
 
@@ -51,9 +53,9 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _differ(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> bool:
-    """Whether any output is another one: more apart than the order of sums explains, or of another shape."""
-    for one, other in zip(expected, found, strict=True):
+def _differ(expected: Sequence[NDArray[Any]], results: Sequence[NDArray[Any]]) -> bool:
+    """Return whether any output has another shape, or differs by more than the order of sums explains."""
+    for one, other in zip(expected, results, strict=True):
         if one.shape != other.shape:
             return True
         coarse = one.dtype == np.float16

@@ -1,0 +1,124 @@
+"""ONNX files: read whole and in order, and the record that an adapted one carries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.checker
+import onnx.version_converter
+import onnx_ir
+from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass, TopologicalSortPass
+
+from triptych.contract import DetectorSpec
+from triptych.errors import BuildError
+from triptych_build.adapt.heads import Normalization
+
+METADATA_KEY = "triptych"
+"""Where an adapted ONNX keeps its `Adapted` record, as JSON, in its metadata."""
+
+OLDEST_OPSET = 13
+"""Older graphs are converted: the tails take Unsqueeze's axes as an input."""
+
+_TIDY = onnx_ir.passes.Sequential(TopologicalSortPass(), RemoveUnusedNodesPass(), NameFixPass())
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What was made of a source, kept inside the adapted ONNX.
+
+    Attributes:
+        head: name of the head that was recognised or chosen.
+        source: file name of the source.
+        source_sha256: hash of the source file.
+        candidates: K, the number of candidates that leave the graph for one image.
+        normalization: what the front of the graph does to the pixels.
+        spec: what preprocess, postprocess and clients need to know.
+        source_batch: the batch that the source was fixed at, or None if it was open.
+        batch_kept: whether that batch is fixed still.
+    """
+
+    head: str
+    source: str
+    source_sha256: str
+    candidates: int
+    normalization: Normalization
+    spec: DetectorSpec
+    source_batch: int | None = None
+    batch_kept: bool = False
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Adapted:
+        """Read back what `asdict` made of a record, also after JSON."""
+        normalization, spec = stored["normalization"], stored["spec"]
+        triples = {name: tuple(normalization[name]) for name in ("mean", "std")}
+        return cls(
+            **stored
+            | {
+                "normalization": Normalization(**normalization | triples),
+                "spec": DetectorSpec(**spec | {"class_names": tuple(spec["class_names"])}),
+            }
+        )
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read a model whose operators are in order and have names, of an opset that the tails can use.
+
+    Raises:
+        BuildError: the file is missing, cut short, or no ONNX model.
+    """
+    if not path.is_file():
+        raise BuildError(f"there is no file {path}")
+    try:
+        model = onnx.load(path)
+        if not model.graph.node:
+            raise ValueError("it has no operators")
+        model = tidied(model)
+        onnx.checker.check_model(model)
+    except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
+    return model if opset_of(model) >= OLDEST_OPSET else onnx.version_converter.convert_version(model, OLDEST_OPSET)
+
+
+def tidied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with its operators in topological order, each with a name, and none that nothing reads.
+
+    Exporters leave constants that no operator reads, of which runtimes warn, and operators in an order that the checker
+    refuses (Ultralytics with half=True).
+    """
+    return onnx_ir.to_proto(_TIDY(onnx_ir.from_proto(model)).model)
+
+
+def read_adapted(model: onnx.ModelProto) -> Adapted | None:
+    """Return the record inside an adapted model, or None if it is not one of ours."""
+    stored = next((entry.value for entry in model.metadata_props if entry.key == METADATA_KEY), None)
+    return Adapted.from_dict(json.loads(stored)) if stored else None
+
+
+def add_record(model: onnx.ModelProto, record: Adapted) -> None:
+    """Put the record of an adapted model inside it."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(asdict(record))
+
+
+def read_adapted_file(path: Path) -> tuple[onnx.ModelProto, Adapted]:
+    """Read an adapted model and its record.
+
+    Raises:
+        BuildError: it is no whole ONNX, or not adapted.
+    """
+    model = read_onnx(path)
+    record = read_adapted(model)
+    if record is None:
+        raise BuildError(f"{path} is not adapted to the contract; run `triptych adapt {path} --out ADAPTED.onnx`")
+    return model, record
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a model uses."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
