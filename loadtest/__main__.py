@@ -1,8 +1,6 @@
-"""A headless load test: `python loadtest --images DIR --users 4 --duration 10 --out RUN.json`."""
+"""A headless load test: `python loadtest --images DIR --users 4 --duration-s 10 --out RUN.json`."""
 
-import locust  # noqa: F401, I001  # first: it patches the standard library for gevent
-from triptych.cli.console import run
-from triptych_loadtest.main import main
+from triptych_loadtest.__main__ import main
 
 if __name__ == "__main__":
-    run(main)
+    main()

@@ -1,4 +1,4 @@
-"""Where the time of a load's last seconds went, while it goes on: the server's counters beside what clients saw."""
+"""Where the time of a load's last seconds went, while it goes on: the server's counters and what clients saw."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from triptych.measure.window import Window
 from triptych.wire.statistics import Counters, Snapshot
 
 POLLS = 6
-"""So many of the latest polls are kept; what is shown is what was between the first and the last."""
+"""How many polls are kept; the table shows the time between the first and the last of them."""
 
 
 def rows(window: Window, failures: int) -> list[dict[str, Any]]:
-    """The window as a table: a row for each stage, for what is between and around them, and for the client.
+    """Return the window as a table: rows for the stages, for what is between and around them, and for the client.
 
     Args:
         window: with at least one answer.
@@ -55,13 +55,13 @@ class Live:
     """The last seconds of a load.
 
     Attributes:
-        polls: when, on the clock of `time.monotonic`, the server's counters, and what the client has seen since the
+        polls: the time on the clock of `time.monotonic`, the server's counters, and what the client has seen since the
             poll before: latencies in milliseconds of the answers, and how many requests failed.
-        trouble: why there is nothing to show; empty if there is.
+        why_empty: why there is nothing to show; empty if there is.
     """
 
     polls: deque[tuple[float, Snapshot, list[float], int]] = field(default_factory=lambda: deque(maxlen=POLLS))
-    trouble: str = "the server has not been asked yet"
+    why_empty: str = "the server has not been asked yet"
     _latencies_ms: list[float] = field(default_factory=list)
     _failures: int = 0
 
@@ -71,32 +71,32 @@ class Live:
         self._failures += failures
 
     def poll(self, at_s: float, counters: Snapshot | TriptychError) -> None:
-        """Take what the server says, or why it does not."""
+        """Take the server's counters, or the error where it did not answer."""
         latencies_ms, failures = self._latencies_ms, self._failures
         self._latencies_ms, self._failures = [], 0
         if isinstance(counters, TriptychError):
             self.polls.clear()
-            self.trouble = str(counters)
+            self.why_empty = str(counters)
             return
         if self.polls and _requests(counters) < _requests(self.polls[-1][1]):
-            self.polls.clear()  # another server, that began to count anew
+            self.polls.clear()  # the server was restarted, and counts from zero
         self.polls.append((at_s, counters, latencies_ms, failures))
         window = self.window
         seen = window.latencies_ms and _requests(window.counters)
-        self.trouble = "" if seen else "no request was answered in the last seconds"
+        self.why_empty = "" if seen else "no request was answered in the last seconds"
 
     @property
     def window(self) -> Window:
-        """What is between the first poll and the last; at least one."""
+        """What came between the first poll and the last; there must be one."""
         (first_s, before, *_), *later = self.polls
         last_s, after, *_ = self.polls[-1]
         latencies_ms = [latency_ms for _, _, latencies_ms, _ in later for latency_ms in latencies_ms]
         return Window.between(before, after, latencies_ms, last_s - first_s)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The table; while there is none, why."""
-        if self.trouble:
-            return [{"stage": "–", "note": self.trouble}]
+        """Return the table; while there is none, one row that says why."""
+        if self.why_empty:
+            return [{"stage": "–", "note": self.why_empty}]
         return rows(self.window, sum(failures for *_, failures in list(self.polls)[1:]))
 
 

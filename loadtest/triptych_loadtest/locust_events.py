@@ -15,27 +15,28 @@ from locust.util.timespan import parse_timespan
 
 from triptych import DetectionClient
 from triptych.errors import TriptychError
+from triptych_loadtest.locust_options import add_options, payloads_of, profile_of
 from triptych_loadtest.recorder import Recorder
 from triptych_loadtest.shapes import users_at
-from triptych_loadtest.users import DetectionUser, Load, add_options, payloads_of
+from triptych_loadtest.users import DetectionUser
 
 FASTEST_SPAWN = 100.0
 """Users a second that Locust can start."""
 
 
 class UsersOverTime(LoadTestShape):  # type: ignore[misc]
-    """`--shape` for a closed loop and cameras: of `--users`, over `--run-time`."""
+    """Changes the number of users as `--shape` says, up to `--users`, over `--run-time`; not for open loops."""
 
     abstract = True  # Locust would use every shape that it finds in a locustfile
     use_common_options = True
 
     def __init__(self, options: Namespace) -> None:
-        """Take what the command line says, or the web page later."""
+        """Take the options of the command line; the web page may change them later."""
         super().__init__()
         self.options = options
 
     def tick(self) -> tuple[int, float] | None:
-        """How many users there are now, and how fast they come; None at the end."""
+        """Return how many users there are now, and how fast they come; None at the end."""
         at = self.get_run_time() / float(self.options.run_time)
         users = self.options.num_users or 1
         return (users_at(self.options.shape, at, users), min(users, FASTEST_SPAWN)) if at < 1 else None
@@ -44,29 +45,27 @@ class UsersOverTime(LoadTestShape):  # type: ignore[misc]
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _options(parser: Any, **_other: object) -> None:
     add_options(parser)
-    parser.set_defaults(sizes=None)  # Locust's page fills an empty list with integers
-    parser.add_argument("--rate", type=float, default=0, metavar="N", help="open loop: requests a second of each user")
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def _prepare(environment: Any, web_ui: Any, **_other: object) -> None:
-    """For `locust -f`: check the options, shape the load, have a worker's reports carry what it recorded."""
+    """Prepare `locust -f`: check the options, shape the load, have a worker's reports carry what it recorded."""
     options = environment.parsed_options
     if not options:
-        return  # `python loadtest` does it itself
+        return  # `triptych loadtest` does it itself
     worker, master = (isinstance(environment.runner, kind) for kind in (WorkerRunner, MasterRunner))
     over_time = UsersOverTime(options)
 
     def check(options: Namespace, host: str) -> None:
-        """Refuse what cannot be done, before a user tries; and choose the shape, as Locust does but once."""
-        if not worker:  # it is told by its master
-            Load.of(options)
+        """Refuse what cannot be done before a user tries, and choose the shape, which Locust does only once."""
+        if not worker:  # it gets them from its master
+            profile_of(options)
             DetectionClient(host).close()  # looks at the address
             environment.shape_class = over_time if options.shape != "constant" and not options.rate else None
-        if not master:  # it need not have the images
+        if not master:  # it does without the images
             payloads_of(options)
 
-    def tell_workers(**_other: object) -> None:
+    def send_run_time(**_other: object) -> None:
         options.load_seconds = options.run_time or 0
 
     def check_form() -> Any:
@@ -88,12 +87,12 @@ def _prepare(environment: Any, web_ui: Any, **_other: object) -> None:
     if worker:
         _record(environment)
     else:
-        environment.events.test_start.add_listener(tell_workers)
+        environment.events.test_start.add_listener(send_run_time)
     gevent.get_hub().loop.update_now()  # else --run-time counts from before all this was imported and read
 
 
 def _options_of(form: Mapping[str, str]) -> Namespace:
-    """What Locust's page was filled in with."""
+    """Return what the form on Locust's page says, as the command line's options."""
     return Namespace(
         images=form["images"],
         batch=int(form["batch"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +31,10 @@ class Payload:
 
 
 def read_images(directory: Path) -> list[bytes]:
-    """The encoded images of a directory, by their names.
+    """Return the encoded images of a directory, by their names.
 
     Raises:
-        ImageError: there are none, or no such directory.
+        ImageError: there are none, or there is no such directory.
     """
     images = [path.read_bytes() for path in image_files(directory)]
     if not images:
@@ -42,47 +42,63 @@ def read_images(directory: Path) -> list[bytes]:
     return images
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`640x480` as width and height.
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Read `1920x1080,640x480` as widths and heights; an empty text holds none.
 
     Raises:
-        ContractError: it is no size.
+        ContractError: one is not a size.
+
+    >>> parse_sizes("640x480, 320x240"), parse_sizes("")
+    (((640, 480), (320, 240)), ())
     """
-    width, _, height = text.partition("x")
-    if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", text, re.ASCII) or int(width) * int(height) > MAX_PIXELS:
-        raise ContractError(
-            f"a size must be WIDTHxHEIGHT in pixels, such as 1920x1080, and at most {MAX_PIXELS:,} of them, "
-            f"but got {text!r}"
-        )
-    return int(width), int(height)
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    for part in parts:
+        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", part, re.ASCII):
+            raise ContractError(f"a size must be WIDTHxHEIGHT in pixels, such as 1920x1080, but got {part!r}")
+    sizes = tuple((int(width), int(height)) for width, height in (part.split("x") for part in parts))
+    check_sizes(sizes)
+    return sizes
 
 
-def split_sizes(given: str | Sequence[str] | None) -> list[str]:
-    """Sizes as words, from a list of arguments or from one line of a form; with commas or without.
+def check_sizes(sizes_wh: Iterable[tuple[int, int]]) -> None:
+    """Refuse sizes that the server does not take.
 
-    >>> split_sizes("640x480, 320x240"), split_sizes(["640x480"]), split_sizes(None)
-    (['640x480', '320x240'], ['640x480'], [])
+    Raises:
+        ContractError: one has too many pixels.
     """
-    text = given if isinstance(given, str) else " ".join(given or ())
-    return text.replace(",", " ").split()
+    for width, height in sizes_wh:
+        if width * height > MAX_PIXELS:
+            raise ContractError(
+                f"an image may have {MAX_PIXELS:,} pixels, but {width}x{height} is {width * height:,}; "
+                "choose a smaller size"
+            )
 
 
-def payloads(images: Sequence[bytes], batch: int = 1, sizes: Sequence[str] = ()) -> list[Payload]:
-    """Requests that send every image in turn; with sizes, each image in each of them, one size after the other.
+def check_batch(batch: int) -> None:
+    """Refuse a batch that the server does not take.
+
+    Raises:
+        ContractError: it is empty or too large.
+    """
+    if not 1 <= batch <= MAX_BATCH:
+        raise ContractError(f"a batch must be of 1 to {MAX_BATCH} images, but is of {batch}")
+
+
+def payloads(images: Sequence[bytes], batch: int = 1, sizes_wh: Sequence[tuple[int, int]] = ()) -> list[Payload]:
+    """Return requests that send every image in turn; with sizes, each image in one size after the other.
 
     Args:
-        images: encoded; with sizes they are scaled and encoded anew as JPEG.
+        images: encoded; with sizes they are scaled and encoded again as JPEG.
         batch: images in a request; a batch that begins near the end goes on with the first image.
-        sizes: such as "1920x1080".
+        sizes_wh: widths and heights.
 
     Raises:
         ImageError: an image that is to be scaled cannot be read.
-        ContractError: a size is none, or the server takes no such batch.
+        ContractError: the server does not take such a batch.
     """
-    if not 1 <= batch <= MAX_BATCH:
-        raise ContractError(f"a batch must be of 1 to {MAX_BATCH} images, what the server takes, but is of {batch}")
+    check_batch(batch)
     suffix = f" x{batch}" if batch > 1 else ""
-    kinds = {f"detect {size}{suffix}": _scaled(images, parse_size(size)) for size in sizes}
+    kinds = {f"detect {width}x{height}{suffix}": _scaled(images, (width, height)) for width, height in sizes_wh}
     kinds = kinds or {f"detect{suffix}": list(images)}
     return [
         Payload(name, tuple(itertools.islice(itertools.cycle(kind), first, first + batch)))

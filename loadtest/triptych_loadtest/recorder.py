@@ -1,4 +1,4 @@
-"""What the load generator saw of its requests; those of several processes can be added up."""
+"""What the load generator saw of its requests; what several processes saw can be added up."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Recorder:
 
     @property
     def all_latencies(self) -> Histogram:
-        """Whatever the requests were called."""
+        """Latencies of all requests, whatever their names."""
         together = Histogram()
         for latencies in self.latencies.values():
             together.merge(latencies)
         return together
 
     def take(self) -> dict[str, Any]:
-        """All of it as plain data for another process; this recorder is empty afterwards."""
+        """Return all of it as plain data for another process, and empty this recorder."""
         cpu_s = time.process_time()
         taken = {
             "latencies": {name: latencies.to_json() for name, latencies in self.latencies.items()},

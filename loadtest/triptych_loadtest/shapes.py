@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
+
+Shape = Literal["constant", "ramp", "step", "spike", "soak"]
 
 STEPS = 5
-"""So many equal steps up to the full load."""
+"""Equal steps up to the full load."""
 
 SPIKE_BASE = 0.2
 """What a spike rises from and falls back to..."""
@@ -15,10 +18,10 @@ SPIKE = (0.4, 0.6)
 """...between these two points of the time."""
 
 SOAK_RISE = 0.05
-"""How much of a soak's time the load takes to rise; then it stays, so that what drifts slowly shows."""
+"""How much of a soak's time the load takes to rise. Then it stays, so that a slow drift shows."""
 
 RESOLUTION_S = 0.05
-"""A rate that changes is taken as constant for so long."""
+"""How long a rate that changes is taken as constant."""
 
 
 def _step(at: float) -> float:
@@ -29,7 +32,7 @@ def _spike(at: float) -> float:
     return 1.0 if SPIKE[0] <= at < SPIKE[1] else SPIKE_BASE
 
 
-SHAPES: dict[str, Callable[[float], float]] = {
+SHAPES: dict[Shape, Callable[[float], float]] = {
     "constant": lambda _at: 1.0,
     "ramp": lambda at: at,
     "step": _step,
@@ -39,8 +42,8 @@ SHAPES: dict[str, Callable[[float], float]] = {
 """By name: the share of the full load, 0..1, at a point of the time, 0..1."""
 
 
-def share(shape: str, at: float) -> float:
-    """The share of the full load at a point of the time; before it begins as at 0, beyond its end as at 1.
+def share(shape: Shape, at: float) -> float:
+    """Return the share of the full load at a point of the time: as at 0 before it begins, as at 1 beyond its end.
 
     >>> [share("step", at) for at in (0, 0.5, 1)]
     [0.2, 0.6, 1.0]
@@ -48,16 +51,16 @@ def share(shape: str, at: float) -> float:
     return SHAPES[shape](min(max(at, 0.0), 1.0))
 
 
-def users_at(shape: str, at: float, users: int) -> int:
-    """How many of `users` there are then; at least one."""
+def users_at(shape: Shape, at: float, users: int) -> int:
+    """Return how many of `users` there are then, at least one."""
     return max(1, round(users * share(shape, at)))
 
 
 def due_after(start_s: float, requests: float, rate_at: Callable[[float], float]) -> float:
-    """When so many requests have come due since `start_s`, at a rate that changes: where its integral reaches them.
+    """Return when so many requests have come due since `start_s`, at a rate that changes.
 
-    A request alone would be too coarse a step: from a rate near 0 it reaches far into the time when there should
-    have been many.
+    That is where the integral of the rate reaches their number. The step of the integration is a short time and not
+    one request: at a rate near 0 the next request is far away, and by then the rate has risen to many.
 
     Args:
         start_s: seconds on the clock of `rate_at`.

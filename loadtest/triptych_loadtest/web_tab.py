@@ -20,10 +20,10 @@ from triptych.measure.traces import PARTS
 from triptych_loadtest.live import Live
 
 POLL_S = 2.0
-"""How often the server's counters are read; Locust's page asks for news as often."""
+"""How often the server's counters are read; Locust's page refreshes as often."""
 
 TIMEOUT_S = 2.0
-"""How long the server may take to tell its counters."""
+"""How long the server may take to send its counters."""
 
 TAB = {"key": "triptych", "title": "Where the time goes"}
 
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A row as text, since Locust's table can but round numbers; on a phone it would also break at every space."""
+    """Return a row as text: Locust's table would round the numbers, and on a phone break at every space."""
     texts = {key: f"{value:.2f}" if isinstance(value, float) else value for key, value in row.items()}
     if "share" in row:
         texts["share"] = f"{round(100 * row['share'])}%"
@@ -98,4 +98,4 @@ def _add_tab(environment: Any, web_ui: Any, **_other: object) -> None:
     @web_ui.app.route(f"{environment.parsed_options.web_base_path}/triptych")  # type: ignore[untyped-decorator]
     @web_ui.auth_required_if_enabled  # type: ignore[untyped-decorator]
     def triptych() -> Response:
-        return jsonify({"rows": [] if live.trouble else live.rows(), "trouble": live.trouble})
+        return jsonify({"rows": [] if live.why_empty else live.rows(), "why_empty": live.why_empty})

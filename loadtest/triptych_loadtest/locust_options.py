@@ -1,0 +1,55 @@
+"""The options of `locust -f`, which Locust's own parser reads, and what they ask for."""
+
+from __future__ import annotations
+
+import functools
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from triptych_loadtest.load_test import LoadProfile, LoadTest
+from triptych_loadtest.payloads import Payload, parse_sizes, payloads, read_images
+from triptych_loadtest.shapes import SHAPES
+
+
+def add_options(parser: Any) -> None:
+    """Add our options to Locust's parser; they are fields of its web page too."""
+    add = parser.add_argument
+    add("--images", required=True, metavar="DIR", help="images to send, in turn")
+    add("--batch", type=int, default=1, metavar="N", help="images in a request (1)")
+    add("--sizes", default="", metavar="WxH,…", help="send each image scaled to each of these sizes, in turn")
+    add("--rate", type=float, default=0, metavar="N", help="open loop: requests a second of each user")
+    add("--poisson", action="store_true", help="with --rate: random gaps, exponentially distributed")
+    add("--fps", type=float, default=0, metavar="N", help="users are cameras that send N frames a second each")
+    of_what = "how the load changes: of users, or of the rate (constant)"
+    add("--shape", choices=list(SHAPES), default="constant", help=of_what)
+
+
+def as_arguments(test: LoadTest) -> list[str]:
+    """Return the options with which one of a load test's processes sends its share."""
+    profile = test.profile
+    sizes = ",".join(f"{width}x{height}" for width, height in test.sizes_wh)
+    return [
+        *("--images", str(test.images), "--batch", str(test.batch), "--sizes", sizes),
+        *("--rate", str(profile.rate_per_s), "--fps", str(profile.fps), "--shape", profile.shape),
+        *("--run-time", f"{profile.duration_s:.0f}s"),
+        *(["--poisson"] if profile.poisson else ()),
+    ]
+
+
+def profile_of(options: Namespace) -> LoadProfile:
+    """Return the load that the options ask of each user."""
+    # A worker gets every option of its master but Locust's own, and the run time is one of those.
+    duration_s = getattr(options, "load_seconds", 0) or options.run_time or 0
+    return LoadProfile(options.rate, options.poisson, options.fps, options.shape, float(duration_s))
+
+
+def payloads_of(options: Namespace) -> list[Payload]:
+    """Return what the options have the users send."""
+    return _read_payloads(options.images, options.batch, options.sizes)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_payloads(images: str, batch: int, sizes: str) -> list[Payload]:
+    """Read the images once for all users."""
+    return payloads(read_images(Path(images)), batch, parse_sizes(sizes))

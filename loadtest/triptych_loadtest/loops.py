@@ -1,0 +1,109 @@
+"""When a user sends.
+
+There are three loops. In the closed one a user waits for its answer before it sends again. In the open one (`--rate`)
+it sends at its rate whatever the answers do. Cameras (`--fps`) send a frame when it is due, and drop the frames that
+are due while they wait for an answer. In the last two a request's latency counts from when it was due.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.pool import Pool
+
+from triptych.errors import ServerUnavailable, TriptychError
+from triptych_loadtest.load_test import LoadProfile
+from triptych_loadtest.shapes import due_after
+
+if TYPE_CHECKING:
+    from triptych_loadtest.users import DetectionUser
+
+REQUEST_TIMEOUT_S = 10.0
+"""How long a request may take."""
+
+PAUSE_S = 0.1
+"""How long a user of the closed loop waits where no server answers; it would ask thousands of times a second."""
+
+MOST_IN_FLIGHT = 1000
+"""Requests of one open-loop user that may be under way; further ones wait, and that counts as theirs."""
+
+
+class FrameDropped(TriptychError):
+    """A camera's frame that was not sent, because the answer to an earlier one had not come."""
+
+
+class Loop:
+    """When a user sends.
+
+    Attributes:
+        due: when the next request is due, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, profile: LoadProfile, user: DetectionUser) -> None:
+        """Make the loop of this user."""
+        self.profile, self.user, self.due = profile, user, 0.0
+
+    def begin(self) -> None:
+        """Take note that the user is connected."""
+
+    def send(self) -> None:
+        """Send what is due."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Take note that no more is sent."""
+
+
+class ClosedLoop(Loop):
+    """Sends, waits for the detections, sends the next."""
+
+    def send(self) -> None:
+        if isinstance(self.user.request(time.perf_counter()), ServerUnavailable):
+            gevent.sleep(PAUSE_S)
+
+
+class OpenLoop(Loop):
+    """Sends at a rate, each request when it is due, however long the others take."""
+
+    def __init__(self, profile: LoadProfile, user: DetectionUser) -> None:
+        super().__init__(profile, user)
+        self.sending = Pool(MOST_IN_FLIGHT)
+        self.random = random.Random()  # noqa: S311  # no secret
+
+    def begin(self) -> None:
+        self.began = self.due = time.perf_counter()
+        self._wait_for(self.random.random())  # users take turns
+
+    def send(self) -> None:
+        self.sending.spawn(self.user.request, self.due)
+        self._wait_for(1)
+
+    def end(self) -> None:
+        self.sending.join(REQUEST_TIMEOUT_S)
+
+    def _wait_for(self, requests: float) -> None:
+        requests = self.random.expovariate(1) if self.profile.poisson else requests
+        self.due = self.began + due_after(self.due - self.began, requests, self.profile.rate_at)
+
+
+class CameraLoop(Loop):
+    """Sends a frame when it is due; of the frames that come while it waits for an answer, only the newest."""
+
+    def begin(self) -> None:
+        self.period_s = 1 / self.profile.fps
+        self.due = time.perf_counter() + random.uniform(0, self.period_s)  # noqa: S311  # cameras are not in step
+
+    def send(self) -> None:
+        self.user.request(self.due)
+        came = int((time.perf_counter() - self.due) / self.period_s)
+        for _ in range(came - 1):
+            dropped = FrameDropped(f"the answer to an earlier frame had not come after {self.period_s * 1e3:.0f} ms")
+            self.user.report("frame", None, dropped, "")
+        self.due += max(1, came) * self.period_s
+
+
+LOOPS = {"closed": ClosedLoop, "constant": OpenLoop, "poisson": OpenLoop, "camera": CameraLoop}
+"""By `LoadProfile.loop`."""

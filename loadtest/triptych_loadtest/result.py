@@ -1,0 +1,103 @@
+"""What a load test measured, as the run that its file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from triptych.measure import attribution, intervals
+from triptych.measure.attribution import Attribution, Requests
+from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, Workload
+from triptych.measure.traces import TracedRequest
+from triptych.measure.window import Window
+from triptych_loadtest.load_test import LoadTest
+from triptych_loadtest.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured window.
+
+    Attributes:
+        began_s: when it began, in seconds of `time.time`.
+        window: client and server over it.
+        recorder: every request of it.
+        traced: the server's part in each; empty without traces.
+    """
+
+    began_s: float
+    window: Window
+    recorder: Recorder
+    traced: list[TracedRequest]
+
+    @property
+    def started(self) -> str:
+        """When it began: UTC, ISO 8601."""
+        return datetime.fromtimestamp(self.began_s, timezone.utc).isoformat(timespec="seconds")
+
+
+def build_run(
+    test: LoadTest, images: Sequence[bytes], environment: Environment, measured: Measured, command: list[str]
+) -> Run:
+    """Put a run together.
+
+    Args:
+        test: what was asked.
+        images: what was sent.
+        environment: where it ran.
+        measured: what came of it.
+        command: what was typed.
+    """
+    requests = Requests.join(
+        measured.traced, {request_id: answer.latency_ms for request_id, answer in measured.recorder.answers.items()}
+    )
+    return Run(
+        started=measured.started,
+        workload=_workload(test, images),
+        environment=environment,
+        client=_client_side(measured),
+        server=dict(measured.window.counters),
+        attribution=_attribution(requests, measured.window),
+        intervals=intervals.cut(
+            measured.recorder.answers,
+            measured.recorder.failed_at_s,
+            requests,
+            measured.began_s,
+            test.duration_s,
+            test.intervals,
+        ),
+        command=command,
+    )
+
+
+def _workload(test: LoadTest, images: Sequence[bytes]) -> Workload:
+    return Workload(
+        loop=test.profile.loop,
+        users=0 if test.rate_per_s else test.users,
+        rate_per_s=test.rate_per_s or test.fps or None,
+        shape=test.shape,
+        batch=test.batch,
+        sizes=[f"{width}x{height}" for width, height in test.sizes_wh],
+        processes=test.processes,
+        warmup_s=test.warmup_s,
+        duration_s=test.duration_s,
+        images=ImageSet.of(images),
+    )
+
+
+def _client_side(measured: Measured) -> ClientSide:
+    recorder, seconds = measured.recorder, measured.window.duration_s
+    return ClientSide(
+        latencies=recorder.all_latencies,
+        by_request=dict(recorder.latencies) if len(recorder.latencies) > 1 else {},
+        failures=recorder.failures,
+        seconds=seconds,
+        cpu_s=sum(recorder.cpu_s.values()),
+        busiest=max(recorder.cpu_s.values(), default=0.0) / seconds if seconds else 0.0,
+    )
+
+
+def _attribution(requests: Requests, window: Window) -> Attribution:
+    """Return where the time went: from the traces, or, where there are none, from the server's statistics."""
+    return attribution.from_requests(requests) if len(requests) else attribution.from_statistics(window)

@@ -1,0 +1,79 @@
+"""The options of `locust -f`, and the load they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from triptych.errors import ContractError, ImageError
+from triptych_loadtest.load_test import LoadProfile, LoadTest
+from triptych_loadtest.locust_options import add_options, as_arguments, payloads_of, profile_of
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    """Return the options as Locust would; `--run-time` is one of its own."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--run-time", type=lambda text: int(text.removesuffix("s")))
+    add_options(parser)
+    return parser.parse_args(arguments)
+
+
+def test_without_options_users_wait_for_their_answers() -> None:
+    assert profile_of(parsed("--images", "DIR")) == LoadProfile()
+
+
+def test_a_worker_has_the_run_time_from_its_master() -> None:
+    options = parsed("--images", "DIR", "--rate", "3", "--shape", "ramp")
+    options.load_seconds = 8
+    assert profile_of(options) == LoadProfile(rate_per_s=3, shape="ramp", duration_s=8)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        LoadTest(Path("DIR")),
+        LoadTest(Path("DIR"), rate_per_s=30, poisson=True, processes=4),
+        LoadTest(Path("DIR"), fps=25, users=3, processes=2, shape="step", duration_s=20),
+        LoadTest(Path("DIR"), batch=2, sizes_wh=((64, 48), (640, 480)), processes=2),
+    ],
+)
+def test_the_workers_of_a_load_test_send_its_load(test: LoadTest) -> None:
+    options = parsed(*as_arguments(test))
+    assert profile_of(options) == test.profile
+    assert options.batch == test.batch
+    assert options.sizes == ",".join(f"{width}x{height}" for width, height in test.sizes_wh)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--rate", "2", "--fps", "3"), "one of them 0"),
+        (("--rate", "-1"), "must be at least 0"),
+        (("--poisson",), "poisson needs a rate"),
+        (("--shape", "ramp"), "the shape ramp needs a run time"),
+    ],
+)
+def test_a_load_that_cannot_be(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        profile_of(parsed("--images", "DIR", *arguments))
+
+
+def test_payloads_that_cannot_be(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((4, 4, 3), np.uint8))
+    images = ("--images", str(tmp_path))
+    with pytest.raises(ContractError, match="a batch must be of 1 to 16 images"):
+        payloads_of(parsed(*images, "--batch", "17"))
+    with pytest.raises(ContractError, match="a size must be WIDTHxHEIGHT"):
+        payloads_of(parsed(*images, "--sizes", "large"))
+    with pytest.raises(ImageError, match="there is no directory"):
+        payloads_of(parsed("--images", str(tmp_path / "missing")))
+
+
+def test_payloads_in_sizes_and_batches(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "image.png"), np.zeros((4, 4, 3), np.uint8))
+    made = payloads_of(parsed("--images", str(tmp_path), "--batch", "2", "--sizes", "8x6, 4x2"))
+    assert [payload.name for payload in made] == ["detect 8x6 x2", "detect 4x2 x2"]
