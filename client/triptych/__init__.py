@@ -1,7 +1,59 @@
-"""Triptych: a trained object detector as a measured, verified Triton service."""
+"""Triptych: a trained object detector as a measured, verified Triton service.
+
+The logger `triptych` gets a line for each call that is tried again and each model that is loaded again. It is silent
+until the program configures logging.
+"""
+
+import logging
 
 from triptych._version import __version__
-from triptych.client import AsyncDetectionClient, DetectionClient, Tls
-from triptych.detections import Detections
+from triptych.client import AsyncDetectionClient, DetectionClient
+from triptych.contract import DetectorSpec
+from triptych.detections import Detection, Detections
+from triptych.errors import (
+    AccessDenied,
+    BuildError,
+    ContractError,
+    DeadlineExceeded,
+    ImageError,
+    InvalidRequest,
+    ModelNotFound,
+    RequestCancelled,
+    RequestError,
+    ServerCrashed,
+    ServerFault,
+    ServerOverloaded,
+    ServerStartError,
+    ServerUnavailable,
+    TriptychError,
+)
+from triptych.serving.server import TritonServer
+from triptych.wire.channel import Tls
 
-__all__ = ["AsyncDetectionClient", "DetectionClient", "Detections", "Tls", "__version__"]
+__all__ = [
+    "AccessDenied",
+    "AsyncDetectionClient",
+    "BuildError",
+    "ContractError",
+    "DeadlineExceeded",
+    "Detection",
+    "DetectionClient",
+    "Detections",
+    "DetectorSpec",
+    "ImageError",
+    "InvalidRequest",
+    "ModelNotFound",
+    "RequestCancelled",
+    "RequestError",
+    "ServerCrashed",
+    "ServerFault",
+    "ServerOverloaded",
+    "ServerStartError",
+    "ServerUnavailable",
+    "Tls",
+    "TriptychError",
+    "TritonServer",
+    "__version__",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -3,12 +3,12 @@
     from triptych import DetectionClient
 
     with DetectionClient("127.0.0.1:8001") as client:
-        for found in client.detect("street.jpg"):
-            print(found.name, found.score, found.box_xyxy)
+        for detection in client.detect("street.jpg"):
+            print(detection.name, detection.score, detection.box_xyxy)
 
-Every method has a deadline, which covers all that it does: reading files, each request, each retry and the pauses
-between. A connection that is refused or lost, and a model whose process restarts, are tried again; inference has no
-side effects. Whatever goes wrong is a `triptych.errors.TriptychError`.
+Every method has a deadline. It covers reading files, all requests, all retries and the pauses between them. A call is
+tried again if the connection is refused or lost, or if a model's process restarts. That is safe because inference has
+no side effects. The logger `triptych` gets a warning for each retry. Every error is a `triptych.errors.TriptychError`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class _Client:
-    """What both clients are made of; nothing here waits."""
+    """The part that both clients share. Nothing here waits."""
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class _Client:
         tls: Tls | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Connect on the first call, not here.
+        """Make a client. It connects with its first call.
 
         Args:
             address: the server's gRPC address, host:port.
-            model: the ensemble to ask.
-            timeout_s: the deadline of every method that is not given its own, in seconds.
-            retries: how often a call is tried again after a lost connection or while a model restarts.
-            tls: encrypt the connection; None leaves it in plain text.
-            headers: sent with every call, such as {"authorization": "Bearer ..."}.
+            model: the name of the ensemble.
+            timeout_s: the deadline of every method that is called without one, in seconds.
+            retries: how often to try a call again after a lost connection or while a model restarts.
+            tls: how to encrypt the connection; None leaves it in plain text.
+            headers: headers for every call, such as {"authorization": "Bearer ..."}.
 
         Raises:
-            ContractError: an argument is not what it should be, or a file of `tls` cannot be read.
+            ContractError: an argument is wrong, or a file of `tls` cannot be read.
         """
         self._session = Session(check_address(address), model, timeout_s, retries)
         self._metadata = metadata(headers or {})
@@ -78,7 +78,7 @@ class _Client:
 
     @property
     def address(self) -> str:
-        """The server's address."""
+        """The server's address, host:port."""
         return self._session.address
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class _Client:
 
 
 class DetectionClient(_Client):
-    """A blocking client; threads may share it."""
+    """A blocking client. Threads may share it."""
 
     def _prepare(self) -> None:
         self._channel = open_channel(grpc, self.address, self._credentials)
@@ -109,14 +109,15 @@ class DetectionClient(_Client):
 
         Args:
             image: a path, an encoded image, or uint8 [height, width, 3] (RGB) or [height, width] (grey).
-            score_threshold: drop what scores below, 0..1; None takes the model's default.
-            iou_threshold: of two boxes of a class that overlap more, drop the weaker, 0..1; None as above.
+            score_threshold: drop objects with a lower score, 0..1; None takes the model's default.
+            iou_threshold: of two boxes of a class that overlap more, drop the one with the lower score, 0..1; None
+                takes the model's default.
             timeout_s: this call's deadline in seconds; None takes the client's.
-            request_id: a name by which the server's traces and logs know the request.
+            request_id: the request's name in the server's traces and logs.
 
         Raises:
             ImageError: the image cannot be read, here or by the server.
-            ContractError: an argument, or the server's answer, is not what it should be.
+            ContractError: an argument or the server's answer does not fit the contract.
             RequestError: the call failed; its subclasses say how.
         """
         return self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
@@ -130,38 +131,36 @@ class DetectionClient(_Client):
         timeout_s: float | None = None,
         request_id: str = "",
     ) -> list[Detections]:
-        """Detect objects in many images; the results come in their order.
+        """Detect objects in many images, and return the results in the same order.
 
-        An image that cannot be read costs its own result alone: `error` says why. More images than the server takes
-        in one request are sent in several, one after the other, and the deadline covers them all.
-
-        Args and errors are those of `detect`, but that no ImageError is raised.
+        An image that cannot be read raises no ImageError: its result has no objects, and `error` says why. If the
+        server does not take so many images in one request, they go in several, one after the other. The deadline covers
+        them all. All else is as in `detect`.
         """
         return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id))
 
-    @property
     def class_names(self) -> tuple[str, ...]:
-        """The detector's class names, by id; the first use asks the server."""
+        """Return the names of the detector's classes, by id. The server is asked once."""
         return self.spec().class_names
 
     def spec(self) -> DetectorSpec:
-        """What the server says of its detector: input size, classes, default thresholds. The first use asks it."""
+        """Return the detector's input size, classes and default thresholds. The server is asked once."""
         return self._run(self._session.spec())
 
     def is_ready(self) -> bool:
-        """Whether the server answers, and serves the model, now; one try."""
+        """Return whether the server answers and serves the model now. There is only one try."""
         return self._run(self._session.is_ready())
 
     def server_version(self) -> str:
-        """The version of the Triton server, such as '2.51.0'."""
+        """Return the version of the Triton server, such as '2.51.0'."""
         return self._run(self._session.server_version())
 
     def statistics(self) -> Snapshot:
-        """The server's own counters of every model; the difference of two is what a window took."""
+        """Return the server's counters of every model. Subtract two snapshots to get the counts of a window."""
         return self._run(self._session.statistics())
 
     def close(self) -> None:
-        """Close the connection; calls under way in other threads end with RequestCancelled."""
+        """Close the connection. Calls that are under way in other threads end with RequestCancelled."""
         self._closed = True
         self._channel.close()
 
@@ -185,7 +184,7 @@ class DetectionClient(_Client):
             return result
 
     def _outcome(self, flow: Flow[Any], effect: Effect) -> Callable[[], Effect]:
-        """Carry out an effect; how to resume the flow with what came of it."""
+        """Carry out an effect, and return how to resume the flow with its result or error."""
         try:
             return partial(flow.send, self._perform(effect))
         except Exception as error:
@@ -197,7 +196,7 @@ class DetectionClient(_Client):
             try:
                 return rpc(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
             except ValueError:
-                # gRPC's word for a channel that another thread has closed since the check.
+                # gRPC raises it if another thread has closed the channel since the check.
                 self._check_open()
                 raise
         if isinstance(effect, Sleep):
@@ -206,10 +205,10 @@ class DetectionClient(_Client):
 
 
 class AsyncDetectionClient(_Client):
-    """An asyncio client, for one event loop; any number of its tasks may share it."""
+    """An asyncio client for one event loop. Any number of the loop's tasks may share it."""
 
     def _prepare(self) -> None:
-        # A channel belongs to the event loop that runs when it is opened, so the first call opens it.
+        # A channel belongs to the event loop that runs when it is opened. So the first call opens it.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._stub: Any = None
@@ -241,27 +240,27 @@ class AsyncDetectionClient(_Client):
         )
 
     async def class_names(self) -> tuple[str, ...]:
-        """The detector's class names, by id; the first use asks the server."""
+        """Return the names of the detector's classes, by id. The server is asked once."""
         return (await self.spec()).class_names
 
     async def spec(self) -> DetectorSpec:
-        """What the server says of its detector; see `DetectionClient.spec`."""
+        """Return the detector's properties; see `DetectionClient.spec`."""
         return await self._run(self._session.spec())
 
     async def is_ready(self) -> bool:
-        """Whether the server answers, and serves the model, now; one try."""
+        """Return whether the server answers and serves the model now. There is only one try."""
         return await self._run(self._session.is_ready())
 
     async def server_version(self) -> str:
-        """The version of the Triton server, such as '2.51.0'."""
+        """Return the version of the Triton server, such as '2.51.0'."""
         return await self._run(self._session.server_version())
 
     async def statistics(self) -> Snapshot:
-        """The server's own counters of every model; see `DetectionClient.statistics`."""
+        """Return the server's counters of every model; see `DetectionClient.statistics`."""
         return await self._run(self._session.statistics())
 
     async def close(self) -> None:
-        """Close the connection; calls under way in other tasks end with RequestCancelled."""
+        """Close the connection. Calls that are under way in other tasks end with RequestCancelled."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
@@ -286,7 +285,7 @@ class AsyncDetectionClient(_Client):
             return result
 
     async def _outcome(self, flow: Flow[Any], effect: Effect) -> Callable[[], Effect]:
-        """Carry out an effect; how to resume the flow with what came of it."""
+        """Carry out an effect, and return how to resume the flow with its result or error."""
         try:
             return partial(flow.send, await self._perform(effect))
         except Exception as error:
@@ -310,15 +309,15 @@ class AsyncDetectionClient(_Client):
         return await asyncio.to_thread(effect.function)
 
     async def _call(self, effect: Call) -> Any:
-        self._check_open()  # it may have been closed while this task slept between two tries
+        self._check_open()  # another task may have closed it while this one slept between two tries
         call = getattr(self._stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
-        # Awaiting the call itself raises CancelledError both when this task is cancelled and when the channel is
-        # closed under it; a task in between tells them apart.
+        # Awaiting the call directly raises CancelledError both when this task is cancelled and when the channel is
+        # closed. A task in between tells the two apart.
         answer = asyncio.ensure_future(call)
         try:
             await asyncio.wait((answer,))
         finally:
-            answer.cancel()  # and the call with it; neither minds once it has ended
+            answer.cancel()  # cancels the call too, and does nothing once it has ended
         if answer.cancelled():
             raise RequestCancelled(
                 f"the request to {self.address} was cancelled: the client was closed", grpc.StatusCode.CANCELLED

@@ -6,13 +6,13 @@ Three models stand behind one public API, `detection`::
                   ├────────────────geometry─────────────────────┘
                   └──ERROR──────────────────────────────────────────────────> ERROR
 
-Every model batches in its first dimension; the shapes here leave it out. `SCORE_THRESHOLD` and
-`IOU_THRESHOLD` travel as request parameters, which Triton's ensemble hands to each of its steps, because an
-ensemble's inputs cannot be optional in every server we support.
+Every model batches in its first dimension, which the shapes here leave out. `SCORE_THRESHOLD` and `IOU_THRESHOLD`
+travel as request parameters, because not every server that we support lets an ensemble have optional inputs. Triton
+passes the parameters on to each step of the ensemble.
 
-What varies from detector to detector (input size, letterbox, class names, default thresholds) is a
-`DetectorSpec`. It is stated once, in the `parameters` of the detector's `config.pbtxt`, and everybody reads it
-there: preprocess and postprocess from the repository, clients from the server.
+What varies from detector to detector (input size, letterbox, class names, default thresholds) is a `DetectorSpec`. It
+stands in one place, the `parameters` of the detector's `config.pbtxt`. Preprocess and postprocess read it from the
+repository, and clients from the server.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from typing import Any, Literal, get_args
 from triptych.errors import ContractError
 
 MAX_CANDIDATES = 300
-"""Candidates that leave the detector for one image, best first."""
+"""How many candidates the detector gives for one image, best first."""
 
 MAX_DETECTIONS = 100
-"""Rows of `BOXES`, `SCORES` and `LABELS` for one image."""
+"""How many rows `BOXES`, `SCORES` and `LABELS` have for one image."""
 
 MAX_BATCH = 16
-"""Images in one request, and the largest batch that any model of the ensemble forms."""
+"""How many images one request may have, and the largest batch that a model of the ensemble forms."""
 
 MAX_ENCODED_BYTES = 20_000_000
-"""Default limit on one encoded image, in bytes."""
+"""The default limit on one encoded image, in bytes."""
 
 MAX_PIXELS = 50_000_000
-"""Default limit on one decoded image, in pixels, checked in its header before anything is decoded."""
+"""The default limit on one decoded image, in pixels. Its header is checked before anything is decoded."""
 
 GEOMETRY_FIELDS = ("scale_x", "scale_y", "pad_left", "pad_top", "width", "height")
-"""Columns of `geometry`: x_letterbox = x_original * scale_x + pad_left, likewise y; then the original size.
+"""The columns of `geometry`: x_letterbox = x_original * scale_x + pad_left, and so for y; then the original size.
 
 A row of zeros stands for an image that could not be read.
 """
 
 CANDIDATE_FIELDS = ("x1", "y1", "x2", "y2", "score", "class")
-"""Columns of `candidates`; the corners are in letterbox pixels."""
+"""The columns of `candidates`. The corners are in letterbox pixels."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of the contract: its name, Triton data type and shape without the batch (-1: any size)."""
+    """One tensor of the contract: its name, its Triton data type, and its shape without the batch (-1: any size)."""
 
     name: str
     dtype: Literal["BYTES", "UINT8", "INT32", "FP32"]
@@ -78,12 +78,12 @@ COUNT = Tensor("COUNT", "INT32", (1,))
 ERROR = Tensor("ERROR", "BYTES", (1,))
 
 SCORE_THRESHOLD = "score_threshold"
-"""Request parameter, a float in 0..1: candidates that score below it are dropped."""
+"""A request parameter, a float in 0..1: candidates with a lower score are dropped."""
 
 IOU_THRESHOLD = "iou_threshold"
-"""Request parameter, a float in 0..1: of two boxes of one class that overlap more, the weaker is dropped.
+"""A request parameter, a float in 0..1: of two boxes of a class that overlap more, the lower score is dropped.
 
-1 switches the suppression off, as detectors that end in their own (end to end) need it.
+1 switches the suppression off, for detectors that suppress overlapping boxes themselves.
 """
 
 PREPROCESS = Model("preprocess", (IMAGE,), (PIXELS, GEOMETRY, ERROR))
@@ -97,21 +97,21 @@ STAGES = (PREPROCESS, DETECTOR, POSTPROCESS)
 MODELS = (DETECTION, *STAGES)
 
 Placement = Literal["center", "top_left", "stretch"]
-"""Where the resized image lies in `pixels`; `stretch` fills them and does not keep the aspect ratio."""
+"""Where the resized image goes in `pixels`; `stretch` fills them and does not keep the aspect ratio."""
 
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """What preprocess, postprocess and clients need to know of one published detector.
+    """What preprocess, postprocess and clients need to know about one published detector.
 
     Attributes:
         width: width of `pixels`.
         height: height of `pixels`.
         class_names: names by class id.
-        placement: where the resized image lies in the letterbox.
+        placement: where the resized image goes in the letterbox.
         pad_value: grey level of the letterbox's border, 0..255.
-        score_threshold: default of the request parameter.
-        iou_threshold: default of the request parameter.
+        score_threshold: the default of the request parameter.
+        iou_threshold: the default of the request parameter.
     """
 
     width: int
@@ -137,7 +137,7 @@ class DetectorSpec:
         check_threshold(IOU_THRESHOLD, self.iou_threshold)
 
     def to_parameters(self) -> dict[str, str]:
-        """The spec as the string parameters of a `config.pbtxt` (the input size stands in its dims)."""
+        """Return the spec as string parameters of a `config.pbtxt`, without the input size, which is in its dims."""
         return {
             "class_names": json.dumps(list(self.class_names)),
             "placement": self.placement,
@@ -151,7 +151,7 @@ class DetectorSpec:
         """Read back what `to_parameters` wrote.
 
         Raises:
-            ContractError: a parameter is missing or is not what it should be.
+            ContractError: a parameter is missing or wrong.
         """
         try:
             names: Any = json.loads(parameters["class_names"])
@@ -167,7 +167,7 @@ class DetectorSpec:
         except KeyError as error:
             raise ContractError(
                 f"the detector's config.pbtxt has no parameter {error}; publish the detector again "
-                "with `python build MODEL.onnx`"
+                "with `triptych build MODEL.onnx`"
             ) from error
         except (ValueError, TypeError) as error:
             raise ContractError(f"the detector's config.pbtxt has a parameter that cannot be read: {error}") from error
@@ -177,7 +177,7 @@ def check_threshold(name: str, value: float) -> float:
     """Return `value` as a float if it is a number in 0..1.
 
     Raises:
-        ContractError: it is not; the message names the threshold and says what came.
+        ContractError: it is something else; the message names the threshold and the value.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ContractError(f"{name} must be a number in 0..1, but got {value!r}")

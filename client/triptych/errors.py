@@ -6,8 +6,8 @@
     ├── ImageError             an image cannot be read, or is larger than the limits allow
     ├── ContractError          a tensor, a config or an option does not fit the contract
     ├── BuildError             a model cannot be adapted, built or published
-    ├── ServerStartError       the embedded server did not come up
-    ├── ServerCrashed          the embedded server, or a model's process for good, is gone
+    ├── ServerStartError       the embedded server did not start
+    ├── ServerCrashed          the embedded server died, or a model's process did and cannot be restarted
     └── RequestError           a call to a server failed; `code` is the gRPC status
         ├── ServerUnavailable  nobody answers at the address, or the server is going down
         ├── DeadlineExceeded   no answer within the timeout
@@ -45,7 +45,7 @@ __all__ = [
 
 
 class TriptychError(Exception):
-    """The root of the tree: catching it catches all that Triptych raises on purpose."""
+    """The root of the tree. To catch it is to catch every error that Triptych raises on purpose."""
 
 
 class ImageError(TriptychError):
@@ -61,11 +61,11 @@ class BuildError(TriptychError):
 
 
 class ServerStartError(TriptychError):
-    """The embedded server did not come up; the message says why and what to do."""
+    """The embedded server did not start. The message says why and what to do."""
 
 
 class ServerCrashed(TriptychError):
-    """The embedded server, or a model's process for good, is gone; the message ends with what the log said."""
+    """The embedded server died, or a model's process did and cannot be restarted. The message ends with the log."""
 
 
 class RequestError(TriptychError):
@@ -73,7 +73,7 @@ class RequestError(TriptychError):
 
     Attributes:
         code: the gRPC status that the call ended with.
-        details: the server's (or gRPC's) own words.
+        details: the words of the server or of gRPC.
     """
 
     def __init__(self, message: str, code: grpc.StatusCode, details: str = "") -> None:

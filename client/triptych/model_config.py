@@ -1,4 +1,4 @@
-"""Triton's model configuration files, read with Triton's own protobuf."""
+"""Read Triton's model configuration files, with Triton's own protobuf."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from triptych.errors import ContractError
 
 
 def read_config(model_directory: Path) -> model_config_pb2.ModelConfig:
-    """The `config.pbtxt` of one model, its name filled in from the directory where the file leaves it out.
+    """Read the `config.pbtxt` of one model. A file without a name gets that of its directory.
 
     Raises:
-        ContractError: there is no such file, or it does not parse.
+        ContractError: there is no such file, or it cannot be parsed.
     """
     path = model_directory / "config.pbtxt"
     config = model_config_pb2.ModelConfig()
     try:
         text_format.Parse(path.read_text(), config)
     except FileNotFoundError as error:
-        hint = "publish one with `python build MODEL.onnx`" if model_directory.name == DETECTOR.name else "restore it"
+        hint = "publish one with `triptych build MODEL.onnx`" if model_directory.name == DETECTOR.name else "restore it"
         raise ContractError(f"there is no {path}; {hint}") from error
     except text_format.ParseError as error:
         raise ContractError(f"{path} is not a model configuration: {error}") from error
@@ -31,20 +31,20 @@ def read_config(model_directory: Path) -> model_config_pb2.ModelConfig:
 
 
 def detector_spec(config: model_config_pb2.ModelConfig) -> DetectorSpec:
-    """What a detector's configuration says of its input, its classes and its defaults.
+    """Return the input size, the classes and the defaults of a detector, from its configuration.
 
     Raises:
         ContractError: the configuration does not describe a detector of the contract.
     """
     pixels = [tensor for tensor in config.input if tensor.name == PIXELS.name]
     if len(pixels) != 1 or len(pixels[0].dims) != 3:
-        found = ", ".join(f"{tensor.name} {list(tensor.dims)}" for tensor in config.input) or "none"
-        raise ContractError(f"the detector must take one input {PIXELS.name} [height, width, 3], but got {found}")
+        inputs = ", ".join(f"{tensor.name} {list(tensor.dims)}" for tensor in config.input) or "none"
+        raise ContractError(f"the detector must take one input {PIXELS.name} [height, width, 3], but got {inputs}")
     height, width, _ = pixels[0].dims
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     return DetectorSpec.from_parameters(width, height, parameters)
 
 
 def read_detector_spec(model_repository: Path) -> DetectorSpec:
-    """The spec of the detector that a repository holds."""
+    """Return the spec of the detector in a repository."""
     return detector_spec(read_config(model_repository / DETECTOR.name))

@@ -1,7 +1,7 @@
-"""What to type where an optional package is missing: a command that works as it stands.
+"""The command that installs a missing optional package, ready to paste.
 
-Triptych itself may come from a checkout or a wheel, so that `pip install 'triptych[rtx]'` would not find it. The hint
-names the packages of the extra instead, with the versions that this release was tested with.
+Triptych may come from a checkout or a wheel file, where `pip install 'triptych[rtx]'` would not find it. So the command
+names the packages of the extra, with the versions that this release was tested with.
 """
 
 from __future__ import annotations

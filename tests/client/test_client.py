@@ -98,7 +98,7 @@ def test_stack_of_images_is_a_batch(client: DetectionClient) -> None:
 
 def test_class_names_are_asked_for_once(client: DetectionClient, server: FakeServer) -> None:
     assert server.config_requests == []
-    assert client.class_names == CLASS_NAMES
+    assert client.class_names() == CLASS_NAMES
     client.detect(b"a")
     client.detect_batch([b"a", b"b"])
     client.detect_batch([b"a", b"b"])

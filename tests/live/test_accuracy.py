@@ -14,7 +14,7 @@ from triptych.contract import DetectorSpec
 from triptych.serving.server import TritonServer
 from triptych.vision.letterbox import preprocess
 from triptych_build.verify.datasets import read_dataset
-from triptych_build.verify.metrics import Found, accuracy
+from triptych_build.verify.metrics import Predictions, accuracy
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -50,7 +50,7 @@ def reference_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], thres
     return kept
 
 
-def reference_detect(weights: Path, image: bytes) -> Found:
+def reference_detect(weights: Path, image: bytes) -> Predictions:
     """Boxes in the image's pixels, scores and labels, from ONNX Runtime and NumPy alone after our own preprocess."""
     session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
     spec = DetectorSpec(416, 416, ("any",), placement="top_left")
@@ -66,19 +66,19 @@ def reference_detect(weights: Path, image: bytes) -> Found:
     kept = sorted(kept, key=lambda row: -best[row])[:100]
     scale_x, scale_y, left, top, width, height = geometry[0]
     original = (boxes[kept] - [left, top, left, top]) / [scale_x, scale_y, scale_x, scale_y]
-    return Found(original.clip(0, [width, height, width, height]), best[kept], labels[kept].astype(np.int32))
+    return Predictions(original.clip(0, [width, height, width, height]), best[kept], labels[kept].astype(np.int32))
 
 
 def test_yolox_nano_on_coco(shared_data: Path, yolox_server: TritonServer) -> None:
     weights = shared_data / "yolox_nano" / "yolox_nano.onnx"
     with DetectionClient(yolox_server.grpc_address) as client:
-        dataset = read_dataset(shared_data / "coco_cc" / "instances.json", client.class_names)
+        dataset = read_dataset(shared_data / "coco_cc" / "instances.json", client.class_names())
         found = [
             client.detect(image, score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD)
             for image in dataset.images
         ]
     assert dataset.truth is not None
-    deployed = [Found(each.boxes_xyxy, each.scores, each.labels) for each in found]
+    deployed = [Predictions(each.boxes_xyxy, each.scores, each.labels) for each in found]
     reference = [reference_detect(weights, image.read_bytes()) for image in dataset.images]
     ours, theirs = (accuracy(dataset.truth, each).map50 for each in (deployed, reference))
     print(f"mAP50 on coco_cc: deployed {ours:.4f}, ONNX Runtime in-process {theirs:.4f}")

@@ -48,7 +48,7 @@ def test_defects_are_found_where_they_are(client: DetectionClient, made: list[bo
 
 
 def test_class_names_come_from_the_server(client: DetectionClient) -> None:
-    assert client.class_names == ("open", "short", "mouse bite", "spur", "spurious copper", "pin hole")
+    assert client.class_names() == ("open", "short", "mouse bite", "spur", "spurious copper", "pin hole")
 
 
 def test_thresholds_are_per_request(client: DetectionClient, images: list[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What travels between client and server: channels, requests, answers, statistics, and the model control API.
+"""The conversation with a Triton server: channels, requests, answers, errors, statistics and model control.
 
-Nothing here knows an image or a table; `triptych.client` puts these parts together.
+`triptych.client` puts these parts together. Nothing here draws, prints or measures.
 """

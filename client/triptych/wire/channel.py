@@ -1,4 +1,4 @@
-"""How a client connects: address, TLS, headers, and gRPC's own settings."""
+"""Connect to a server: its address, TLS, headers, and gRPC's settings."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ import grpc
 from triptych.errors import ContractError
 
 OPTIONS: tuple[tuple[str, int], ...] = (
-    # A batch of large images is far beyond gRPC's 4 MB; the contract's limits are checked by both sides.
+    # A batch of large images is far beyond gRPC's 4 MB. Both sides check the contract's limits.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # gRPC would wait up to two minutes before it looks for a server again.
+    # By default gRPC waits up to two minutes before it tries to connect again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Despite its name, how long one attempt to connect may take.
+    # Despite its name, this is how long one attempt to connect may take.
     ("grpc.min_reconnect_backoff_ms", 5000),
-    # A peer that vanished without a word is noticed when it leaves data unacknowledged for 5 s, in place of TCP's
-    # quarter of an hour. Pings come no more often than a Triton server tolerates by default.
+    # A peer that vanishes without a word is noticed once it has not acknowledged data for 5 s, and not only after TCP's
+    # quarter of an hour. Pings are no more frequent than a Triton server allows by default.
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 5000),
-    # A connection for each client: a new client must not inherit another's back-off.
+    # Each client has its own connection, because a new client must not inherit another one's back-off.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 @dataclass(frozen=True)
 class Tls:
-    """Encryption, and whom to trust; each path is a PEM file.
+    """An encrypted connection. Each path is a PEM file.
 
     Attributes:
-        ca: the authority that signed the server's certificate; None trusts the authorities that gRPC ships.
+        ca: the authority that signed the server's certificate; None trusts the authorities that come with gRPC.
         certificate: the client's own certificate, for a server that asks for one.
-        key: the key of `certificate`; both or none.
+        key: the key of `certificate`; give both or none.
     """
 
     ca: str | os.PathLike[str] | None = None
@@ -51,7 +51,7 @@ class Tls:
             raise ContractError(f"Tls needs certificate and key together, but got {given} without {missing}")
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files.
+        """Read the files and return gRPC's credentials.
 
         Raises:
             ContractError: a file is missing, cannot be read or is not PEM.
@@ -76,7 +76,7 @@ def check_address(address: str) -> str:
     """Return `address` if it is host:port (or another form with a colon that gRPC knows, such as unix:/path).
 
     Raises:
-        ContractError: it is a URL, or has no port.
+        ContractError: the address is a URL, or has no port.
     """
     if re.match(r"(https?|grpcs?)://", address) or ":" not in address:
         raise ContractError(f"the address must be host:port, such as 127.0.0.1:8001, but got {address!r}")
@@ -84,10 +84,10 @@ def check_address(address: str) -> str:
 
 
 def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Headers as gRPC sends them, their names in lower case.
+    """Return headers as gRPC sends them, with their names in lower case.
 
     Raises:
-        ContractError: a name or a value is nothing that gRPC can send.
+        ContractError: gRPC cannot send a name or a value.
     """
     pairs = tuple((name.lower(), value) for name, value in headers.items())
     for name, value in pairs:
@@ -95,14 +95,14 @@ def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
             raise ContractError(
                 f"a header's name must be letters, digits, '-', '_' and '.', and not end in '-bin', but got {name!r}"
             )
-        # The value may be a secret, so the message leaves it out.
+        # The message leaves the value out, because it may be a secret.
         if not re.fullmatch(r"[\x20-\x7e]*", value):
             raise ContractError(f"the value of header {name!r} must be printable ASCII, but is not")
     return pairs
 
 
 def open_channel(module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
-    """A channel of `grpc` or of `grpc.aio`, whichever `module` is."""
+    """Open a channel of `module`, which is `grpc` or `grpc.aio`."""
     if credentials is None:
         return module.insecure_channel(address, options=OPTIONS)
     return module.secure_channel(address, credentials, options=OPTIONS)

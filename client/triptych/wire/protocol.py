@@ -1,7 +1,7 @@
-"""What goes over the wire: one request of the ensemble built, its response read. Pure functions, no network.
+"""Build a request for the ensemble, and read its response. Pure functions, no network.
 
-The tensors travel as raw bytes beside their descriptions (`raw_input_contents`, `raw_output_contents`): numbers
-little-endian, a BYTES tensor as a 4-byte little-endian length and then the bytes, element after element.
+The tensors travel as raw bytes, next to their descriptions (`raw_input_contents`, `raw_output_contents`). Numbers are
+little-endian. Each element of a BYTES tensor is its length, 4 bytes little-endian, and then its bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DTYPES = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What the server found in one image, cut to COUNT rows and copied out of the response.
+    """The objects of one image, cut to COUNT rows and copied out of the response.
 
     Attributes:
         boxes_xyxy: float32 [n, 4].
@@ -54,7 +54,7 @@ class Rows:
 
 
 def encode_bytes(elements: Sequence[bytes]) -> bytes:
-    r"""A BYTES tensor as it travels.
+    r"""Return a BYTES tensor as it travels.
 
     >>> encode_bytes([b"ab", b""])
     b'\x02\x00\x00\x00ab\x00\x00\x00\x00'
@@ -63,7 +63,7 @@ def encode_bytes(elements: Sequence[bytes]) -> bytes:
 
 
 def decode_bytes(raw: bytes) -> list[bytes]:
-    """The elements of a BYTES tensor.
+    """Return the elements of a BYTES tensor.
 
     Raises:
         ContractError: the bytes end within an element.
@@ -92,7 +92,7 @@ def build_request(
     iou_threshold: float | None = None,
     request_id: str = "",
 ) -> service_pb2.ModelInferRequest:
-    """One request for `images` (encoded, one row each); a threshold of None leaves the model's default.
+    """Build one request for `images` (encoded, one row each). A threshold of None leaves the model's default.
 
     Raises:
         ContractError: a threshold is not a number in 0..1.
@@ -107,7 +107,7 @@ def build_request(
 
 
 def parse_response(response: service_pb2.ModelInferResponse, images: int) -> list[Rows]:
-    """The rows of each of the `images` that the request carried, in its order.
+    """Return the rows of each image of the request, in its order. `images` is their number.
 
     Raises:
         ContractError: an output is missing or has another type, shape, length or content than the contract says.
@@ -133,7 +133,7 @@ def parse_response(response: service_pb2.ModelInferResponse, images: int) -> lis
 
 
 def _raw_outputs(response: service_pb2.ModelInferResponse, images: int) -> dict[str, bytes]:
-    """The raw bytes of every output of the contract, by name, once type and shape are what they must be."""
+    """Return the raw bytes of every output of the contract, by name, after a check of its type and shape."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise ContractError(
             f"the response must carry raw bytes for each of its {len(response.outputs)} outputs, "
@@ -160,7 +160,7 @@ def _raw_outputs(response: service_pb2.ModelInferResponse, images: int) -> dict[
 
 
 def _array(tensor: Tensor, raws: dict[str, bytes], images: int) -> NDArray[Any]:
-    """One numeric output, as a read-only view of the response's bytes."""
+    """Return one numeric output, as a read-only view of the response's bytes."""
     raw, dtype = raws[tensor.name], _DTYPES[tensor.dtype]
     shape = (images, *tensor.shape)
     expected = math.prod(shape) * dtype.itemsize

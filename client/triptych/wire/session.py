@@ -1,11 +1,12 @@
-"""All that a client does but the waiting: a conversation with the server as generators, without input or output.
+"""All that a client does, except waiting: a conversation with the server as generators, without input or output.
 
-Each generator yields effects (make this call, sleep so long, do this blocking work), receives what came of them and
-returns a method's result. The two clients differ only in how they carry the effects out.
+Each generator yields effects (make this call, sleep so long, do this blocking work), receives their results and returns
+the result of a client's method. The two clients differ only in how they carry the effects out.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -36,13 +37,15 @@ from triptych.wire.statistics import Snapshot, parse_statistics
 from triptych.wire.status import Target, explain_rpc_error
 
 BACKOFF_FACTOR = 3
-"""Each pause is so many times the one before."""
+"""How much longer each pause is than the one before."""
 
 MAX_BACKOFF_S = 2.0
 
+_LOG = logging.getLogger(__name__)
+
 
 class Call(NamedTuple):
-    """Call `rpc` of the stub; the answer is its response, or a grpc.RpcError thrown in."""
+    """Call `rpc` of the stub. The answer is the response, or a grpc.RpcError thrown into the generator."""
 
     rpc: str
     request: Any
@@ -56,7 +59,7 @@ class Sleep(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Call a function that reads a file or computes for milliseconds; the answer is what it returns or raises."""
+    """Call a function that reads a file or computes for milliseconds. The answer is its result, or its error."""
 
     function: Callable[[], Any]
 
@@ -68,15 +71,15 @@ Flow = Generator[Effect, Any, T]
 
 @dataclass
 class Session:
-    """What one client knows of its server.
+    """What one client knows about its server.
 
     Attributes:
         address: host:port.
         model: the ensemble.
-        timeout_s: default deadline of a method.
-        retries: tries after the first.
+        timeout_s: the default deadline of a method.
+        retries: how many tries follow the first.
         clock: seconds that only grow.
-        jitter: a factor around 1 for each pause, so that many clients do not return in step.
+        jitter: a factor around 1 for each pause, so that many clients do not come back at the same moment.
     """
 
     address: str
@@ -101,7 +104,7 @@ class Session:
         timeout_s: float | None,
         request_id: str,
     ) -> Flow[Detections]:
-        """One image; what cannot be read is raised."""
+        """Detect objects in one image; raise if it cannot be read."""
         deadline = self._deadline(timeout_s)
         encoded = yield from _load(image)
         request = build_request(
@@ -111,10 +114,11 @@ class Session:
             iou_threshold=iou_threshold,
             request_id=request_id,
         )
-        [found] = yield from self._infer(request, [encoded], deadline)
-        if found.error:
-            raise ImageError(f"{found.source}: {found.error}" if found.source else found.error)
-        return found
+        [detections] = yield from self._infer(request, [encoded], deadline)
+        if detections.error:
+            source = f"{detections.source}: " if detections.source else ""
+            raise ImageError(source + detections.error)
+        return detections
 
     def detect_batch(
         self,
@@ -124,11 +128,11 @@ class Session:
         timeout_s: float | None,
         request_id: str,
     ) -> Flow[list[Detections]]:
-        """Many images in requests of what the server takes; what cannot be read has `error` set."""
+        """Detect objects in many images, in requests that the server takes; an unreadable one has `error` set."""
         deadline = self._deadline(timeout_s)
         if isinstance(images, (str, os.PathLike, bytes)) or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise ContractError("detect_batch takes a list of images, but got one image; `detect` takes one")
-        # Here and not only with the first request, which a batch of files that all fail to load never builds.
+        # Also checked here because no request is built for files that all fail to load.
         for name, value in ((SCORE_THRESHOLD, score_threshold), (IOU_THRESHOLD, iou_threshold)):
             if value is not None:
                 check_threshold(name, value)
@@ -159,14 +163,14 @@ class Session:
         return results
 
     def spec(self, deadline: _Deadline | None = None) -> Flow[DetectorSpec]:
-        """The detector's spec, asked for once."""
+        """Return the detector's spec; ask for it once."""
         if self._spec is None:
             config = yield from self._config(DETECTOR.name, deadline or self._deadline(None))
             self._spec = detector_spec(config)
         return self._spec
 
     def max_batch(self, deadline: _Deadline) -> Flow[int]:
-        """The largest batch that the ensemble takes, asked for once."""
+        """Return the largest batch that the ensemble takes; ask for it once."""
         if not self._max_batch:
             config = yield from self._config(self.model, deadline)
             if config.max_batch_size < 1:
@@ -178,7 +182,7 @@ class Session:
         return self._max_batch
 
     def is_ready(self) -> Flow[bool]:
-        """Whether the server answers and serves the model now: one try."""
+        """Return whether the server answers and serves the model now, after a single try."""
         request = service_pb2.ModelReadyRequest(name=self.model)
         try:
             response = yield from self._call("ModelReady", request, self._deadline(None), retries=0)
@@ -187,13 +191,13 @@ class Session:
         return bool(response.ready)
 
     def server_version(self) -> Flow[str]:
-        """Triton's version."""
+        """Return Triton's version."""
         request = service_pb2.ServerMetadataRequest()
         response = yield from self._call("ServerMetadata", request, self._deadline(None))
         return str(response.version)
 
     def statistics(self) -> Flow[Snapshot]:
-        """The server's counters of every model as they are now."""
+        """Return the server's counters of every model."""
         response = yield from self._call("ModelStatistics", service_pb2.ModelStatisticsRequest(), self._deadline(None))
         return parse_statistics(response)
 
@@ -212,7 +216,7 @@ class Session:
         names = (yield from self.spec(deadline)).class_names
         highest = max((int(row.labels.max()) for row in rows if len(row.labels)), default=-1)
         if highest >= len(names):
-            # Another detector, with more classes, may have been published since its names were asked for.
+            # A detector with more classes may have been published since.
             self._spec = None
             names = (yield from self.spec(deadline)).class_names
         if highest >= len(names):
@@ -228,24 +232,27 @@ class Session:
     def _call(
         self, rpc: str, request: Any, deadline: _Deadline, *, model: str | None = None, retries: int | None = None
     ) -> Flow[Any]:
-        """One call, tried again where that is safe and useful while the deadline allows it."""
+        """Make one call. Try again where that is safe and useful, as long as the deadline allows it."""
         target = Target(self.address, model or self.model, deadline.timeout_s)
-        attempts_left = self.retries if retries is None else retries
-        factor = 1
+        retries = self.retries if retries is None else retries
+        attempt = 1
         while True:
             try:
                 return (yield Call(rpc, request, max(0.0, deadline.at - self.clock())))
             except grpc.RpcError as error:
                 failure = explain_rpc_error(error, target)
-                if failure.backoff_s is None or attempts_left <= 0:
+                if failure.backoff_s is None or attempt > retries:
                     raise failure.error from error
-                pause_s = min(failure.backoff_s * factor, MAX_BACKOFF_S) * self.jitter()
-                # The reason of the failure says more than a deadline that a pointless wait would run into.
+                pause_s = min(failure.backoff_s * BACKOFF_FACTOR ** (attempt - 1), MAX_BACKOFF_S) * self.jitter()
+                # The reason of the failure says more than the deadline that a pointless wait would run into.
                 if pause_s >= deadline.at - self.clock():
                     raise failure.error from error
+            _LOG.warning(
+                "try %d of %d of %s failed, the next one follows in %.2f s: %s",
+                *(attempt, retries + 1, rpc, pause_s, failure.error),
+            )
             yield Sleep(pause_s)
-            attempts_left -= 1
-            factor *= BACKOFF_FACTOR
+            attempt += 1
 
     def _deadline(self, timeout_s: float | None) -> _Deadline:
         timeout_s = self.timeout_s if timeout_s is None else check_timeout(timeout_s)
@@ -253,7 +260,7 @@ class Session:
 
 
 class _Deadline(NamedTuple):
-    """When a method must have ended, on the session's clock, and the timeout that it came from."""
+    """When a method must end, on the session's clock, and the timeout that this follows from."""
 
     at: float
     timeout_s: float
@@ -263,7 +270,7 @@ def check_timeout(timeout_s: float) -> float:
     """Return `timeout_s` if it is a positive, finite number.
 
     Raises:
-        ContractError: it is not.
+        ContractError: it is something else.
     """
     number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
     if not number or not 0 < timeout_s < math.inf:
@@ -272,7 +279,7 @@ def check_timeout(timeout_s: float) -> float:
 
 
 def _load(image: ImageLike) -> Flow[Encoded]:
-    # Bytes need no work worth another thread.
+    # Checking bytes is too little work for another thread.
     return encode_image(image) if isinstance(image, bytes) else (yield Work(partial(encode_image, image)))
 
 

@@ -1,6 +1,6 @@
-"""The server's counters of its own time, by model.
+"""The server's counters of requests and time, by model.
 
-Triton's counters are cumulative: the difference of two snapshots is what happened between them.
+Triton's counters only grow. The difference of two snapshots is what happened between them.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ NS_PER_MS = 1e6
 
 @dataclass(frozen=True)
 class Counters:
-    """Counters of one model, all its versions together; times are sums over requests, in nanoseconds.
+    """The counters of one model, over all its versions. Times are sums over requests, in nanoseconds.
 
     Attributes:
         requests: requests that succeeded.
         failures: requests that failed.
-        inferences: images (a batch counts each of its images).
-        executions: calls of the model; inferences over executions is the mean batch.
+        inferences: images; each image of a batch counts.
+        executions: calls of the model; inferences divided by executions is the mean batch.
         total_ns: from a request's arrival to its response.
         queue_ns: waiting for a free instance.
         input_ns: gathering the inputs.
         infer_ns: in the model.
-        output_ns: handing out the outputs.
-        batches: executions by how many images each had.
+        output_ns: passing on the outputs.
+        batches: executions by their number of images.
     """
 
     requests: int = 0
@@ -50,11 +50,11 @@ class Counters:
 
     @property
     def mean_batch(self) -> float:
-        """Images in an execution, on average; 0 if there was none."""
+        """Mean number of images in an execution; 0 if there was none."""
         return self.inferences / self.executions if self.executions else 0.0
 
     def mean_ms(self, part: str) -> float:
-        """Mean of one of the times (`total`, `queue`, `input`, `infer`, `output`) a request, in milliseconds."""
+        """Return the mean of one time (`total`, `queue`, `input`, `infer`, `output`) per request, in milliseconds."""
         total: int = getattr(self, f"{part}_ns")
         return total / self.requests / NS_PER_MS if self.requests else 0.0
 
@@ -63,7 +63,7 @@ Snapshot = Mapping[str, Counters]
 
 
 def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
-    """Counters by model name."""
+    """Return the counters by the model's name."""
     snapshot: dict[str, Counters] = {}
     for model in response.model_stats:
         stats = model.inference_stats

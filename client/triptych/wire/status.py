@@ -1,8 +1,8 @@
-"""What a failed call means: one error of the tree for every gRPC status, and whether to try again.
+"""Explain a failed call: one error of the tree for every gRPC status, and whether to try again.
 
-Inference has no side effects, so a call that never reached a model, or whose model died under it, is safe to
-repeat. It is repeated only where that can help: a connection that may come back, a model that restarts. A server
-that is overloaded, a deadline that has passed and a request that was refused are not.
+Inference has no side effects, so every call is safe to repeat. It is repeated only where that can help: if a connection
+may come back, or a model restarts. It is not repeated if the server is overloaded, the deadline has passed, or the
+request was refused.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from triptych.errors import (
 )
 
 CONNECTION_BACKOFF_S = 0.1
-"""First pause before a lost or refused connection is tried again."""
+"""The first pause after a lost or refused connection."""
 
 PROCESS_BACKOFF_S = 0.6
-"""First pause while a model's process restarts, which takes about 1.5 s: two tries reach beyond it."""
+"""The first pause while a model's process restarts. That takes about 1.5 s, and two tries outlast it."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom a call asked and for how long it would wait; errors name it."""
+    """Whom a call asked, and how long it was ready to wait; for the errors' messages."""
 
     address: str
     model: str
@@ -46,7 +46,7 @@ class Failure(NamedTuple):
 
     Attributes:
         error: what to raise.
-        backoff_s: the first pause before another try, or None where another try is of no use.
+        backoff_s: the first pause before another try, or None if another try would not help.
     """
 
     error: RequestError
@@ -57,7 +57,7 @@ _Sentence = Callable[[Target, str], str]
 
 
 class _Case(NamedTuple):
-    """One meaning of a status: chosen by words in the details, compared in lower case (none: any details)."""
+    """One meaning of a status. Words in the details select it, in lower case; no words match any details."""
 
     words: tuple[str, ...]
     error: type[RequestError]
@@ -74,7 +74,7 @@ def _says(problem: str, advice: str = "") -> _Sentence:
 
 
 def _plain(sentence: str) -> _Sentence:
-    """A sentence that needs no details: gRPC's own words would only hide it."""
+    """Return a sentence without details, because gRPC's words would only hide it."""
     return lambda target, _: sentence.format(address=target.address, model=target.model, timeout_s=target.timeout_s)
 
 
@@ -101,7 +101,7 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             ServerOverloaded,
             _says("the request waited longer in a queue of {address} than the model allows", "; send less at a time"),
         ),
-        # Its versions are loaded again after a crash, so unlike a name that nobody knows this one may come back.
+        # After a crash its versions are loaded again, so it may come back, unlike a model with an unknown name.
         _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S),
         _Case(("unknown model",), ModelNotFound, _NO_MODEL),
         _Case(
@@ -142,7 +142,7 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             ServerUnavailable,
             _plain("what answers at {address} does not speak gRPC; Triton's gRPC port is 8001, its HTTP port 8000"),
         ),
-        # A port of HTTP or TLS hangs up so; but so does a server that is just going down, hence another try.
+        # A port of HTTP or TLS closes the connection, but a server that is going down does too. So try again.
         _Case(
             ("failed to connect to all addresses; last error: unavailable",),
             ServerUnavailable,
@@ -188,7 +188,7 @@ _FAULT = (_Case(_ANY, ServerFault, _FAILED),)
 
 
 def explain(code: grpc.StatusCode, details: str, target: Target) -> Failure:
-    """What a call that ended with `code` means; statuses without a meaning of their own are a ServerFault."""
+    """Return what a call that ended with `code` means. A status without a row in the table is a ServerFault."""
     lowered = details.lower()
     cases = _CASES.get(code, _FAULT)
     case = next(case for case in cases if not case.words or any(word in lowered for word in case.words))
@@ -196,8 +196,8 @@ def explain(code: grpc.StatusCode, details: str, target: Target) -> Failure:
 
 
 def explain_rpc_error(error: grpc.RpcError, target: Target) -> Failure:
-    """`explain` for what gRPC raised."""
-    # The base class alone, which gRPC's documentation allows, has no status.
+    """Explain an error that gRPC raised."""
+    # gRPC may also raise the base class, which has no status.
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     details = error.details() if hasattr(error, "details") else str(error)
     return explain(code, details or "", target)
