@@ -48,6 +48,7 @@ ROOT = Path(__file__).parent.parent
 
 from triptych_build.adapt import adapter as adapt
 from triptych_build.publish import publish
+from triptych_build.publish.target import InstanceGroup
 from triptych_demo.detector import boards
 
 LONGEST_OVERHEAD_MS = 4.5
@@ -108,7 +109,7 @@ def bare_loop(model: Path, pixels_file: Path, threads: int, seconds: float, barr
     results.put((images, time.perf_counter() - started, time.process_time() - cpu))
 
 
-def turn_of_bare(turns: Turns, model: Path, pixels_file: Path, group: publish.InstanceGroup, seconds: float) -> None:
+def turn_of_bare(turns: Turns, model: Path, pixels_file: Path, group: InstanceGroup, seconds: float) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(group.count), context.Queue()
     arguments = (model, pixels_file, group.threads, seconds, barrier, results)
@@ -173,7 +174,7 @@ def turn_of_ensemble(
         turns.cpu_s[role] += used - before[role]
 
 
-def tutorial_repository(source: Path, directory: Path, group: publish.InstanceGroup) -> Path:
+def tutorial_repository(source: Path, directory: Path, group: InstanceGroup) -> Path:
     """The baseline's repository with the source ONNX in place and as many instances as ours."""
     repository = directory / "tutorial_repository"
     shutil.copytree(ROOT / "benchmarks" / "tutorial_repository", repository)
@@ -190,7 +191,7 @@ def tutorial_repository(source: Path, directory: Path, group: publish.InstanceGr
     return repository
 
 
-def our_repository(source: Path, directory: Path, group: publish.InstanceGroup) -> Path:
+def our_repository(source: Path, directory: Path, group: InstanceGroup) -> Path:
     """A copy of the model repository with the detector published."""
     repository = directory / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector"))
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     arguments = parser.parse_args()
     console = Console()
-    group = publish.InstanceGroup.for_cores(available_cores())
+    group = InstanceGroup.for_cores(available_cores())
     with tempfile.TemporaryDirectory(prefix="triptych-benchmark-") as name:
         scratch = Path(name)
         ours_at = put_stopwatch(

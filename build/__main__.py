@@ -1,7 +1,9 @@
-"""`python build MODEL.onnx` is `triptych build MODEL.onnx`."""
+"""`python build ARGS` is `triptych build ARGS`."""
 
-from triptych.cli.console import run
-from triptych_build.line import main
+import sys
+
+from triptych.cli.app import main
 
 if __name__ == "__main__":
-    run(main)
+    sys.argv[1:1] = ["build"]
+    main()

@@ -17,7 +17,7 @@ from triptych.serving.server import Ports, TritonServer
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.publish import publish
-from triptych_build.publish.publish import InstanceGroup
+from triptych_build.publish.target import InstanceGroup
 
 MakeRepository = Callable[..., Path]
 

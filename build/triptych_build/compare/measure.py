@@ -1,6 +1,6 @@
 """One runtime, measured in a process of its own, which `compare.py` starts.
 
-Only what is measured is imported here, so that no other library's threads and memory are in the way.
+It imports only what is measured, so that no other library's threads and memory are in the way.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ SCENARIOS = (Scenario(1, 1), Scenario(1, 2), Scenario(2, 1))
 
 @dataclass(frozen=True)
 class Job:
-    """What one process is to do.
+    """The work of one process.
 
     Attributes:
         runtime, model, precision: see `triptych.runtimes.open_runtime`.
-        threads: of one stream; two streams have half of them each, and at least one.
+        threads: of one stream; two streams have half as many each, and at least one.
         spec: the `DetectorSpec`, as a dictionary.
         images: the image files.
-        frames: frames to time in each scenario, an even number; 0: find what is in the images.
+        frames: frames to time in each scenario, an even number; 0: detect in the images.
     """
 
     runtime: str
@@ -69,17 +69,17 @@ class Job:
     frames: int
 
     def open_runtime(self, streams: int = 1) -> Runtime:
-        """The detector, with its share of the threads."""
+        """Open the detector, with its share of the threads."""
         threads = max(1, self.threads // streams)
         return open_runtime(
             self.runtime, Path(self.model), threads=threads, precision=self.precision, runtimes=RUNTIMES
         )
 
 
-def find(job: Job) -> dict[str, Any]:
-    """Boxes [n, 4], scores [n] and labels [n] of each image, through the pipeline's own pre- and postprocess."""
+def detect(job: Job) -> dict[str, Any]:
+    """Return boxes [n, 4], scores [n] and labels [n] of each image, through the pipeline's own pre- and postprocess."""
     runtime, spec = job.open_runtime(), DetectorSpec(**job.spec)
-    found = []
+    predictions = []
     for name in job.images:
         prepared = _prepared([name], spec)
         detected = postprocess(
@@ -89,12 +89,12 @@ def find(job: Job) -> dict[str, Any]:
             iou_threshold=spec.iou_threshold,
         )
         count = int(detected.counts[0, 0])
-        found.append([column[0, :count].tolist() for column in detected[:3]])
-    return {"found": found}
+        predictions.append([column[0, :count].tolist() for column in detected[:3]])
+    return {"predictions": predictions}
 
 
 def time_frames(job: Job) -> dict[str, Any]:
-    """Seconds to load; then each scenario's latencies (ms a call) and seconds for all of its frames."""
+    """Return seconds to load, and each scenario's latencies (ms a call) and seconds for all of its frames."""
     pixels = _prepared(job.images[:TIMED_IMAGES], DetectorSpec(**job.spec)).pixels
     started = time.perf_counter()
     runtime = job.open_runtime()
@@ -107,7 +107,7 @@ def time_frames(job: Job) -> dict[str, Any]:
             else [job.open_runtime(scenario.streams) for _ in range(scenario.streams)]
         )
         calls = job.frames // (scenario.streams * scenario.batch)
-        latencies_ms, seconds = race([one.detect for one in runtimes], pixels, scenario.batch, calls)
+        latencies_ms, seconds = time_streams([one.detect for one in runtimes], pixels, scenario.batch, calls)
         result[str(scenario)] = {"latencies_ms": latencies_ms, "seconds": seconds}
     return result
 
@@ -120,11 +120,15 @@ def _prepared(names: Sequence[str], spec: DetectorSpec) -> Any:
     return prepared
 
 
-def race(
+def time_streams(
     detectors: Sequence[Callable[[NDArray[np.uint8]], object]], pixels: NDArray[np.uint8], batch: int, calls: int
 ) -> tuple[list[float], float]:
-    """Each detector `calls` times in a thread of its own: all latencies in ms, and the seconds until the last ends."""
-    clock: list[float] = []  # when all were warm, then when each was done
+    """Call each detector `calls` times in a thread of its own.
+
+    Returns:
+        All latencies in ms, and the seconds from the start until the last thread ends.
+    """
+    clock: list[float] = []  # when all were warm, then when each ended
     start = threading.Barrier(len(detectors), action=lambda: clock.append(time.perf_counter()))
     latencies_ms: list[float] = []
     failures: list[Exception] = []
@@ -141,7 +145,7 @@ def race(
                 detect(next(batches))
                 latencies_ms.append((time.perf_counter() - sent) * 1000)
             clock.append(time.perf_counter())
-        except Exception as error:  # raised by who waits for the threads
+        except Exception as error:  # raised again once the threads have ended
             failures.append(error)
             start.abort()
 
@@ -159,10 +163,10 @@ def race(
 
 
 def main() -> None:
-    """Do the job on standard input, and write the result to the file that is named."""
+    """Do the job on standard input, and write the result to the file that the command line names."""
     job = Job(**json.load(sys.stdin))
     try:
-        result = time_frames(job) if job.frames else find(job)
+        result = time_frames(job) if job.frames else detect(job)
     except TriptychError as error:
         result = {"error": str(error)}
     Path(sys.argv[1]).write_text(json.dumps(result))

@@ -1,7 +1,7 @@
 """An adapted ONNX as a torch module: onnx2torch, and what it lacks for our graphs.
 
-It knows operators up to opset 17 or so; a newer version of one is converted like the last that it knows, as long as
-the node uses nothing that came since. Its Slice indexes in a way that torch is giving up, and is replaced.
+It knows operators up to opset 17 or so. A newer version of one is converted like the last that it knows, as long as
+the node uses nothing that came since. Its Slice indexes in a way that torch is giving up, so ours replaces it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from triptych.errors import BuildError
 
 @contextlib.contextmanager
 def _torchvision_or_less() -> Iterator[None]:
-    """While onnx2torch is imported: torchvision, or an empty module in its place where it does not start.
+    """Have torchvision there while onnx2torch is imported, or an empty module where it does not start.
 
-    onnx2torch wants it for NonMaxSuppression and RoiAlign alone, and pip gives a torch without CUDA a torchvision
+    onnx2torch needs it for NonMaxSuppression and RoiAlign alone, and pip gives a torch without CUDA a torchvision
     with CUDA, which fails on import.
     """
     try:
@@ -60,7 +60,7 @@ with _torchvision_or_less():
     from onnx2torch.utils.common import OnnxMapping, OperationConverterResult, get_const_value
 
 NEWEST_OPSET = 22
-"""Up to here newer versions of an operator are known to differ in types and in what a node says of itself alone."""
+"""Up to here newer versions of an operator are known to differ only in types and in a node's attributes and inputs."""
 
 Converter = Callable[[Any, Any], Any]
 
@@ -81,10 +81,10 @@ class Converted:
 
 
 def convert(path: Path) -> Converted:
-    """The torch module of an adapted ONNX.
+    """Convert an adapted ONNX to a torch module.
 
     Raises:
-        BuildError: the file is no adapted ONNX, or holds operators that onnx2torch does not know; they are named.
+        BuildError: the file is not an adapted ONNX, or holds operators that onnx2torch does not know; it names them.
     """
     try:
         model = onnx.load(path)
@@ -92,12 +92,12 @@ def convert(path: Path) -> Converted:
         raise BuildError(f"{path} cannot be read as ONNX ({error}); build it again") from error
     inputs = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input}
     if PIXELS.name not in inputs:
-        raise BuildError(f"{path} takes no {PIXELS.name}; run `python build/adapt.py {path} --out ADAPTED.onnx`")
+        raise BuildError(f"{path} takes no {PIXELS.name}; run `triptych adapt {path} --out ADAPTED.onnx`")
     unknown = _unknown_operators(model)
     if unknown:
         raise BuildError(f"onnx2torch has no converter for {', '.join(unknown)}, which {path} holds")
     for node in model.graph.node:
-        node.ClearField("name")  # onnx2torch numbers the nameless ones, and numbers can meet the names of others
+        node.ClearField("name")  # onnx2torch numbers nodes without a name, and a number can be the name of another
     try:
         module = onnx2torch.convert(model)
     except (NotImplementedError, KeyError, ValueError) as error:
@@ -132,7 +132,7 @@ class Slice(torch.nn.Module):  # type: ignore[misc]  # torch is optional, and An
         axes: torch.Tensor | None = None,
         steps: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The part of `data` from `starts` to `ends` along `axes`."""
+        """Return the part of `data` from `starts` to `ends` along `axes`."""
         count = len(starts)
         along = range(count) if axes is None else axes.tolist()
         strides = [1] * count if steps is None else steps.tolist()
@@ -165,7 +165,7 @@ def _convert_as_older(convert_older: Converter, older: Any, newer: Any, node: An
 
 
 def _convert_reduction(node: Any, graph: Any) -> Any:
-    """ReduceMax and its like from opset 18 on, whose axes are an input."""
+    """Convert ReduceMax and its kind from opset 18 on, whose axes are an input."""
     data, *rest = node.input_values
     axes = get_const_value(rest[0], graph).tolist() if rest and rest[0] else None
     if axes is None and node.attributes.get("noop_with_empty_axes"):

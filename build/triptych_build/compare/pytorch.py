@@ -25,7 +25,7 @@ class PyTorchRuntime:
         self.detect(np.zeros((1, *self.input_shape), np.uint8))  # what torch refuses, it refuses here
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
+        """Return candidates float32 [N, K, 6] of pixels uint8 [N, H, W, 3]."""
         check_pixels(pixels, self.input_shape)
         torch.set_num_threads(self._threads)  # torch keeps the number for each thread that calls it
         tensor = torch.from_numpy(np.ascontiguousarray(pixels))

@@ -1,66 +1,32 @@
-"""What TensorRT is told before it builds: the network, its precision, its profiles, and the builder's options.
+"""What TensorRT gets before it builds: the network, its precision, its profiles, and the builder's options.
 
-From TensorRT 10 on the network is strongly typed: the graph itself says each precision (`quantize.py` puts it there).
-TensorRT 8 has no such networks: there the float32 graph is built with precision flags, and the layers that need more
-are held to it. TensorRT for RTX is strongly typed, and builds without a GPU.
+From TensorRT 10 on the network is strongly typed: the graph itself says each precision (`triptych quantize` puts it
+there). TensorRT 8 has no strong types: the float32 graph is built with precision flags, and the layers that need
+float32 are held to it. TensorRT for RTX is strongly typed, and builds without a GPU.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
 from triptych.errors import BuildError
+from triptych.packages import install_command
 from triptych.runtimes import _tensorrt
-from triptych_build.quantize import quantize
-from triptych_build.tensorrt.plan import Profile
+from triptych_build.quantize.narrow import narrow, wide_nodes
+from triptych_build.quantize.qdq import activation_limits, quantized_layers, without_pairs
+from triptych_build.tensorrt.options import Builder, Options, Profile
 
-Builder = Literal["tensorrt", "tensorrt-rtx"]
-BUILDERS = tuple(_tensorrt.LIBRARIES)
-
-INSTALL = {
-    "tensorrt": "pip install tensorrt",
-    "tensorrt-rtx": "pip install tensorrt-rtx-cu12-libs tensorrt-rtx-cu12-bindings",
-}
-
-HARDWARE = ("none", "ampere_plus", "same_compute_capability")
+EXTRAS: dict[Builder, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+"""The extra that holds each builder's packages."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to build.
-
-    Attributes:
-        builder: whose library.
-        profiles: one or more; a single fixed one makes a plan of static shapes.
-        workspace_mib: most scratch memory of a layer; None leaves TensorRT's own limit.
-        timing_cache: a file that remembers how fast each kernel was; None measures anew.
-        level: builder optimization level, 0..5; None leaves TensorRT's own.
-        version_compatible: the plan loads in later versions of TensorRT too, a little slower.
-        hardware: GPUs that the plan loads on beside this one's kind, one of `HARDWARE`.
-        compute_capabilities: what TensorRT for RTX builds for, e.g. "8.9"; it needs no GPU at hand.
-        dla_core: run what it can on this DLA core of a Jetson; the GPU takes the rest.
-    """
-
-    builder: Builder = "tensorrt"
-    profiles: tuple[Profile, ...] = (Profile(),)
-    workspace_mib: int | None = None
-    timing_cache: Path | None = None
-    level: int | None = None
-    version_compatible: bool = False
-    hardware: str = "none"
-    compute_capabilities: tuple[str, ...] = ("8.9",)
-    dla_core: int | None = None
-
-
-def library(builder: str) -> Any:
-    """The builder's Python API.
+def library(builder: Builder) -> Any:
+    """Import the builder's Python API.
 
     Raises:
         BuildError: it is not installed.
@@ -68,18 +34,19 @@ def library(builder: str) -> Any:
     try:
         return _tensorrt.library(builder)
     except ImportError as error:
-        raise BuildError(f"{builder} is not installed ({error}); run `{INSTALL[builder]}`") from error
+        hint = install_command(EXTRAS[builder])
+        raise BuildError(f"{builder} is not installed ({error}); run `{hint}`") from error
 
 
 def describe(
     trt: ModuleType, builder: Any, logger: Any, model: onnx.ModelProto, precision: str, options: Options
 ) -> tuple[Any, Any]:
-    """The network and the configuration that a plan is built from.
+    """Return the network and the configuration that a plan is built from.
 
     Args:
         trt: the library.
         builder: its builder.
-        logger: what `triptych.runtimes._tensorrt.make_logger` gave.
+        logger: from `triptych.runtimes._tensorrt.make_logger`.
         model: an adapted graph in float32, or with Q/DQ pairs for int8.
         precision: "fp32", "fp16", "bf16" or "int8".
         options: how to build.
@@ -111,19 +78,18 @@ def _network(trt: ModuleType, builder: Any) -> Any:
 
 
 def _graph(trt: ModuleType, model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The graph to build: one that says its own precision, or for TensorRT 8 the float32 one."""
-    quantize.named(model)
+    """Return the graph to build: one that says its own precision, or for TensorRT 8 the float32 one."""
     if not _is_typed(trt):
-        return quantize.without_pairs(model)
+        return without_pairs(model)
     # In int8, what is not quantized runs in fp16.
-    return model if precision == "fp32" else quantize.narrow(model, "fp16" if precision == "int8" else precision)
+    return model if precision == "fp32" else narrow(model, "fp16" if precision == "int8" else precision)
 
 
 def _set_flags(trt: ModuleType, network: Any, config: Any, model: onnx.ModelProto, precision: str) -> None:
-    """TensorRT 8: precision by flags, held to float32, and in int8 to fp16, for the layers that need it.
+    """Set the precision of TensorRT 8 by flags; layers that need it are held to float32, and in int8 to fp16.
 
     Q/DQ pairs become the ranges of the tensors that they stood on. TensorRT 8 also takes the pairs themselves, but
-    then it must run all of what lies between two of them in int8, and has no kernels for some of that.
+    then it must run everything between two of them in int8, and has no kernels for some of that.
     """
     if precision == "bf16":
         raise BuildError(f"TensorRT {trt.__version__} has no bf16; build fp16, or take TensorRT 10.12 or newer")
@@ -132,7 +98,7 @@ def _set_flags(trt: ModuleType, network: Any, config: Any, model: onnx.ModelProt
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    wide = {name for at in quantize.wide_nodes(model.graph) for name in model.graph.node[at].output}
+    wide = {name for at in wide_nodes(model.graph) for name in model.graph.node[at].output}
     for layer in layers_of(network):
         outputs = [layer.get_output(at) for at in range(layer.num_outputs)]
         if layer.type != trt.LayerType.CONSTANT and any(output.name in wide for output in outputs):
@@ -144,15 +110,15 @@ def _set_flags(trt: ModuleType, network: Any, config: Any, model: onnx.ModelProt
 
 def _set_ranges(trt: ModuleType, network: Any, model: onnx.ModelProto) -> None:
     """Tell TensorRT 8 the range of each quantized activation, and hold what was left in float to fp16."""
-    limits = quantize.activation_limits(model)
-    quantized = set(quantize.quantized_layers(model))
+    limits = activation_limits(model)
+    quantized = set(quantized_layers(model))
     same = (trt.LayerType.CONCATENATION, trt.LayerType.POOLING, trt.LayerType.RESIZE, trt.LayerType.ACTIVATION)
     for layer in reversed(list(layers_of(network))):
-        found = limits.get(layer.get_output(0).name) if layer.num_outputs else None
-        if found is not None and (layer.type in same or _is_sum(trt, layer)):
+        limit = limits.get(layer.get_output(0).name) if layer.num_outputs else None
+        if limit is not None and (layer.type in same or _is_sum(trt, layer)):
             # What goes into a concatenation, a ReLU or a residual's sum is held in the range of what comes out.
             for at in range(layer.num_inputs):
-                limits.setdefault(layer.get_input(at).name, found)
+                limits.setdefault(layer.get_input(at).name, limit)
     for layer in layers_of(network):
         if layer.type in (trt.LayerType.CONVOLUTION, trt.LayerType.DECONVOLUTION) and layer.name not in quantized:
             _hold(layer, trt.float16, trt.float32)
@@ -181,7 +147,7 @@ def _hold(layer: Any, kind: Any, float32: Any) -> None:
 
 
 def _set_profiles(builder: Any, network: Any, config: Any, profiles: tuple[Profile, ...]) -> None:
-    """Optimization profiles, or static shapes for a single fixed one."""
+    """Add optimization profiles, or set static shapes for a single fixed one."""
     pixels = network.get_input(0)
     batch, *image = tuple(pixels.shape)
     if batch != -1 and any(profile != Profile(batch, batch, batch) for profile in profiles):
@@ -192,10 +158,10 @@ def _set_profiles(builder: Any, network: Any, config: Any, profiles: tuple[Profi
     if len(profiles) == 1 and profiles[0].is_fixed:
         pixels.shape = (profiles[0].max, *image)
         return
-    for each in profiles:
-        profile = builder.create_optimization_profile()
-        profile.set_shape(pixels.name, *((size, *image) for size in (each.min, each.opt, each.max)))
-        config.add_optimization_profile(profile)
+    for profile in profiles:
+        shapes = builder.create_optimization_profile()
+        shapes.set_shape(pixels.name, *((size, *image) for size in (profile.min, profile.opt, profile.max)))
+        config.add_optimization_profile(shapes)
 
 
 def _configure(trt: ModuleType, config: Any, options: Options) -> None:
@@ -226,27 +192,16 @@ def _configure(trt: ModuleType, config: Any, options: Options) -> None:
         config.DLA_core = options.dla_core
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if _lacks_cuda_libraries(trt):
-        # TensorRT 8 without cuBLAS and cuDNN beside it; a convolutional detector does not miss them.
+        # TensorRT 8 without cuBLAS and cuDNN; a convolutional detector does not miss them.
         kinds = ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS")
         config.set_tactic_sources(sum(1 << int(getattr(trt.TacticSource, kind)) for kind in kinds))
     if options.timing_cache:
-        seen = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(seen), ignore_mismatch=False)
+        timings = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+        config.set_timing_cache(config.create_timing_cache(timings), ignore_mismatch=False)
 
 
 def _configure_rtx(trt: ModuleType, config: Any, options: Options) -> None:
-    """TensorRT for RTX chooses its kernels on the user's own GPU, when the plan is first run there."""
-    habit = Options()
-    for name, option in (
-        ("timing_cache", "--timing-cache"),
-        ("version_compatible", "--version-compatible"),
-        ("hardware", "--hardware"),
-        ("dla_core", "--dla-core"),
-        ("workspace_mib", "--workspace"),
-        ("level", "--level"),
-    ):
-        if getattr(options, name) != getattr(habit, name):
-            raise BuildError(f"{option} means nothing to TensorRT for RTX; leave it out")
+    """Configure TensorRT for RTX, which needs to know nothing but the GPUs to build for."""
     config.num_compute_capabilities = len(options.compute_capabilities)
     for at, name in enumerate(options.compute_capabilities):
         capability = getattr(trt.ComputeCapability, f"SM{name.replace('.', '')}", None)
@@ -256,7 +211,7 @@ def _configure_rtx(trt: ModuleType, config: Any, options: Options) -> None:
 
 
 def _lacks_cuda_libraries(trt: ModuleType) -> bool:
-    """Whether this is a TensorRT that tries cuBLAS by default, on a machine that has none of its version."""
+    """Return whether this TensorRT tries cuBLAS by default, on a machine that has none of its version."""
     if not hasattr(trt.TacticSource, "CUBLAS"):
         return False
     try:
@@ -266,10 +221,11 @@ def _lacks_cuda_libraries(trt: ModuleType) -> bool:
 
 
 def _reason(error: Any) -> str:
-    """What the parser says, with the node that it means where this TensorRT tells."""
+    """Return what the parser says, with the node that it means where this TensorRT names it."""
     where = f"{error.node_operator()} {error.node_name()}: " if hasattr(error, "node_operator") else ""
     return f"{where}{error.desc()}"
 
 
 def layers_of(network: Any) -> Iterator[Any]:
+    """Yield the layers of a network."""
     return (network.get_layer(at) for at in range(network.num_layers))

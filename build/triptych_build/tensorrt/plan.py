@@ -1,4 +1,4 @@
-"""What is known of a plan: its record, which lies beside it because a plan itself only opens on its own GPU."""
+"""What is known of a plan: its record, a file next to it, because a plan itself only opens on its own GPU."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.contract import MAX_BATCH
 from triptych.errors import BuildError
-from triptych_build.adapt import adapter as adapt
-from triptych_build.adapt.adapter import Adapted
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The batch sizes that one optimization profile covers, and the one that it is tuned for."""
-
-    min: int = 1
-    opt: int = 8
-    max: int = MAX_BATCH
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise BuildError(f"a profile must have 1 <= min <= opt <= max, but got {self.min},{self.opt},{self.max}")
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether it covers one batch size alone."""
-        return self.min == self.max
-
-    def __str__(self) -> str:
-        return str(self.min) if self.is_fixed else f"{self.min},{self.opt},{self.max}"
+from triptych_build.adapt.onnx_file import Adapted
+from triptych_build.tensorrt.options import Profile
 
 
 @dataclass(frozen=True)
@@ -45,14 +23,14 @@ class Binding:
 
 @dataclass(frozen=True)
 class Engine:
-    """What was built, as the plan's own record says: kept beside the plan, since a plan only opens on its GPU.
+    """What was built, as the plan's record says.
 
     Attributes:
         builder, version: the library that built it.
         precision: what was asked for.
         compute_capabilities: the GPUs that it is for, e.g. "9.0".
         gpu, driver, cuda: where it was built (the newest CUDA that its driver runs); None where it is not known.
-        hardware_compatibility, version_compatible: see `network.Options`.
+        hardware_compatibility, version_compatible: see `options.Options`.
         profiles: the batch sizes that it takes.
         inputs, outputs: its bindings.
         plan_bytes: its size.
@@ -85,20 +63,20 @@ class Engine:
 
     @property
     def largest_batch(self) -> int:
-        """Of all profiles."""
+        """The largest batch of all profiles."""
         return max(profile.max for profile in self.profiles)
 
     def takes(self, batch: int) -> bool:
-        """Whether a profile covers a batch size."""
+        """Return whether a profile covers a batch size."""
         return any(profile.min <= batch <= profile.max for profile in self.profiles)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return plain values for the manifest."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Engine:
-        """Read back what `to_dict` gave."""
+        """Read what `to_dict` wrote."""
         return cls(
             **stored
             | {
@@ -114,7 +92,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Record:
-    """What lies beside a plan: what it was made of, what was built, and each layer's name, kind and precision."""
+    """The file next to a plan: what it was made of, what was built, and each layer's name, kind and precision."""
 
     adapted: Adapted
     engine: Engine
@@ -122,20 +100,20 @@ class Record:
 
 
 def record_path(plan: Path) -> Path:
-    """Where the record of a plan lies."""
+    """Return where the record of a plan lies."""
     return plan.with_name(f"{plan.name}.json")
 
 
 def read_record(plan: Path) -> Record:
-    """The record of a plan.
+    """Read the record of a plan.
 
     Raises:
         BuildError: it has none that can be read.
     """
     try:
         stored = json.loads(record_path(plan).read_text())
-        return Record(adapt.adapted_from(stored["adapted"]), Engine.from_dict(stored["engine"]), stored["layers"])
+        return Record(Adapted.from_dict(stored["adapted"]), Engine.from_dict(stored["engine"]), stored["layers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildError(
-            f"{plan} has no record {record_path(plan).name} that can be read ({error}); build it with build/engine.py"
+            f"{plan} has no record {record_path(plan).name} that can be read ({error}); build it with `triptych engine`"
         ) from error

@@ -14,8 +14,8 @@ from triptych.errors import BuildError
 Floats = NDArray[np.float32]
 
 
-class Found(NamedTuple):
-    """What was found in one image.
+class Predictions(NamedTuple):
+    """What a detector predicts in one image.
 
     Attributes:
         boxes_xyxy: float32 [n, 4], in the original image's pixels.
@@ -36,7 +36,7 @@ class Accuracy:
         map50_95: mean AP over IoU 0.50 to 0.95 and over the classes that have ground truth.
         map50: mean AP at IoU 0.5.
         precision: at IoU 0.5, mean over classes, at the score where the mean F1 over classes is best.
-        recall: likewise.
+        recall: at that score too, the mean over classes.
         class_ap: AP over IoU 0.50 to 0.95 by class name, of the classes that have ground truth.
     """
 
@@ -47,19 +47,19 @@ class Accuracy:
     class_ap: dict[str, float]
 
 
-def accuracy(truth: dict[str, Any], found: Sequence[Found]) -> Accuracy:
+def accuracy(truth: dict[str, Any], predictions: Sequence[Predictions]) -> Accuracy:
     """Score detections.
 
     Args:
-        truth: a COCO document, see `labels.Dataset`.
-        found: one for each image, in the order of truth["images"].
+        truth: a COCO document, see `truth.Dataset`.
+        predictions: one for each image, in the order of truth["images"].
 
     Raises:
         BuildError: there are more or fewer results than images.
     """
-    if len(found) != len(truth["images"]):
-        raise BuildError(f"the truth has {len(truth['images'])} images, but detections of {len(found)} came")
-    evaluated = _evaluate(truth, _rows(truth, found))
+    if len(predictions) != len(truth["images"]):
+        raise BuildError(f"the truth has {len(truth['images'])} images, but detections of {len(predictions)} came")
+    evaluated = _evaluate(truth, _rows(truth, predictions))
     precision = np.asarray(evaluated["precision"])[:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 boxes
     scores = np.asarray(evaluated["scores"])[:, :, :, 0, -1]
     names = [category["name"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
@@ -74,16 +74,16 @@ def accuracy(truth: dict[str, Any], found: Sequence[Found]) -> Accuracy:
     )
 
 
-def as_truth(found: Sequence[Found], class_names: Sequence[str], score_threshold: float) -> dict[str, Any]:
-    """What was found with at least a score, as a COCO document that others can be scored against.
+def as_truth(predictions: Sequence[Predictions], class_names: Sequence[str], score_threshold: float) -> dict[str, Any]:
+    """Return the predictions with at least a score as a COCO document that others can be scored against.
 
     Args:
-        found: one for each image; they get the ids 1..n.
+        predictions: one for each image; the images get the ids 1..n.
         class_names: names by class id.
         score_threshold: 0..1.
     """
-    images = [{"id": number, "file_name": str(number)} for number in range(1, len(found) + 1)]
-    rows = [row for row in _rows({"images": images}, found) if row["score"] >= score_threshold]
+    images = [{"id": number, "file_name": str(number)} for number in range(1, len(predictions) + 1)]
+    rows = [row for row in _rows({"images": images}, predictions) if row["score"] >= score_threshold]
     return {
         "images": images,
         "annotations": [
@@ -98,10 +98,10 @@ def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else 0.0
 
 
-def _rows(truth: dict[str, Any], found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Detections as COCO's results."""
+def _rows(truth: dict[str, Any], predictions: Sequence[Predictions]) -> list[dict[str, Any]]:
+    """Return predictions as COCO's results."""
     rows = []
-    for image, (boxes_xyxy, scores, labels) in zip(truth["images"], found, strict=True):
+    for image, (boxes_xyxy, scores, labels) in zip(truth["images"], predictions, strict=True):
         for box, score, label in zip(boxes_xyxy.tolist(), scores.tolist(), labels.tolist(), strict=True):
             bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
             rows.append({"image_id": image["id"], "category_id": int(label), "bbox": bbox, "score": score})
@@ -120,13 +120,13 @@ def _evaluate(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, An
 
 
 def _at_best_f1(precision: NDArray[np.float64], scores: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean precision and recall over classes, at the one score for all of them where their mean F1 is best.
+    """Return mean precision and recall over classes, at the one score for all of them where their mean F1 is best.
 
     Both are read from COCO's own curve, so recall comes in steps of 0.01.
 
     Args:
         precision: [R, C] at R steps of recall from 0 to 1, 0 where that recall is not reached.
-        scores: [R, C], the score at which each is reached, falling.
+        scores: [R, C], the score at which that recall is reached, falling.
     """
     if not precision.size:
         return 0.0, 0.0

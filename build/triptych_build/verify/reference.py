@@ -19,7 +19,7 @@ from triptych import runtimes
 from triptych.contract import MAX_DETECTIONS, DetectorSpec
 from triptych.errors import BuildError
 from triptych.machine import available_cores
-from triptych_build.verify.metrics import Found
+from triptych_build.verify.metrics import Predictions
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -27,21 +27,21 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Stages:
-    """The three stages of a pipeline as functions on one image, each of which another pipeline's can replace.
+    """The three stages of a pipeline as functions on one image; another pipeline's function can replace each.
 
     Attributes:
         preprocess: an encoded image to pixels uint8 [H, W, 3] and geometry float32 [6].
         detector: pixels to candidates float32 [K, 6].
-        postprocess: candidates and geometry to what was found.
+        postprocess: candidates and geometry to predictions.
     """
 
     preprocess: Callable[[bytes], tuple[Pixels, Floats]]
     detector: Callable[[Pixels], Floats]
-    postprocess: Callable[[Floats, Floats], Found]
+    postprocess: Callable[[Floats, Floats], Predictions]
 
 
 def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -> Stages:
-    """An adapted FP32 ONNX on ONNX Runtime, between the reference of preprocess and postprocess.
+    """Return an adapted FP32 ONNX on ONNX Runtime, between the reference of preprocess and postprocess.
 
     Raises:
         BuildError: ONNX Runtime cannot read the file.
@@ -59,7 +59,7 @@ def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -
 def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats]:
     """Decode an image with Pillow, and letterbox it as the contract says.
 
-    The resize is OpenCV's bilinear one, as in `triptych.vision.letterbox`: what differs is the decoder's rounding alone.
+    The resize is OpenCV's bilinear one, as in `triptych.vision.letterbox`: only the decoder's rounding differs.
 
     Returns:
         pixels uint8 [H, W, 3] in RGB, and geometry float32 [6], see `contract.GEOMETRY_FIELDS`.
@@ -87,7 +87,7 @@ def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats
 
 
 def _decode(encoded: bytes) -> Pixels:
-    """uint8 [height, width, 3] in RGB, upright; alpha is dropped, and 16 bits keep their high byte."""
+    """Return uint8 [height, width, 3] in RGB, upright; alpha is dropped, and 16 bits keep their high byte."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             upright = ImageOps.exif_transpose(image)
@@ -99,13 +99,13 @@ def _decode(encoded: bytes) -> Pixels:
         raise BuildError(f"a validation image cannot be read ({error}); take it out of the set") from error
 
 
-def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float, iou_threshold: float) -> Found:
-    """Greedy suppression class by class, the way back from the letterbox, the best 100; in float64.
+def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float, iou_threshold: float) -> Predictions:
+    """Suppress greedily class by class, undo the letterbox, and keep the best 100; in float64.
 
     Args:
         candidates: float32 [K, 6], see `contract.CANDIDATE_FIELDS`.
         geometry: float32 [6].
-        score_threshold: candidates below it are dropped, and those that score 0.
+        score_threshold: candidates that score below it are dropped, and candidates that score 0.
         iou_threshold: of two boxes of a class that overlap more, the weaker goes; 1 keeps all.
     """
     rows = candidates.astype(np.float64)
@@ -121,12 +121,14 @@ def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float
     scale_x, scale_y, left, top, width, height = geometry.astype(np.float64)
     boxes = (rows[:, :4] - [left, top, left, top]) / [scale_x, scale_y, scale_x, scale_y]
     boxes = boxes.clip(0, [width, height, width, height])
-    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:MAX_DETECTIONS]
-    return Found(boxes[seen].astype(np.float32), rows[seen, 4].astype(np.float32), rows[seen, 5].astype(np.int32))
+    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:MAX_DETECTIONS]
+    return Predictions(
+        boxes[visible].astype(np.float32), rows[visible, 4].astype(np.float32), rows[visible, 5].astype(np.int32)
+    )
 
 
 def _overlap(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of one box [4] with others [N, 4]; 0 where both have no area."""
+    """Return the IoU of one box [4] with others [N, 4]; 0 where both have no area."""
     width = np.maximum(np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0]), 0)
     height = np.maximum(np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1]), 0)
     areas = np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)

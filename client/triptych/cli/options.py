@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import typer
 
@@ -170,6 +170,8 @@ BudgetMs = Annotated[
     float | None,
     typer.Option("--budget-ms", min=0.001, metavar="MS", help="What an answer may take, held against the p95."),
 ]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+"""What a detector calculates in."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result on standard output as JSON.")]
 
 __all__ = [
@@ -183,6 +185,7 @@ __all__ = [
     "IouThreshold",
     "ModelRepository",
     "Numbers",
+    "Precision",
     "ScoreThreshold",
     "Size",
     "Sizes",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
@@ -9,15 +10,15 @@ from triptych.runtimes import open_runtime
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         version = Path(args["model_repository"]) / args["model_version"]
         parameters = json.loads(args["model_config"])["parameters"]
         runtime, threads = (parameters[key]["string_value"] for key in ("runtime", "threads"))
         self.runtime = open_runtime(runtime, version / "model.onnx", threads=int(threads))
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         return [self.respond(request) for request in requests]
 
-    def respond(self, request):
+    def respond(self, request: Any) -> Any:
         pixels = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()
         return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", self.runtime.detect(pixels))])

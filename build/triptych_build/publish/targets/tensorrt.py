@@ -1,6 +1,7 @@
 """The detector in Triton's Python backend, on TensorRT's Python API."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -9,12 +10,12 @@ from triptych.runtimes import open_runtime
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         version = Path(args["model_repository"]) / args["model_version"]
         self.runtime = open_runtime("tensorrt", version / "model.plan", threads=1)
 
-    def execute(self, requests):
-        """All requests that Triton gathered, as one batch: a GPU likes them together."""
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run all requests that Triton gathered as one batch: a GPU likes them together."""
         pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
         together = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         ends = np.cumsum([len(images) for images in pixels])
