@@ -1,0 +1,143 @@
+"""`triptych verify`: the gate of a deployed detector against its FP32 source."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+from rich.console import Console
+
+from triptych.cli.options import AsJson, Precision, grouped
+
+if TYPE_CHECKING:
+    from triptych_build.verify.limits import Gate
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What to verify with, and the limits."""
+
+    PANEL: ClassVar[str] = "Gate"
+
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="LABELS",
+            help="Images to verify with: a COCO JSON, a YOLO data.yaml or folder, or a folder of images alone.",
+        ),
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", metavar="DIR", help="Images of a COCO JSON. Default: in its folder, or in images/ there."
+        ),
+    ] = None
+    max_map_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-map-drop", metavar="POINTS", help="Most that mAP50-95 may lose. Default: 0.5, or 1.0 in int8."
+        ),
+    ] = None
+    max_class_drop: Annotated[
+        float | None,
+        typer.Option(
+            "--max-class-drop", metavar="POINTS", help="Most that a top class may lose beyond chance. Default: 1.0."
+        ),
+    ] = None
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            "--min-agreement",
+            min=0,
+            max=1,
+            metavar="0..1",
+            help="Without labels, least mAP50 against the source. Default: 0.95.",
+        ),
+    ] = None
+    max_p95_ms: Annotated[
+        float | None,
+        typer.Option("--max-p95-ms", min=0, metavar="MS", help="Most that the p95 latency may be. Default: no limit."),
+    ] = None
+
+    def gate(self, precision: str) -> Gate:
+        """Return the gate of a precision, with the limits that these options set."""
+        from dataclasses import replace
+
+        from triptych_build.verify.limits import Gate
+
+        limits = {
+            "map_points": self.max_map_drop,
+            "class_points": self.max_class_drop,
+            "agreement": self.min_agreement,
+            "p95_ms": self.max_p95_ms,
+        }
+        return replace(Gate.for_precision(precision), **{k: v for k, v in limits.items() if v is not None})
+
+
+@grouped
+def verify(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="The adapted FP32 ONNX that the deployed detector comes from.")
+    ],
+    gate: GateOptions,
+    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="A running server.")] = None,
+    model_repository: Annotated[
+        Path | None,
+        typer.Option("--model-repository", metavar="DIR", help="A model repository, served for the duration."),
+    ] = None,
+    precision: Annotated[Precision, typer.Option("--precision", help="What the engine calculates in.")] = "fp32",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", file_okay=False, metavar="DIR", help="Write report.json and report.md there."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a deployed detector against its FP32 source: accuracy, determinism, latency.
+
+    Exit codes: 0 it passed, 1 the gate refused it, 2 the command line is wrong, 3 no server answers.
+    """
+    if gate.data is None:
+        raise typer.BadParameter("name the images to verify with: --data LABELS")
+    if (address is None) == (model_repository is None):
+        raise typer.BadParameter("name either a running server with --address, or a --model-repository to serve")
+
+    from triptych_build.adapt.onnx_file import read_adapted_file
+    from triptych_build.verify.datasets import read_dataset
+    from triptych_build.verify.gate import verify
+    from triptych_build.verify.report import print_report, write_report
+
+    _, record = read_adapted_file(source)
+    dataset = read_dataset(gate.data, record.spec.class_names, gate.images)
+    with _server(address, model_repository) as running:
+        report = verify(running, source, dataset, gate.gate(precision), precision=precision)
+    if out:
+        write_report(report, out / "report.json")
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_report(report, Console(highlight=False))
+    report.raise_if_refused()
+    typer.echo(report.verdict, err=as_json)
+
+
+@contextmanager
+def _server(address: str | None, model_repository: Path | None) -> Iterator[str]:
+    """Yield the address of the server to verify; one is started for a model repository."""
+    if address or model_repository is None:
+        yield str(address)
+        return
+
+    from triptych.serving.server import Ports, TritonServer
+
+    with (
+        tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch,
+        TritonServer(model_repository, ports=Ports.free(), log_path=Path(scratch) / "log") as server,
+    ):
+        yield server.grpc_address
