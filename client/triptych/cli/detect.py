@@ -11,57 +11,54 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S, DetectionClient
+from triptych.cli.console import REFUSED
+from triptych.cli.options import (
+    DEFAULT_ADDRESS,
+    DEFAULT_TIMEOUT_S,
+    Address,
+    AsJson,
+    IouThreshold,
+    ScoreThreshold,
+    TimeoutS,
+)
+from triptych.client import DetectionClient
 from triptych.contract import MAX_BATCH
 from triptych.detections import Detections
-from triptych.errors import ImageError
-from triptych.files import atomic_write
+from triptych.pictures import save as save_picture
+from triptych.pictures import save_paths
 from triptych.vision.decode import image_files
 
-IouThreshold = Annotated[
-    float | None,
-    typer.Option(
-        min=0, max=1, help="Of two boxes of a class that overlap more, drop the weaker. Default: the model's own."
-    ),
-]
-
 _SHOW_PROGRESS_FROM = 4
-"""Fewer images than this are done before a bar would have been read."""
+"""Fewer images than this are done before a person could read a bar."""
 
 
 def detect(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Image files; a directory stands for the images in it.")
     ],
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's gRPC address.")] = DEFAULT_ADDRESS,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON list on standard output, and nothing else.")
-    ] = False,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: AsJson = False,
     save: Annotated[
         Path | None,
         typer.Option(
+            "--save",
             metavar="DIR",
             file_okay=False,
             help="Write each picture with its boxes as DIR/<name>.jpg, in place of one from before. Images of the "
             "same name get <name>-2.jpg and so on, in the order given; no input is ever overwritten.",
         ),
     ] = None,
-    score_threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Drop what scores below. Default: the model's own.")
-    ] = None,
+    score_threshold: ScoreThreshold = None,
     iou_threshold: IouThreshold = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long to wait for each batch.")
-    ] = DEFAULT_TIMEOUT_S,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images in one request, at most what the server takes.")
+        int, typer.Option("--batch", min=1, metavar="N", help="Images in one request, at most what the server takes.")
     ] = MAX_BATCH,
 ) -> None:
     """Detect objects in images.
@@ -73,50 +70,33 @@ def detect(
     started = time.perf_counter()
     results: list[Detections] = []
     try:
-        with DetectionClient(address, timeout_s=timeout) as client, _progress(len(paths)) as advance:
+        with DetectionClient(address, timeout_s=timeout_s) as client, _progress(len(paths)) as advance:
             for start in range(0, len(paths), batch):
-                found = client.detect_batch(
+                answers = client.detect_batch(
                     paths[start : start + batch], score_threshold=score_threshold, iou_threshold=iou_threshold
                 )
                 if save:
-                    found = [_saved(*pair) for pair in zip(found, targets[start : start + batch], strict=True)]
-                results += found
-                advance(len(found))
+                    answers = list(map(save_picture, answers, targets[start : start + batch]))
+                results += answers
+                advance(len(answers))
     finally:
         # What was done before a server went away is still worth showing; half a JSON document is not.
         if not as_json and results:
-            _show(results, time.perf_counter() - started)
+            _print(results, time.perf_counter() - started)
     if as_json:
         typer.echo(json.dumps([result.to_dict() for result in results], ensure_ascii=False, indent=2))
     if any(result.error for result in results):
-        raise typer.Exit(1)
-
-
-def save_paths(images: Sequence[Path], directory: Path) -> list[Path]:
-    """Where the picture of each image goes: `<stem>.jpg`, or `<stem>-2.jpg` and so on where that is taken.
-
-    Taken is what an earlier image of the same run has got, and what is one of the images itself.
-    """
-    taken = {image.resolve() for image in images}
-    targets = []
-    for image in images:
-        target, number = directory.resolve() / f"{image.stem}.jpg", 1
-        while target in taken:
-            number += 1
-            target = target.with_name(f"{image.stem}-{number}.jpg")
-        taken.add(target)
-        targets.append(directory / target.name)
-    return targets
+        raise typer.Exit(REFUSED)
 
 
 def _expand(images: Iterable[Path]) -> list[Path]:
-    """The images themselves; a directory gives those in it, in the order of their names."""
+    """Return the images themselves; a directory gives those in it, in the order of their names."""
     paths: list[Path] = []
     for image in images:
         if not image.is_dir():
             paths.append(image)
-        elif found := image_files(image):
-            paths += found
+        elif inside := image_files(image):
+            paths += inside
         else:
             raise typer.BadParameter(f"there are no images in {image}", param_hint="IMAGE")
     return paths
@@ -124,7 +104,7 @@ def _expand(images: Iterable[Path]) -> list[Path]:
 
 @contextmanager
 def _progress(images: int) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal; gives the function that moves it on by so many images."""
+    """Show a bar on the terminal; give the function that moves it on by so many images."""
     columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     shown = console.is_terminal and images >= _SHOW_PROGRESS_FROM
@@ -132,28 +112,7 @@ def _progress(images: int) -> Iterator[Callable[[int], None]]:
         yield partial(progress.advance, progress.add_task("detecting", total=images))
 
 
-def _saved(found: Detections, target: Path) -> Detections:
-    """Write the picture; what kept it from being written becomes the image's error."""
-    if found.error or found.source is None:
-        return found
-    try:
-        _write_jpeg(found, found.source, target)
-    except ImageError as error:
-        return Detections.failed(str(error), found.class_names, found.source)
-    return found
-
-
-def _write_jpeg(found: Detections, source: str, target: Path) -> None:
-    picture = cv2.cvtColor(found.draw(source), cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-    try:
-        with atomic_write(target) as aside:
-            aside.write_bytes(encoded)
-    except OSError as error:
-        raise ImageError(f"{target} cannot be written: {error.strerror}") from error
-
-
-def _show(results: Sequence[Detections], seconds: float) -> None:
+def _print(results: Sequence[Detections], seconds: float) -> None:
     table = Table("image", "class", "score", "box (x1 y1 x2 y2)")
     table.columns[0].overflow = "fold"
     table.columns[2].justify = table.columns[3].justify = "right"
@@ -163,9 +122,9 @@ def _show(results: Sequence[Detections], seconds: float) -> None:
             table.add_row(source, Text(result.error, style="red"))
         elif not len(result):
             table.add_row(source, Text("nothing found", style="dim"))
-        for index, found in enumerate(result):
-            box = " ".join(f"{value:.0f}" for value in found.box_xyxy)
-            table.add_row(source if index == 0 else "", Text(found.name), f"{found.score:.2f}", box)
+        for index, detection in enumerate(result):
+            box = " ".join(f"{value:.0f}" for value in detection.box_xyxy)
+            table.add_row(source if index == 0 else "", Text(detection.name), f"{detection.score:.2f}", box)
         table.add_section()
     console = Console()
     console.print(table)
@@ -173,7 +132,7 @@ def _show(results: Sequence[Detections], seconds: float) -> None:
 
 
 def summary(results: Sequence[Detections], seconds: float) -> str:
-    """One line: how many images, how many objects of which classes, how many images failed, how long it took."""
+    """Return one line: how many images, how many objects of which classes, how many images failed, how long it took."""
     classes = Counter(name for result in results for name in result.names)
     failed = sum(bool(result.error) for result in results)
     objects = f"{_count(sum(classes.values()), 'object')}"

@@ -12,10 +12,10 @@ from triptych.detections import Detections
 from triptych.errors import AccessDenied, ImageError, InvalidRequest, RequestCancelled, RequestError
 
 PAUSE_S = 0.5
-"""Between two tries to reach a server that is gone."""
+"""The pause between two tries to reach a server that is gone."""
 
 _FINAL = (InvalidRequest, AccessDenied, RequestCancelled)
-"""Errors that no wait mends."""
+"""Errors that waiting does not cure."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Answer:
     """What came back for one frame.
 
     Attributes:
-        found: the detections; None where the image could not be read.
+        detections: None where the image could not be read.
         error: why not, else empty.
         sent_s: when the request that was answered went out, by `time.perf_counter`.
         answered_s: when its answer was there.
     """
 
-    found: Detections | None
+    detections: Detections | None
     error: str
     sent_s: float
     answered_s: float
@@ -42,9 +42,9 @@ class PatientDetector:
     Attributes:
         client: the server.
         score_threshold: as `DetectionClient.detect` takes it.
-        iou_threshold: likewise.
+        iou_threshold: as `DetectionClient.detect` takes it.
         retry_s: how long to wait for a server that is gone, in seconds.
-        say: told once that the server is gone, and once that it is back.
+        say: hears once that the server is gone, and once that it is back.
         stop: once it is set, nothing is tried again.
         outages: how often the server was gone.
     """
@@ -68,7 +68,7 @@ class PatientDetector:
         while True:
             sent_s = time.perf_counter()
             try:
-                found = self.client.detect(
+                detections = self.client.detect(
                     encoded,
                     score_threshold=self.score_threshold,
                     iou_threshold=self.iou_threshold,
@@ -85,10 +85,10 @@ class PatientDetector:
             else:
                 answered_s = time.perf_counter()
                 self._answered()
-                return Answer(found, "", sent_s, answered_s)
+                return Answer(detections, "", sent_s, answered_s)
 
     def _may_wait(self, error: RequestError) -> bool:
-        """Whether there is still time for the server to come back."""
+        """Return whether there is still time for the server to come back."""
         with self._lock:
             if self._gone_s is None:
                 self._gone_s = time.perf_counter()

@@ -22,10 +22,10 @@ class Line:
         frame: its number, from 0.
         time_s: its place in the video in seconds; of a live source, seconds since 1970 (UTC); None where unknown.
         width: in pixels; None where the frame could not be read.
-        height: likewise.
-        objects: what was found.
+        height: in pixels; None where the frame could not be read.
+        objects: what was detected.
         track_ids: of each object; None where it belongs to no track (yet).
-        error: why nothing could be found, else None.
+        error: why the frame could not be read, else None.
     """
 
     frame: int
@@ -37,10 +37,10 @@ class Line:
     error: str | None = None
 
     def encode(self) -> bytes:
-        """The line, with its end."""
+        """Return the line, with its end."""
         objects = [
-            {"track_id": track_id, **found._asdict()}
-            for track_id, found in zip(self.track_ids, self.objects, strict=True)
+            {"track_id": track_id, **detection._asdict()}
+            for track_id, detection in zip(self.track_ids, self.objects, strict=True)
         ]
         fields = {
             "frame": self.frame,
@@ -57,7 +57,7 @@ class Line:
         """Read back what `encode` gave.
 
         Raises:
-            ValueError: it is no such line.
+            ValueError: it is not a line of tracks.
         """
         try:
             fields: dict[str, Any] = json.loads(line)
@@ -67,10 +67,10 @@ class Line:
                 fields["width"],
                 fields["height"],
                 tuple(
-                    Detection(each["name"], each["label"], each["score"], tuple(each["box_xyxy"]))
-                    for each in fields["objects"]
+                    Detection(item["name"], item["label"], item["score"], tuple(item["box_xyxy"]))
+                    for item in fields["objects"]
                 ),
-                tuple(each["track_id"] for each in fields["objects"]),
+                tuple(item["track_id"] for item in fields["objects"]),
                 fields["error"],
             )
         except (KeyError, TypeError) as error:
@@ -82,10 +82,10 @@ class Done:
     """What a file of tracks already holds.
 
     Attributes:
-        next_frame: the number of the first frame that it does not.
+        next_frame: the number of the first frame that it does not hold.
         last_id: the highest track id; 0 if there is none.
         recent: its last lines.
-        whole_bytes: how long its whole lines are; what follows was cut off in the middle.
+        whole_bytes: the length of its whole lines; what follows was cut off in the middle.
     """
 
     next_frame: int = 0
@@ -98,7 +98,7 @@ def read_done(path: Path, recent: int) -> Done:
     """Read how far a file of tracks has come, and its last `recent` lines; nothing where there is no file.
 
     Raises:
-        ContractError: a whole line of it is none of ours.
+        ContractError: a whole line of it is not a line of tracks.
     """
     if not path.exists():
         return Done()
@@ -112,7 +112,7 @@ def read_done(path: Path, recent: int) -> Done:
                 line = Line.decode(text)
             except ValueError as error:
                 raise ContractError(
-                    f"line {number} of {path} is no line of tracks ({error}); give another --out, or --overwrite it"
+                    f"line {number} of {path} is not a line of tracks ({error}); give another --out, or --overwrite it"
                 ) from error
             next_frame = line.frame + 1
             last_id = max([last_id, *(track_id for track_id in line.track_ids if track_id is not None)])
@@ -125,14 +125,14 @@ class Journal:
     """The file, open for more lines."""
 
     def __init__(self, path: Path, done: Done) -> None:
-        """Go on after what is done, which may be nothing; what follows it in the file goes.
+        """Continue after what is done, which may be nothing; what follows it in the file is cut off.
 
         Raises:
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        # Not buffered: what is written is with the system, and survives whatever becomes of this process.
+        # Not buffered: what is written is with the system, and survives the end of this process.
         self._file = path.open("ab", buffering=0)
         os.ftruncate(self._file.fileno(), done.whole_bytes)
 
@@ -140,7 +140,7 @@ class Journal:
         """Add a line.
 
         Raises:
-            OSError: it cannot be written; what there is of it is cut off when the file is gone on with.
+            OSError: it cannot be written; the part that was is cut off when the file is continued.
         """
         rest = line.encode()
         try:

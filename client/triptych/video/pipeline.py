@@ -1,4 +1,4 @@
-"""The pipeline: one thread reads and encodes, some wait for detections, and this one tracks and writes, in order.
+"""The pipeline: one thread reads and encodes, some wait for detections, and the caller's tracks and writes, in order.
 
     read, encode ──> predict (some in flight) ──> track, write
 
@@ -18,13 +18,13 @@ from typing import TypeVar
 import cv2
 
 from triptych.video.detecting import Answer
+from triptych.video.frames import Frame, Source
 from triptych.video.journal import Line
-from triptych.video.sources import Frame, Source
 from triptych.video.stages import STAGES, Times
 from triptych.video.tracker import Tracker
 
 READ_AHEAD = 1
-"""Frames that are read and encoded before anybody asks for them."""
+"""Frames that are read and encoded before a thread is free to send them."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -67,7 +67,7 @@ def run(
     quality: int,
     prefix: str,
 ) -> Generator[Tracked, None, None]:
-    """Work off a source; each frame is given when its line is written.
+    """Track the frames of a source; yield each when its line is written.
 
     Args:
         source: where the frames come from.
@@ -107,16 +107,16 @@ def run(
 def in_order(
     function: Callable[[T], U], items: Iterator[T], workers: int, ahead: int
 ) -> Generator[tuple[T, U], None, None]:
-    """Each item with what the function makes of it, in the order of the items.
+    """Yield each item with what the function makes of it, in the order of the items.
 
     One thread makes the items, and `workers` threads call the function. As soon as one result is out, the next item
-    goes in, so that nobody stands idle while the caller is at work.
+    goes in, so that no thread is idle while the caller is at work.
 
     Args:
         function: called by several threads at once.
-        items: made `ahead` of the function; with 0 an item is asked for when there is a thread for it, not before.
+        items: made `ahead` of the function; with 0 an item is not asked for before there is a thread for it.
         workers: calls of the function at a time.
-        ahead: items that are made before anybody can take them.
+        ahead: items that are made before a thread can take them.
     """
     end = object()
 
@@ -148,19 +148,19 @@ def _encode(frame: Frame, quality: int) -> _Encoded:
 
 
 def _line(frame: Frame, answer: Answer, tracker: Tracker, score_threshold: float) -> Line:
-    """The frame's line; the tracker sees every frame, also one in which nothing could be found."""
-    objects = tuple(answer.found) if answer.found is not None else ()
+    """Return the frame's line; the tracker sees every frame, also one that could not be read."""
+    objects = tuple(answer.detections or ())
     kept = [
-        (found, track_id)
-        for found, track_id in zip(objects, tracker.update(objects), strict=True)
-        if track_id is not None or found.score >= score_threshold
+        (detection, track_id)
+        for detection, track_id in zip(objects, tracker.update(objects), strict=True)
+        if track_id is not None or detection.score >= score_threshold
     ]
     return Line(
         frame.number,
         frame.time_s,
         frame.width,
         frame.height,
-        tuple(found for found, _ in kept),
+        tuple(detection for detection, _ in kept),
         tuple(track_id for _, track_id in kept),
         answer.error or None,
     )

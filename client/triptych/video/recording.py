@@ -1,9 +1,8 @@
-"""A video's run: what `triptych track --run` keeps, as a load test does."""
+"""The run of a video: what `triptych track --run` keeps, in the same file as a load test."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -13,7 +12,7 @@ from types import TracebackType
 from triptych.client import DetectionClient
 from triptych.measure import attribution, intervals, run_file
 from triptych.measure.attribution import Attribution, Requests
-from triptych.measure.environment import settled_statistics, with_server
+from triptych.measure.environment import describe_machine, settled_statistics, with_server
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Answer
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, Workload
@@ -77,14 +76,17 @@ class Measurement:
         self.answers[tracked.request_id] = Answer(tracked.times.total_ms, now)
         self.own_ms[tracked.request_id] = {name: tracked.times.ms[name] for name in OWN_STAGES}
 
-    def run(self, environment: Environment, server: ServerSide, totals: Totals, in_flight: int) -> Run:
-        """The run, with where its time went; of at least one frame.
+    def run(
+        self, environment: Environment, server: ServerSide, totals: Totals, in_flight: int, command: list[str]
+    ) -> Run:
+        """Return the run of at least one frame, with where its time went.
 
         Args:
             environment: where it ran.
             server: what the server saw of it.
             totals: of the same frames.
             in_flight: requests at a time.
+            command: what was typed.
         """
         seconds = totals.seconds
         cpu_s = time.process_time() - self._cpu_began_s
@@ -120,36 +122,37 @@ class Measurement:
             server=dict(window.counters),
             attribution=attribution.from_requests(requests) if len(requests) else self._from_statistics(window),
             intervals=intervals.cut(self.answers, self.failed_at_s, requests, self.began_s, seconds, INTERVALS),
-            command=["triptych", *sys.argv[1:]],
+            command=command,
         )
 
     def _from_statistics(self, window: Window) -> Attribution:
-        """What the server did not take is the client's own stages, as far as they are known, else the network's."""
-        found = attribution.from_statistics(window)
-        mean = found.breakdowns["mean"]
+        """Give the time outside the server to the client's own stages where they are known, else to the network."""
+        means = attribution.from_statistics(window)
+        mean = means.breakdowns["mean"]
         count = max(1, len(self.own_ms))
-        own = {name: sum(each[name] for each in self.own_ms.values()) / count for name in OWN_STAGES}
+        own = {name: sum(frame_ms[name] for frame_ms in self.own_ms.values()) / count for name in OWN_STAGES}
         network_ms = mean.network_and_client_ms - sum(own.values())
-        return replace(found, breakdowns={"mean": replace(mean, network_and_client_ms=network_ms, client=own)})
+        return replace(means, breakdowns={"mean": replace(mean, network_and_client_ms=network_ms, client=own)})
 
 
-class Observer:
-    """Has the server trace every request of a block, and keeps what both sides see of it."""
+class Recorder:
+    """Has the server trace every request of a block, and records what both sides see of it."""
 
-    def __init__(self, client: DetectionClient, path: Path, model_repository: Path | None) -> None:
-        """Observe the server of this client.
+    def __init__(self, client: DetectionClient, path: Path, model_repository: Path | None, command: list[str]) -> None:
+        """Record what goes to the server of this client.
 
         Args:
             client: the one that sends the frames.
             path: where the run is written to.
             model_repository: what the server serves, if it is at hand.
+            command: what was typed.
         """
-        self._client = client
+        self._client, self._command = client, command
         self._path, self._model_repository = path, model_repository
         self._tracing = Tracing(client.address)
         self._measurement = Measurement()
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> Recorder:
         self._tracing.__enter__()
         self._traces = self._tracing.start()
         self._before = settled_statistics(self._client)
@@ -172,9 +175,11 @@ class Observer:
         """
         after = settled_statistics(self._client)
         traced = self._tracing.stop(len(self._measurement.answers)) if self._traces else []
-        machine = run_file.describe_machine(self._client.address)
+        machine = describe_machine(self._client.address)
         environment = with_server(machine, self._client, self._model_repository)
-        run = self._measurement.run(environment, ServerSide(self._before, after, traced), totals, in_flight)
+        run = self._measurement.run(
+            environment, ServerSide(self._before, after, traced), totals, in_flight, self._command
+        )
         run_file.write(self._path, run)
         return run
 
@@ -185,7 +190,7 @@ class Observer:
 
 
 def since_restart(before: Snapshot, after: Snapshot) -> Snapshot:
-    """`before`, without the models that have counted anew since: their server was restarted in between."""
+    """Return `before` without the models that count from zero since: their server was restarted in between."""
     return {
         name: counters for name, counters in before.items() if after.get(name, Counters()).requests >= counters.requests
     }

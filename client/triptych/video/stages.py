@@ -1,15 +1,13 @@
-"""What each stage of the pipeline takes: of a frame's latency, and of the time that there is.
+"""What each stage of the pipeline takes: of a frame's latency, and of the time in which it could work.
 
 A frame's latency is the sum of its stages. How many frames a second come out is another matter: the stages work at the
-same time, and the one that is busiest bounds them all.
+same time, and the busiest of them bounds them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from rich.table import Table
 
 STAGES = ("read", "encode", "wait", "predict", "track", "write")
 """The parts of a frame's latency, from the beginning of its reading until its line is written; they add up to it.
@@ -19,7 +17,7 @@ the frames before to be tracked, and for a server that was gone.
 """
 
 OWN_STAGES = tuple(name for name in STAGES if name != "predict")
-"""Those that are the client's alone."""
+"""The stages in which no request is with the server."""
 
 LANES = {"reading": ("read", "encode"), "predict": ("predict",), "tracking": ("track", "write")}
 """Who works at the same time, and at which stages."""
@@ -42,7 +40,7 @@ class Times:
 
     @property
     def total_ms(self) -> float:
-        """From the beginning of its reading until its line was written."""
+        """The time from the beginning of its reading until its line was written."""
         return sum(self.ms.values())
 
 
@@ -73,21 +71,23 @@ class Totals:
 
     @property
     def seconds(self) -> float:
-        """From the first frame's reading to the last one's line."""
+        """The time from the first frame's reading to the last one's line."""
         return self.ended_s - self.began_s
 
     @property
     def frames_per_s(self) -> float:
-        """How many came out, a second."""
+        """How many frames came out in a second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
     def means_ms(self) -> dict[str, float]:
-        """The mean of each stage a frame."""
+        """Return the mean of each stage over the frames."""
         return {name: milliseconds / max(1, self.frames) for name, milliseconds in self.ms.items()}
 
 
 def busy_shares(means_ms: Mapping[str, float], frames_per_s: float, in_flight: int) -> dict[str, float]:
-    """Which share of the time each stage works, 0..1: its mean time a frame, times frames a second (Little's law).
+    """Return which share of the time each stage works, 0..1.
+
+    That is its mean time for a frame, times frames a second (Little's law).
 
     Args:
         means_ms: by each of `STAGES`; `wait` is nobody's work and is left out.
@@ -101,7 +101,7 @@ def busy_shares(means_ms: Mapping[str, float], frames_per_s: float, in_flight: i
 
 
 def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool) -> str:
-    """Who bounds the throughput, in one sentence."""
+    """Return in one sentence what bounds the throughput."""
     lanes = {lane: sum(shares[name] for name in names) for lane, names in LANES.items()}
     busiest = max(lanes, key=lambda lane: lanes[lane])
     work = " and ".join(LANES[busiest])
@@ -119,23 +119,8 @@ def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool)
 
 
 def latency_sentence(means_ms: Mapping[str, float]) -> str:
-    """Who has most of a frame's latency, in one sentence."""
+    """Return in one sentence which stage owns most of a frame's latency."""
     total_ms = sum(means_ms.values())
-    name = max(means_ms, key=lambda each: means_ms[each])
+    name = max(means_ms, key=lambda stage: means_ms[stage])
     share = means_ms[name] / total_ms if total_ms else 0.0
     return f"{name} owns {share:.0%} of a frame's latency: {means_ms[name]:.1f} of {total_ms:.1f} ms"
-
-
-def stage_table(means_ms: Mapping[str, float], shares: Mapping[str, float]) -> Table:
-    """Each stage's part of a frame's latency, and how busy it is."""
-    total_ms = sum(means_ms.values())
-    table = Table(title="The stages of a frame", title_justify="left")
-    table.add_column("stage")
-    for heading in ("mean ms", "of the latency", "busy"):
-        table.add_column(heading, justify="right")
-    for name, milliseconds in means_ms.items():
-        busy = f"{shares[name]:.0%}" if name in shares else ""
-        table.add_row(name, f"{milliseconds:.2f}", f"{milliseconds / total_ms:.0%}" if total_ms else "-", busy)
-    table.add_section()
-    table.add_row("a frame, read to written", f"{total_ms:.2f}", "100%", "")
-    return table

@@ -1,0 +1,119 @@
+"""`triptych track`, as a function of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from support.fake_server import LOST, FakeServer
+from support.videos import make_pictures, make_video, read_lines
+from triptych.cli.track import track
+from triptych.errors import ContractError, ServerUnavailable
+from triptych.video.journal import Line
+
+app = typer.Typer()
+app.command()(track)
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(server: FakeServer) -> Run:
+    def call(*arguments: object) -> Result:
+        runner = CliRunner(env={"COLUMNS": "160"})
+        return runner.invoke(app, [*map(str, arguments), "--address", server.address])
+
+    return call
+
+
+def test_a_directory_to_its_end(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    directory = make_pictures(tmp_path / "pictures", 6)
+    (directory / "003.png").write_bytes(b"nonsense")
+    out = tmp_path / "tracks.jsonl"
+    result = run(directory, "--out", out)
+    assert result.exit_code == 1, result.output
+    written = read_lines(out)
+    assert [line["frame"] for line in written] == list(range(6))
+    assert [bool(line["error"]) for line in written] == [number == 3 for number in range(6)]
+    assert "003.png" in written[3]["error"]
+    assert written[5]["objects"][0]["track_id"] == written[0]["objects"][0]["track_id"] == 1
+    # Two are in flight, and may overtake each other on the way.
+    assert sorted(sent for [sent] in server.batches) == sorted(
+        path.read_bytes() for path in directory.iterdir() if path.name != "003.png"
+    )
+    assert result.stdout.startswith("6 frames in ")
+    assert ", 1 failed" in result.stdout
+    assert f"frame 3: {directory / '003.png'}" in result.stdout
+    assert "owns" in result.stdout
+    assert "frames/s: " in result.stdout
+
+
+def test_a_video_is_sent_as_jpeg(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    out = tmp_path / "tracks.jsonl"
+    result = run(make_video(tmp_path / "a.avi", 5), "--out", out, "--frames", 3, "--quality", 50)
+    assert result.exit_code == 0, result.output
+    assert [(line["time_s"], line["width"]) for line in read_lines(out)] == [(0.0, 64), (0.04, 64), (0.08, 64)]
+    assert all(sent[:3] == b"\xff\xd8\xff" for [sent] in server.batches)
+
+
+def test_a_file_that_holds_something_is_not_touched_unasked(run: Run, tmp_path: Path) -> None:
+    directory, out = make_pictures(tmp_path / "pictures", 3), tmp_path / "tracks.jsonl"
+    out.write_bytes(Line(0, None, 60, 40).encode())
+    before = out.read_bytes()
+    refused = run(directory, "--out", out).exception
+    assert isinstance(refused, ContractError)
+    assert "continue it with --resume, or replace it with --overwrite" in str(refused)
+    assert out.read_bytes() == before
+    assert run(directory, "--out", out, "--resume").exit_code == 0
+    assert out.read_bytes().startswith(before)
+    assert [line["frame"] for line in read_lines(out)] == [0, 1, 2]
+    assert run(directory, "--out", out, "--resume").exit_code == 0  # nothing is left to do
+    assert run(directory, "--out", out, "--overwrite").exit_code == 0
+    assert [bool(line["objects"]) for line in read_lines(out)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--resume", "--overwrite"), "give one of them"),
+        (("--run", "run.html"), "name a JSON"),
+        (("--quality", "0"), "--quality"),
+        (("--timeout-s", "0"), "--timeout-s"),
+    ],
+)
+def test_usage_errors(run: Run, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    result = run(make_pictures(tmp_path / "pictures", 1), "--out", tmp_path / "tracks.jsonl", *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert not (tmp_path / "tracks.jsonl").exists()
+
+
+def test_a_server_lost_for_good_leaves_all_before_it_and_resume_goes_on(
+    run: Run, server: FakeServer, tmp_path: Path, quick: None
+) -> None:
+    directory, out = make_pictures(tmp_path / "pictures", 20), tmp_path / "tracks.jsonl"
+    server.script.extend([lambda _response: None] * 9 + [LOST] * 1000)
+    # Two in flight could overtake each other on the way.
+    result = run(directory, "--out", out, "--retry-s", 0, "--in-flight", 1)
+    assert isinstance(result.exception, ServerUnavailable)
+    assert f"{out} has every frame before that: continue with --resume" in result.stderr
+    assert [line["frame"] for line in read_lines(out)] == list(range(9))
+    server.script.clear()
+    assert run(directory, "--out", out, "--resume").exit_code == 0
+    written = read_lines(out)
+    assert [line["frame"] for line in written] == list(range(20))
+    assert len({line["objects"][0]["track_id"] for line in written}) == 1
+
+
+def test_a_video_that_was_cut_off_says_so(run: Run, tmp_path: Path) -> None:
+    path, out = make_video(tmp_path / "a.avi", 60), tmp_path / "tracks.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    result = run(path, "--out", out)
+    assert result.exit_code == 1
+    assert " of 60 frames" in read_lines(out)[-1]["error"]
+    assert " failed\nframe " in result.stdout

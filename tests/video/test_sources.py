@@ -1,0 +1,43 @@
+"""What a source's name means, and the pictures of a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.videos import make_pictures, make_video
+from triptych.errors import ImageError
+from triptych.video.decoding import Video
+from triptych.video.sources import Pictures, open_source
+
+
+def test_a_name_means_a_directory_or_a_video(tmp_path: Path) -> None:
+    assert isinstance(open_source(str(make_pictures(tmp_path / "pictures", 1))), Pictures)
+    assert isinstance(open_source(str(make_video(tmp_path / "a.avi", 1))), Video)
+
+
+def test_pictures_travel_as_they_are(tmp_path: Path) -> None:
+    directory = make_pictures(tmp_path, 2)
+    (directory / "001.png").write_bytes(b"nonsense")
+    good, bad = Pictures(directory).read(0)
+    assert good.picture == (directory / "000.png").read_bytes()
+    assert (good.width, good.height, good.time_s) == (60, 40, None)
+    assert "001.png" in bad.error
+    assert bad.width is None
+
+
+def test_what_is_no_source_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    picture = make_pictures(tmp_path / "one", 1) / "000.png"
+    for name, words in (
+        (tmp_path / "none.mp4", "there is no "),
+        (tmp_path / "empty", "there are no pictures in "),
+        (tmp_path / "broken.mp4", "cannot be opened as a video"),
+        (picture, "is one picture"),
+        ("rtsp://127.0.0.1:9/none", "cannot be opened as a video"),
+        ("987654", "camera 987654 cannot be opened"),
+    ):
+        with pytest.raises(ImageError, match=words):
+            open_source(str(name))
