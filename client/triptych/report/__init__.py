@@ -1,4 +1,4 @@
-"""Reports: a page of what was measured, as one HTML file that needs nothing else, and as Markdown for a pull request.
+"""Reports of what was measured: one HTML file that needs nothing else, Markdown for a pull request, and tables.
 
 page = report.of_run(run_file.read(path), "demo")
 report.write(Path("demo.html"), report.html(page))
@@ -15,18 +15,18 @@ from triptych.report.render import html, markdown
 from triptych.report.run import of_run
 from triptych.report.sweep import of_sweep
 
-__all__ = ["beside", "html", "markdown", "of_comparisons", "of_run", "of_sweep", "write"]
+__all__ = ["html", "markdown", "of_comparisons", "of_run", "of_sweep", "page_path", "write"]
 
 
-def beside(path: Path) -> Path:
-    """Where the page of a run or of a sweep goes.
+def page_path(path: Path) -> Path:
+    """Return where the page of a run or of a sweep goes: next to its file.
 
     Raises:
-        ContractError: it would take the file's own place.
+        ContractError: the page would overwrite the file.
     """
     if path.suffix == ".html":
         raise ContractError(
-            f"{path} is where its page would go; name the JSON file, such as {path.with_suffix('.json')}"
+            f"the page of the run would overwrite {path}; name a JSON file, such as {path.with_suffix('.json')}"
         )
     return path.with_suffix(".html")
 

@@ -21,7 +21,7 @@ Cell = str | Share
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; `part` is a part of the row above it, `total` what the others add up to."""
+    """A row of a table; a `part` belongs to the row above it, a `total` is the sum of the others."""
 
     cells: list[Cell]
     kind: Literal["", "part", "total"] = ""
@@ -56,7 +56,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that is seen first, with its unit, if its name does not say it, and what it is."""
+    """A figure that is seen first: its value, its unit unless the name says it, and its name."""
 
     value: str
     unit: str
@@ -65,7 +65,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Figures:
-    """Some of them."""
+    """Several of them, in a row."""
 
     kind: ClassVar[str] = "figures"
     figures: list[Figure]
@@ -73,7 +73,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Piece:
-    """One part of a segment, and how many percent of the segment it is."""
+    """One part of a segment, and its percent of the segment."""
 
     name: str
     ms: float
@@ -82,7 +82,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Segment:
-    """One owner's part of a bar, how many percent of the bar it is, and its own parts, if they are known."""
+    """One owner's part of a bar, its percent of the bar, and its own parts, if they are known."""
 
     owner: str
     ms: float
@@ -92,7 +92,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Bar:
-    """A latency and its owners; `percent` is its length against the longest bar beside it."""
+    """A latency and its owners; `percent` is its length against the longest bar next to it."""
 
     label: str
     total_ms: float
@@ -106,8 +106,8 @@ class Bars:
 
     Attributes:
         bars: from top to bottom.
-        stretched: whether they are seen as 100% each at first.
-        legend: whether it says what the colours mean, and lets a reader stretch them; else the bars above do.
+        stretched: whether each is shown as 100% at first.
+        legend: whether it says what the colours mean, and lets a reader stretch them. If not, the bars above do.
     """
 
     kind: ClassVar[str] = "bars"
@@ -116,13 +116,13 @@ class Bars:
     legend: bool = True
 
     def owners(self) -> list[str]:
-        """Whose segments there are, each once."""
+        """Return the owners of all segments, each once."""
         return list(dict.fromkeys(segment.owner for bar in self.bars for segment in bar.segments))
 
     def pieces(self) -> list[str]:
-        """What the parts of segments are called, each once."""
-        found = (piece.name for bar in self.bars for segment in bar.segments for piece in segment.pieces)
-        return list(dict.fromkeys(found))
+        """Return the names of all parts of segments, each once."""
+        names = (piece.name for bar in self.bars for segment in bar.segments for piece in segment.pieces)
+        return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Section:
         title: the heading; empty for none.
         blocks: what stands under it.
         level: 3 belongs to the section of level 2 before it.
-        folded: whether Markdown, where reports are read in between, opens it on demand alone.
+        folded: whether Markdown, which stands between other texts, shows it only on demand.
     """
 
     title: str
@@ -215,8 +215,8 @@ class Page:
 
     Attributes:
         title: what it is about.
-        subtitle: when, and of what.
-        headline: what it says, in one sentence.
+        subtitle: what was measured, and when.
+        headline: its result, in one sentence.
         sections: the rest.
     """
 

@@ -1,92 +1,94 @@
-"""The report of comparisons: why so much on one stage is so much, and no more, on the whole."""
+"""The report of comparisons: what a faster stage makes of the whole, and what may be chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from triptych.measure.attribution import PERCENTS
 from triptych.measure.comparison import Comparison, Ratio
 from triptych.measure.run_file import Run
+from triptych.report.attribution import PERCENTILES
 from triptych.report.blocks import Block, Figure, Figures, Note, Page, Row, Section, Share, Table
 from triptych.report.owners import bars
-from triptych.report.run import setting, workload_sentence
+from triptych.report.setting import setting, started, workload_sentence
 
 RATIOS = (
-    "Above 1 {b} is better. The true speed-up lies in its interval with 95% confidence; a question mark says that the "
-    "interval holds 1, so that the difference may be chance."
+    "Above 1, {b} is better. The true speed-up lies in its interval with 95% confidence. A question mark says that the "
+    "interval holds 1: the difference may be chance."
 )
 
 
-def of_comparisons(found: Sequence[Comparison], runs: Sequence[Run], notes: Sequence[str] = ()) -> Page:
-    """The report of runs that are compared with the first of them.
+def of_comparisons(comparisons: Sequence[Comparison], runs: Sequence[Run], notes: Sequence[str] = ()) -> Page:
+    """Return the report of runs that are compared with the first of them.
 
     Args:
-        found: a comparison for each run but the first.
+        comparisons: one for each run but the first.
         runs: the runs, the first one first.
-        notes: what else there is to warn of.
+        notes: warnings.
     """
-    first = found[0]
-    named = dict(zip([first.a, *(each.b for each in found)], runs, strict=True))
+    first = comparisons[0]
+    named = dict(zip([first.a, *(comparison.b for comparison in comparisons)], runs, strict=True))
+    alone = len(comparisons) == 1
     return Page(
-        title=f"{', '.join(each.b for each in found)} against {first.a}",
-        subtitle=f"{workload_sentence(runs[0].workload)}, {runs[0].started[:16].replace('T', ' ')} UTC",
-        headline=first.sentence if len(found) == 1 else "; ".join(f"{each.b}: {each.sentence}" for each in found),
+        title=f"{', '.join(comparison.b for comparison in comparisons)} against {first.a}",
+        subtitle=f"{workload_sentence(runs[0].workload)}, {started(runs[0].started)}",
+        headline=first.sentence if alone else "; ".join(f"{one.b}: {one.sentence}" for one in comparisons),
         sections=[
-            Section("", _verdicts(found, notes)),
+            Section("", _verdicts(comparisons, notes)),
             Section(
                 "Who takes the mean",
                 [
                     bars({name: run.attribution.breakdowns["mean"] for name, run in named.items()}),
-                    *(Note(each.prediction) for each in found),
+                    *(Note(comparison.prediction) for comparison in comparisons),
                 ],
             ),
-            *(_tables(each, alone=len(found) == 1) for each in found),
+            *(_tables(comparison, alone=alone) for comparison in comparisons),
             *_percentiles(named),
             *(_setting(name, run) for name, run in named.items()),
         ],
     )
 
 
-def _verdicts(found: Sequence[Comparison], notes: Sequence[str]) -> list[Block]:
+def _verdicts(comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[Block]:
     figures = []
-    for each in found:
-        of = f", {each.b}" if len(found) > 1 else ""
-        changed = each.owner(each.changed).speedup
+    for comparison in comparisons:
+        of = f", {comparison.b}" if len(comparisons) > 1 else ""
+        changed = comparison.owner(comparison.changed).speedup
         figures += [
-            *([Figure(f"{changed.value:.2f}x", "", f"{each.changed}{of}")] if changed else ()),
-            Figure(f"{each.latency['mean'].value:.2f}x", "", f"end to end{of}"),
-            Figure(f"{each.amdahl:.2f}x", "", f"Amdahl's law{of}"),
-            Figure(f"{each.rate.value:.2f}x", "", f"requests/s{of}"),
+            *([Figure(f"{changed.value:.2f}x", "", f"{comparison.changed}{of}")] if changed else ()),
+            Figure(f"{comparison.latency['mean'].value:.2f}x", "", f"end to end{of}"),
+            Figure(f"{comparison.amdahl:.2f}x", "", f"Amdahl's law{of}"),
+            Figure(f"{comparison.rate.value:.2f}x", "", f"requests/s{of}"),
         ]
-    broken = [Note(sentence, "bad") for each in found for sentence in each.regressions]
-    warnings = dict.fromkeys([*(sentence for each in found for sentence in each.differences), *notes])
-    return [Figures(figures), *broken, *(Note(sentence, "warning") for sentence in warnings)]
+    broken = [Note(sentence, "bad") for comparison in comparisons for sentence in comparison.regressions]
+    return [Figures(figures), *broken, *(Note(sentence, "warning") for sentence in notes)]
 
 
-def _tables(found: Comparison, *, alone: bool) -> Section:
+def _tables(comparison: Comparison, *, alone: bool) -> Section:
     owners = [
         Row(
             [
-                each.owner,
-                f"{each.a_ms:.2f}",
-                f"{each.b_ms:.2f}",
-                *_ratio(each.speedup),
-                Share(each.a_share),
-                Share(each.b_share),
+                change.owner,
+                f"{change.a_ms:.2f}",
+                f"{change.b_ms:.2f}",
+                *_ratio(change.speedup),
+                Share(change.a_share),
+                Share(change.b_share),
             ]
         )
-        for each in found.owners
+        for change in comparison.owners
     ]
     ends = [
-        Row([at, f"{found.a_ms[at]:.2f}", f"{found.b_ms[at]:.2f}", *_ratio(ratio)])
-        for at, ratio in found.latency.items()
+        Row([at, f"{comparison.a_ms[at]:.2f}", f"{comparison.b_ms[at]:.2f}", *_ratio(ratio)])
+        for at, ratio in comparison.latency.items()
     ]
-    rates = Row(["requests/s", f"{found.a_rate_per_s:.1f}", f"{found.b_rate_per_s:.1f}", *_ratio(found.rate)])
-    a, b = found.a, found.b
-    moved = f"The bottleneck was {found.bottleneck_a} and is {found.bottleneck_b}."
-    if found.bottleneck_a == found.bottleneck_b:
-        moved = f"The bottleneck was {found.bottleneck_a}, and still is."
+    rates = Row(
+        ["requests/s", f"{comparison.a_rate_per_s:.1f}", f"{comparison.b_rate_per_s:.1f}", *_ratio(comparison.rate)]
+    )
+    a, b = comparison.a, comparison.b
+    moved = f"The bottleneck was {comparison.bottleneck_a} and is {comparison.bottleneck_b}."
+    if comparison.bottleneck_a == comparison.bottleneck_b:
+        moved = f"The bottleneck was {comparison.bottleneck_a}, and still is."
     return Section(
         "What changed" if alone else f"{b} against {a}",
         [
@@ -107,10 +109,10 @@ def _ratio(ratio: Ratio | None) -> list[str]:
 
 def _percentiles(named: dict[str, Run]) -> list[Section]:
     blocks: list[Block] = []
-    for at in (f"p{percent}" for percent in PERCENTS):
+    for at in PERCENTILES:
         known = {f"{at}, {name}": run.attribution.breakdowns.get(at) for name, run in named.items()}
-        if found := {label: breakdown for label, breakdown in known.items() if breakdown}:
-            blocks.append(replace(bars(found), legend=not blocks))
+        if breakdowns := {label: breakdown for label, breakdown in known.items() if breakdown}:
+            blocks.append(replace(bars(breakdowns), legend=not blocks))
     return [Section("At the percentiles", blocks)] if blocks else []
 
 

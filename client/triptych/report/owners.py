@@ -19,22 +19,22 @@ COLOURS = {
     "track": ("#9d7fe0", "t"),
     "write": ("#b58a5a", "w"),
 }
-"""By owner: a colour that is told from the others without red and green and bears dark letters (after Okabe and Ito,
-Color Universal Design, 2008), and what it is drawn with in plain text."""
+"""By owner: a colour, and the letter it is drawn with in plain text. The colours can be told apart without red and
+green, and dark letters can be read on them (after Okabe and Ito, Color Universal Design, 2008)."""
 
 OTHERS = (("#a3c644", "o"), ("#e58ec9", "x"), ("#6fd0c8", "+"))
-"""For owners that are not known here, in turn."""
+"""For other owners, in turn."""
 
 
 def look(owner: str, number: int) -> tuple[str, str]:
-    """Colour and letter of an owner, the `number`th in its picture."""
+    """Return colour and letter of an owner, the `number`th in its picture."""
     return COLOURS.get(owner, OTHERS[number % len(OTHERS)])
 
 
 def bars(breakdowns: Mapping[str, Breakdown]) -> Bars:
-    """A bar for each breakdown, by its label, all on one scale.
+    """Return a bar for each breakdown, by its label, all on one scale.
 
-    What is below zero (see `Window.ensemble_overhead_ms`) has no width; the widths of a bar add up to 100%.
+    An owner below zero (see `Window.ensemble_overhead_ms`) has no width; the widths of a bar add up to 100%.
     """
     return stacked(
         {label: breakdown.owners() for label, breakdown in breakdowns.items()},
@@ -48,12 +48,12 @@ def stacked(
     totals_ms: Mapping[str, float],
     parts_ms: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
 ) -> Bars:
-    """A bar for each label, all on one scale.
+    """Return a bar for each label, all on one scale.
 
     Args:
         owners_ms: by label, then owner.
         totals_ms: by label.
-        parts_ms: by label, owner and part; of owners whose parts are known.
+        parts_ms: by label, owner and part, for owners whose parts are known.
     """
     longest = max(totals_ms.values(), default=0.0)
     return Bars(
@@ -82,7 +82,7 @@ def _segments(owners_ms: Mapping[str, float], parts_ms: Mapping[str, Mapping[str
 
 
 def _percents(values: Mapping[str, float]) -> dict[str, float]:
-    """Each value's percent of all, without those that have no length."""
+    """Return each value's percent of all, without values that have no length."""
     long = {name: value for name, value in values.items() if value > 0}
     total = sum(long.values())
     return {name: 100 * value / total for name, value in long.items()}

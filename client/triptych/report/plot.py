@@ -14,12 +14,12 @@ WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 18, 26, 40
 
 LOG_FROM = 4.0
-"""An axis that may be logarithmic is, where the largest value is so many times the smallest."""
+"""An axis that may be logarithmic becomes so where the largest value is so many times the smallest."""
 
 MOST_STEPS = 5
 
 LETTER, BOLD_LETTER = 6.5, 9.0
-"""At most about as wide as a letter is, to keep labels apart and within."""
+"""About the width of the widest letters, to keep labels apart and within the chart."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float], *, log: bool = False, zero: bool = True) -> Axis:
-        """An axis that holds all of these values; `log` where it may be logarithmic, `zero` where it begins there."""
-        found = list(values) or [0.0, 1.0]
-        low, high = min(found), max(found)
+        """Return an axis that holds these values; with `log` it may be logarithmic, with `zero` it begins there."""
+        values = list(values) or [0.0, 1.0]
+        low, high = min(values), max(values)
         if log and low > 0 and high / low >= LOG_FROM:
             return cls._logarithmic(low, high)
         return cls._linear(min(0.0, low) if zero else low, high)
@@ -62,7 +62,7 @@ class Axis:
         return cls(ticks[0], ticks[-1], True, ticks)
 
     def at(self, value: float) -> float:
-        """Where a value lies, 0..1; what is beyond an end lies at it."""
+        """Return where a value lies, 0..1; a value beyond an end lies at that end."""
         if self.log:
             value = max(value, self.low)
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -72,7 +72,7 @@ class Axis:
 
 
 def _round_numbers(above: float) -> Iterable[float]:
-    """1, 2 and 5 times powers of ten, upwards, from a little below `above`."""
+    """Yield 1, 2 and 5 times powers of ten, upwards, from a little below `above`."""
     power = math.floor(math.log10(above))
     while True:
         for digit in (1, 2, 5):
@@ -82,7 +82,7 @@ def _round_numbers(above: float) -> Iterable[float]:
 
 @dataclass(frozen=True)
 class Tick:
-    """A tick: where it is, and what it says; nothing where there is no room."""
+    """A tick: where it is, and its text, which is empty where there is no room."""
 
     at: float
     text: str
@@ -108,8 +108,8 @@ class Plot:
         x_ticks: along the bottom.
         y_ticks: along the left.
         x_label: with the unit, and the scale where it is logarithmic.
-        y_label: likewise.
-        paths: the `points` of each line's SVG polylines; a line has several where it has gaps.
+        y_label: the same for the other axis.
+        paths: the `points` of each line's SVG polyline.
         dots: the points of each line.
         columns: x, y, width and height of each column, by series.
         marks: the points of each kind of mark.
@@ -184,7 +184,7 @@ def plot(chart: Chart) -> Plot:
 
 
 def _thin(ticks: list[Tick]) -> list[Tick]:
-    """The ticks, silent where they would write over the one before."""
+    """Return the ticks, without text where it would overlap the text before."""
     kept: list[Tick] = []
     free_from = -math.inf
     for tick in ticks:

@@ -21,16 +21,16 @@ METER_LETTERS = 10
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]#~|$])")
-"""What Markdown would not show as it is."""
+"""Letters that Markdown would not show as they are."""
 
 
 def html(page: Page) -> str:
-    """The page as HTML: one file, without scripts, that loads nothing."""
+    """Return the page as HTML: one file, without scripts, that loads nothing."""
     return _HTML.get_template("page.html.jinja").render(page=page)
 
 
 def markdown(page: Page) -> str:
-    """The page as GitHub's Markdown, with the pictures drawn in letters."""
+    """Return the page as GitHub's Markdown, with the pictures drawn in letters."""
     text = _MARKDOWN_PAGES.get_template("page.md.jinja").render(page=page)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -44,7 +44,7 @@ def _letter(owner: str, owners: list[str]) -> str:
 
 
 def _drawn(bars: Bars) -> str:
-    """Bars in letters, a line each, and what the letters stand for."""
+    """Return bars in letters, a line each, and what the letters stand for."""
     wide = max((len(bar.label) for bar in bars.bars), default=0)
     lines = [f"{bar.label:<{wide}} {_text_bar(bar, bars):<{BAR_LETTERS}} {bar.total_ms:8.1f} ms" for bar in bars.bars]
     legend = ["", *(f"{_letter(owner, bars.owners())} {owner}" for owner in bars.owners())]
@@ -52,7 +52,7 @@ def _drawn(bars: Bars) -> str:
 
 
 def _text_bar(bar: Bar, bars: Bars) -> str:
-    """Its segments end at whole letters, so that no rounding adds up."""
+    """Return a bar in letters; each segment ends at a whole letter, so that no rounding adds up."""
     length = round(BAR_LETTERS * bar.percent / 100)
     text, end = "", 0.0
     for segment in bar.segments:
@@ -66,9 +66,9 @@ def _meter(share: Share) -> str:
 
 
 def _sparks(chart: Chart) -> str:
-    """The course of each series of a chart in letters, with its smallest and its largest value."""
+    """Return the course of each series of a chart in letters, with its smallest and its largest value."""
     series = [(line.name, [y for _, y in line.points]) for line in chart.lines]
-    series += [(each.name, [y for *_, y in each.columns]) for each in chart.columns]
+    series += [(columns.name, [y for *_, y in columns.columns]) for columns in chart.columns]
     wide = max((len(name) for name, _ in series), default=0)
     return "\n".join(
         f"{name:<{wide}} {_spark(values)} {min(values):.4g} to {max(values):.4g} {chart.y_label}"
@@ -83,29 +83,29 @@ def _spark(values: list[float]) -> str:
 
 
 def _escape_markdown(value: Any) -> Any:
-    """Text as Markdown shows it; what the template itself made stays."""
+    """Return text as Markdown shows it; what the template itself made stays."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return Markup(_MARKDOWN.sub(r"\\\1", escaping.escape(" ".join(value.split()), quote=False)))  # noqa: S704
 
 
 def _fenced(text: str) -> Markup:
-    """Text as a block of code; its fence is longer than any in it."""
+    """Return text as a block of code, with a fence that is longer than any in it."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup("\n".join((fence, text, fence)))  # noqa: S704
 
 
 def _environment(**options: Any) -> Environment:
-    found = Environment(  # noqa: S701  # HTML is escaped by `autoescape`, Markdown by `finalize`
+    environment = Environment(  # noqa: S701  # HTML is escaped by `autoescape`, Markdown by `finalize`
         loader=PackageLoader("triptych", "report"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         **options,
     )
-    found.tests["share"] = lambda cell: isinstance(cell, Share)
-    found.filters |= {
+    environment.tests["share"] = lambda cell: isinstance(cell, Share)
+    environment.filters |= {
         "colour": _colour,
         "plot": plot,
         "drawn": _drawn,
@@ -113,7 +113,7 @@ def _environment(**options: Any) -> Environment:
         "sparks": _sparks,
         "fenced": _fenced,
     }
-    return found
+    return environment
 
 
 _HTML = _environment(autoescape=True)

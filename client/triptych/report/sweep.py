@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
-from triptych.measure.remarks import BUSY
-from triptych.measure.sweep import PERCENTILES, Point, Series, Sweep
-from triptych.report.blocks import Block, Chart, Charts, Code, Line, Marks, Note, Page, Row, Section, Table
+from triptych.measure import remarks
+from triptych.measure.sweep import PERCENTILES, Point, Series
+from triptych.measure.sweep_file import Sweep
+from triptych.report.blocks import Block, Chart, Charts, Line, Marks, Note, Page, Row, Section, Table
 from triptych.report.owners import stacked
-from triptych.report.run import environment_sections
+from triptych.report.setting import again, environment_sections, started
 
 
 def of_sweep(sweep: Sweep, name: str) -> Page:
-    """The report of a sweep; `name` is what to call it."""
-    images = sweep.images
+    """Return the report of a sweep; `name` is what to call it."""
     budget = f", {sweep.budget_at} within {sweep.budget_ms:g} ms" if sweep.budget_ms else ""
     return Page(
         title=name,
-        subtitle=f"Sweep over {_over(sweep.series)}{budget}, {sweep.started[:16].replace('T', ' ')} UTC",
+        subtitle=f"Sweep over {_over(sweep.series)}{budget}, {started(sweep.started)}",
         headline=sweep.sentences[0] if sweep.sentences else "Nothing was measured",
         sections=[
-            Section("", [Note(sentence) for sentence in sweep.sentences[1:]]),
-            Section("Throughput and latency", [Charts(_charts(sweep))]),
-            *(_series(each, many=len(sweep.series) > 1) for each in sweep.series),
-            *environment_sections(sweep.environment),
             Section(
-                "Measure it again",
+                "",
                 [
-                    Code(shlex.join(sweep.command)),
-                    Note(f"{images.count} images, {images.total_bytes / 1e6:.2f} MB, SHA-256 {images.sha256}", "small"),
+                    *(Note(sentence) for sentence in sweep.sentences[1:]),
+                    *(Note(str(remark), "warning") for remark in remarks.of_sweep(sweep)),
                 ],
-                folded=True,
             ),
+            Section("Throughput and latency", [Charts(_charts(sweep))]),
+            *(_series(series, many=len(sweep.series) > 1) for series in sweep.series),
+            *environment_sections(sweep.environment),
+            again(sweep.command, sweep.images),
         ],
     )
 
 
 def _over(series: Sequence[Series]) -> str:
-    users = any(point.users for each in series for point in each.points)
+    users = any(point.users for one in series for point in one.points)
     return "users that wait for each answer" if users else "requests a second"
 
 
@@ -46,27 +44,28 @@ def _charts(sweep: Sweep) -> list[Chart]:
     at = sweep.budget_at
     alone = len(sweep.series) == 1
     curves, by_load = [], []
-    for each in sweep.series:
-        points = [point for point in each.points if point.mean_ms]
-        by_load.append(Line(each.label, [(point.load.size, point.answered_per_s) for point in points]))
-        shown = {its: its for its in PERCENTILES} if alone else {each.label: at}
-        curves += [Line(name, [_place(point, its) for point in points]) for name, its in shown.items()]
+    for series in sweep.series:
+        points = [point for point in series.points if point.mean_ms]
+        by_load.append(Line(series.label, [(point.load.size, point.answered_per_s) for point in points]))
+        names = {percentile: percentile for percentile in PERCENTILES} if alone else {series.label: at}
+        curves += [Line(name, [_xy(point, percentile) for point in points]) for name, percentile in names.items()]
+    marked = {
+        "knee": [(series, series.knee) for series in sweep.series],
+        "most within the budget": [(series, series.best_within_budget) for series in sweep.series],
+    }
     marks = [
-        Marks(name, [_place(each.points[index], at) for each, index in found if index is not None])
-        for name, found in (
-            ("knee", [(each, each.knee) for each in sweep.series]),
-            ("most within the budget", [(each, each.best_within_budget) for each in sweep.series]),
-        )
+        Marks(name, [_xy(series.points[index], at) for series, index in pairs if index is not None])
+        for name, pairs in marked.items()
     ]
     latency = "latency" if alone else f"latency, {at}"
-    load = "users" if any(point.users for each in sweep.series for point in each.points) else "requests/s asked for"
+    load = "users" if any(point.users for series in sweep.series for point in series.points) else "requests/s asked for"
     return [
         Chart(
             "What more load costs",
             "requests/s answered",
             f"{latency}, ms",
             lines=curves,
-            marks=[each for each in marks if each.points],
+            marks=[mark for mark in marks if mark.points],
             across={f"budget, {at}": sweep.budget_ms} if sweep.budget_ms else {},
             log_y=True,
         ),
@@ -74,7 +73,7 @@ def _charts(sweep: Sweep) -> list[Chart]:
     ]
 
 
-def _place(point: Point, at: str) -> tuple[float, float]:
+def _xy(point: Point, at: str) -> tuple[float, float]:
     return point.answered_per_s, point.latency_ms(at)
 
 
@@ -87,12 +86,12 @@ def _series(series: Series, *, many: bool) -> Section:
         rows.append(Row([str(point.load), *figures, ", ".join(_notes(series, index)) or "–"]))
     answered = [point for point in series.points if point.mean_ms]
     blocks: list[Block] = [
-        Table(["load", "answered/s", *(f"{at}, ms" for at in PERCENTILES), "mean batch", "most is", "note"], rows)
+        Table(["load", "answered/s", *(f"{at}, ms" for at in PERCENTILES), "mean batch", "owner", "note"], rows)
     ]
     if answered:
         owners_ms = {str(point.load): point.owners_ms for point in answered}
         means_ms = {str(point.load): point.mean_ms for point in answered}
-        blocks += [Note("The mean at each load, by who takes it:", "small"), stacked(owners_ms, means_ms)]
+        blocks += [Note("The mean at each load, by owner:", "small"), stacked(owners_ms, means_ms)]
     return Section(f"Where the time goes: {series.label}" if many else "Where the time goes", blocks)
 
 
@@ -102,5 +101,5 @@ def _notes(series: Series, index: int) -> list[str]:
         *(["knee"] if index == series.knee else ()),
         *(["most within the budget"] if index == series.best_within_budget else ()),
         *([f"{point.failures} failed"] if point.failures else ()),
-        *(["load generator busy"] if point.busiest >= BUSY else ()),
+        *(["load generator busy"] if point.busiest >= remarks.BUSY else ()),
     ]

@@ -1,0 +1,61 @@
+"""The report of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from support.reports import Reader, make_run
+from triptych import report
+from triptych.report.blocks import Page
+
+
+def test_the_figures_of_a_run_are_in_both(every_page: dict[str, Page]) -> None:
+    run = make_run(4.0)
+    latencies, attribution = run.client.latencies, run.attribution
+    assert latencies.percentile_ms(95) < 100
+    figures = [
+        f"{latencies.percentile_ms(99):.1f}",
+        f"{latencies.mean_ms:.1f}",
+        f"{attribution.breakdowns['p95'].stages['detector']['queue']:.2f}",
+        f"{attribution.percentiles_ms['detector infer']['p99']:.2f}",
+        "within the budget of 100 ms at p95",
+        "detector owns",
+        "a CPU",
+        "a GPU",
+        "pcb.onnx",
+        "0.33",
+        "triptych loadtest --images 'my images'",
+        run.workload.images.sha256,
+        "80.0",  # images a second: two a request
+        "on 1.8 images on average",
+    ]
+    text, markdown = Reader(report.html(every_page["run"])).text, report.markdown(every_page["run"])
+    for figure in figures:
+        assert figure in text, figure
+        assert figure in markdown, figure
+
+
+def test_a_budget_that_is_broken_is_shown() -> None:
+    page = report.html(report.of_run(make_run(), "run", budget_ms=1))
+    assert '<p class="note bad">over the budget of 1 ms at p95' in page
+
+
+def test_a_busy_load_generator_is_shown() -> None:
+    run = make_run()
+    busy = dataclasses.replace(run, client=dataclasses.replace(run.client, busiest=0.93))
+    assert '<p class="note warning">the load generator used 93% of a core' in report.html(report.of_run(busy, "run"))
+    assert "the load generator used" not in report.html(report.of_run(run, "run"))
+
+
+def test_requests_without_a_trace_are_shown() -> None:
+    run = make_run()
+    lost = dataclasses.replace(run, attribution=dataclasses.replace(run.attribution, requests=390))
+    assert "10 of 400 requests left no whole trace" in report.markdown(report.of_run(lost, "run"))
+
+
+def test_a_run_without_an_answer_says_so(every_page: dict[str, Page]) -> None:
+    text = Reader(report.html(every_page["failed"])).text
+    assert "No request succeeded" in text
+    assert "12 of 12 requests failed: 12 ServerUnavailable" in text
+    assert "nobody answers" in text
+    assert "Where the time goes" not in text

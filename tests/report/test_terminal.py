@@ -1,0 +1,98 @@
+"""What a terminal shows: tables, and a sweep while it is measured."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from support.measured import made_up, make_point, traced_requests, users, with_environment
+from triptych.measure.attribution import from_requests
+from triptych.measure.comparison import compare_runs
+from triptych.measure.run_file import ServedDetector
+from triptych.measure.sweep import Budget, LoadLevel, Series, Setting
+from triptych.measure.window import Window
+from triptych.report.terminal import (
+    SweepProgress,
+    attribution_table,
+    comparison_table,
+    run_line,
+    sweep_table,
+    window_table,
+)
+from triptych.wire.statistics import Counters
+
+MS = 1_000_000
+
+
+def printed(renderable: RenderableType) -> list[str]:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text().splitlines()
+
+
+def test_owners_and_parts_with_their_share() -> None:
+    lines = printed(attribution_table(from_requests(traced_requests(np.full(10, 30.0)))))
+    rows = [line for line in lines if "30.00" in line]
+    assert [row.split()[1] for row in rows] == ["detector", "infer"]
+    assert "86%" in rows[0], "30 of 35 ms"
+
+
+def test_statistics_and_what_is_around_them() -> None:
+    counters = {
+        "detection": Counters(requests=4, total_ns=4 * 20 * MS),
+        "detector": Counters(4, 0, 4, 4, 4 * 16 * MS, 4 * MS, 4 * 2 * MS, 4 * 10 * MS, 4 * 3 * MS),
+    }
+    lines = printed(window_table(Window([23.0] * 4, 2.0, counters)))
+    cells = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in lines if line.startswith("│")}
+    assert [cell.strip() for cell in cells["detector"]] == ["1.00", "2.00", "10.00", "3.00", "16.00", "70%"]
+    assert [cell.strip() for cell in cells["network and client"]] == ["", "", "", "", "3.00", "13%"]
+    assert [cell.strip() for cell in cells["ensemble overhead"]][-2:] == ["4.00", "17%"]
+    assert [cell.strip() for cell in cells["client, end to end"]][-2:] == ["23.00", "100%"]
+
+
+def test_an_empty_window_divides_by_nothing() -> None:
+    assert printed(window_table(Window([], 0.0, {})))
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_sweep(answered: bool) -> None:
+    loads = [LoadLevel(1), LoadLevel(2)]
+    dead = [make_point(load, 0, 0, failures=5) for load in loads]
+    series = Series.of("as served", users((1, 20, 40), (2, 39, 41)) if answered else dead, Budget(100, "p95"))
+    rows = [line for line in printed(sweep_table(series)) if "user" in line]
+    assert len(rows) == 2
+    assert ("knee, last within budget" in rows[1]) == answered
+    assert ("5 failed" in rows[1]) != answered
+
+
+def test_a_sweep_while_it_is_measured_leaves_its_tables() -> None:
+    console = Console(width=140, record=True, file=io.StringIO(), force_terminal=True)
+    points = users((1, 20, 40), (2, 39, 41))
+    with SweepProgress(console, None) as progress:
+        progress.under_way(Setting(2), None, [])
+        progress.under_way(Setting(2), LoadLevel(2), points[:1])
+        progress.finished(Setting(2), points)
+        progress.finished(Setting(3), [])
+    text = console.export_text()
+    assert "Detector: 2 instances" in text
+    assert "2 users" in text
+
+
+def test_runs_side_by_side() -> None:
+    runs = [made_up(1, 0.05), made_up(2, 0.05, detector=20.0), made_up(3, 0.05, slower=1.2)]
+    comparisons = [compare_runs(runs[0], run, ("a", name)) for name, run in zip("bc", runs[1:], strict=True)]
+    lines = printed(comparison_table(comparisons, runs))
+    assert "".join(lines[2].split()) == "┃owner┃a┃b┃againsta┃c┃againsta┃"
+    (detector,) = (line for line in lines if line.startswith("│ detector "))
+    assert "4.0" in detector
+    assert "0.8" in detector
+
+
+def test_a_line_says_which_detector_and_load() -> None:
+    manifest = {"adapted": {"source": "pcb.onnx"}, "precision": "int8", "target": "openvino"}
+    run = with_environment(made_up(), detector=ServedDetector(3, "python", 2, 16, manifest))
+    assert run_line(run) == "pcb.onnx int8 version 3 on openvino; closed loop of 1, 200 requests, 2026-01-02T03:04"
+    assert run_line(with_environment(run, detector=None)).startswith("an unknown detector; ")
