@@ -112,4 +112,8 @@ def _first_sentence(text: str | None) -> str:
 def _plain(text: str) -> str:
     """Keep Markdown from reading signs in a help text; what stands in backticks stays code."""
     parts = re.split(r"(`[^`\n]*`)", text.strip())
-    return "".join(part if part.startswith("`") else re.sub(r"([\\*_<>\[\]|#])", r"\\\1", part) for part in parts)
+    return "".join(part if part.startswith("`") else re.sub(r"[\\*_<>\[\]|#]", _entity, part) for part in parts)
+
+
+def _entity(sign: re.Match[str]) -> str:
+    return f"&#{ord(sign[0])};"

@@ -37,8 +37,9 @@ from triptych.serving.server import Ports
 STAND_IN = ROOT / "tests" / "examples" / "stand_in.py"
 
 FOREIGN_OPTIONS = {
-    *("--headless", "--master", "--run-time", "--worker"),  # Locust's
-    *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # perf_analyzer's
+    *("--headless", "--master", "--run-time", "--worker"),  # of Locust
+    "--strict",  # of mkdocs
+    *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # of perf_analyzer
 }
 """Options of other programs, of which the prose speaks."""
 
@@ -160,7 +161,7 @@ def reader(tmp_path: Path, pictures: Path, video: Path) -> Iterator[Reader]:
     pasting.end_servers()
 
 
-def tested(document: str, with_slow: bool) -> list[Block]:
+def blocks_to_run(document: str, with_slow: bool) -> list[Block]:
     """List the blocks of a document that run: all of them, or those before the first slow one."""
     blocks = [block for block in shell_blocks(document) if block.tested]
     first_slow = next((row for row, block in enumerate(blocks) if block.words == "slow"), len(blocks))
@@ -176,21 +177,22 @@ def run_blocks(blocks: list[Block], reader: Reader, request: pytest.FixtureReque
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("document", [name for name in documents() if tested(name, with_slow=False)])
+@pytest.mark.parametrize("document", [name for name in documents() if blocks_to_run(name, with_slow=False)])
 def test_the_blocks_run(document: str, reader: Reader, request: pytest.FixtureRequest) -> None:
-    run_blocks(tested(document, with_slow=False), reader, request)
+    run_blocks(blocks_to_run(document, with_slow=False), reader, request)
 
 
 @pytest.mark.triton
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "document", [name for name in documents() if any(block.words == "slow" for block in tested(name, with_slow=True))]
+    "document",
+    [name for name in documents() if any(block.words == "slow" for block in blocks_to_run(name, with_slow=True))],
 )
 def test_the_blocks_run_with_those_that_take_long(
     document: str, reader: Reader, request: pytest.FixtureRequest
 ) -> None:
-    run_blocks(tested(document, with_slow=True), reader, request)
+    run_blocks(blocks_to_run(document, with_slow=True), reader, request)
 
 
 @pytest.mark.slow
