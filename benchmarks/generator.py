@@ -181,7 +181,7 @@ def run(load: Load, seconds: float, address: str, server: psutil.Process, images
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "run.json"
         command = [sys.executable, str(ROOT / "loadtest"), "--address", address, "--images", str(images)]
-        command += [*map(str, load.arguments()), "--no-traces", "--warmup", "1", "--duration", str(seconds)]
+        command += [*map(str, load.arguments()), "--no-traces", "--warmup-s", "1", "--duration-s", str(seconds)]
         command += ["--max-failures", "1000000"]  # an open loop beyond what it can do runs into its deadline
         requests, server_s = so_far()
         process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)

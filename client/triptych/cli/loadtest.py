@@ -127,7 +127,7 @@ def loadtest(
 
     try:
         test = LoadTest(**vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()})
-        page = reports.beside(out) if out else None
+        page = reports.page_path(out) if out else None
     except ContractError as error:
         raise typer.BadParameter(str(error)) from error
     _import_locust_first()

@@ -42,7 +42,7 @@ def setting(run: Run) -> list[Section]:
 
 def again(command: list[str], images: ImageSet) -> Section:
     """Return the command that measures it again, and which images that takes."""
-    size = f"{images.count} images, {images.total_bytes / 1e6:.2f} MB"
+    size = f"{images.count} image{'s' * (images.count != 1)}, {images.total_bytes / 1e6:.2f} MB"
     note = f"The images must be the same: {size}, SHA-256 {images.sha256}"
     return Section("Measure it again", [Code(shlex.join(command)), Note(note, "small")], folded=True)
 
