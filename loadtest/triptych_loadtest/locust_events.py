@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import gevent
@@ -13,8 +14,8 @@ from locust import LoadTestShape, events
 from locust.runners import MasterRunner, WorkerRunner
 from locust.util.timespan import parse_timespan
 
-from triptych import DetectionClient
 from triptych.errors import TriptychError
+from triptych.wire.channel import check_address
 from triptych_loadtest.locust_options import add_options, payloads_of, profile_of
 from triptych_loadtest.recorder import Recorder
 from triptych_loadtest.shapes import users_at
@@ -53,42 +54,53 @@ def _prepare(environment: Any, web_ui: Any, **_other: object) -> None:
     options = environment.parsed_options
     if not options:
         return  # `triptych loadtest` does it itself
-    worker, master = (isinstance(environment.runner, kind) for kind in (WorkerRunner, MasterRunner))
-    over_time = UsersOverTime(options)
+    if web_ui:
+        _check_forms(environment, web_ui)
+    if not web_ui or options.autostart:
+        try:
+            _check(environment, options, environment.host or DetectionUser.host)
+        except (TriptychError, OSError) as error:
+            sys.exit(f"error: {error}")
+    if isinstance(environment.runner, WorkerRunner):
+        _record(environment)
+    else:
+        environment.events.test_start.add_listener(partial(_send_run_time, options))
+    gevent.get_hub().loop.update_now()  # else --run-time counts from before all this was imported and read
 
-    def check(options: Namespace, host: str) -> None:
-        """Refuse what cannot be done before a user tries, and choose the shape, which Locust does only once."""
-        if not worker:  # it gets them from its master
-            profile_of(options)
-            DetectionClient(host).close()  # looks at the address
-            environment.shape_class = over_time if options.shape != "constant" and not options.rate else None
-        if not master:  # it does without the images
-            payloads_of(options)
 
-    def send_run_time(**_other: object) -> None:
-        options.load_seconds = options.run_time or 0
+def _check(environment: Any, options: Namespace, host: str) -> None:
+    """Refuse what cannot be done before a user tries, and shape the load.
 
-    def check_form() -> Any:
+    Raises:
+        TriptychError, OSError: the options do not go together, or the images cannot be read.
+    """
+    if not isinstance(environment.runner, WorkerRunner):  # which gets its options from its master
+        profile = profile_of(options)
+        check_address(host)
+        over_time = profile.shape != "constant" and not profile.rate_per_s
+        environment.shape_class = UsersOverTime(environment.parsed_options) if over_time else None
+    if not isinstance(environment.runner, MasterRunner):  # which does without the images
+        payloads_of(options)
+
+
+def _check_forms(environment: Any, web_ui: Any) -> None:
+    """Have a form of Locust's page refused with the reason where the load cannot be."""
+
+    def check() -> Any:
         if request.endpoint != "locust.swarm" or "shape" not in request.form:
             return None  # Locust's dialog for a load that runs has no options of ours
         try:
-            check(_options_of(request.form), request.form["host"])
+            _check(environment, _options_of(request.form), request.form["host"])
         except (TriptychError, OSError, ValueError) as error:
             return jsonify({"success": False, "message": str(error), "host": environment.host})
         return None
 
-    if web_ui:
-        web_ui.app.before_request(check_form)
-    if not web_ui or options.autostart:
-        try:
-            check(options, environment.host or DetectionUser.host)
-        except (TriptychError, OSError) as error:
-            sys.exit(f"error: {error}")
-    if worker:
-        _record(environment)
-    else:
-        environment.events.test_start.add_listener(send_run_time)
-    gevent.get_hub().loop.update_now()  # else --run-time counts from before all this was imported and read
+    web_ui.app.before_request(check)
+
+
+def _send_run_time(options: Namespace, **_other: object) -> None:
+    """Give the run time an option of ours, which Locust sends to its workers."""
+    options.load_seconds = options.run_time or 0
 
 
 def _options_of(form: Mapping[str, str]) -> Namespace:

@@ -1,10 +1,10 @@
-"""`python loadtest` as a process, and images for it."""
+"""`python loadtest` as a process, images for it, and one steady server for all tests that need one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from support import ROOT
-
-Start = Callable[..., "subprocess.Popen[str]"]
-Loadtest = Callable[..., "subprocess.CompletedProcess[str]"]
+from support.steady import Planted, planted_repository
+from support.types import Loadtest, Start
+from triptych.serving.server import Ports, TritonServer
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start() -> Start:
-    """Start it with these arguments."""
+    """Start a load test with these arguments."""
 
     def begin(*arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / "loadtest"), *map(str, arguments)]
@@ -41,7 +41,7 @@ def start() -> Start:
 
 @pytest.fixture(scope="session")
 def loadtest(start: Start) -> Loadtest:
-    """Run it to its end with these arguments."""
+    """Run a load test to its end with these arguments."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         with start(*arguments) as process:
@@ -49,3 +49,24 @@ def loadtest(start: Start) -> Loadtest:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def planted_server(make_repository: Callable[..., Path]) -> Iterator[Planted]:
+    """One server for the session, whose stages are as slow as a test wants."""
+    repository = planted_repository(make_repository)
+    with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
+        yield Planted(server, repository)
+
+
+@pytest.fixture
+def planted(planted_server: Planted) -> Planted:
+    """That server, with a steady detector and no delay."""
+    planted_server.reset()
+    return planted_server
+
+
+@pytest.fixture
+def steady_address(planted: Planted) -> str:
+    """The address of a server whose detector takes 25 ms and no CPU."""
+    return planted.server.grpc_address

@@ -38,7 +38,7 @@ def test_amdahl_s_prediction_is_what_is_measured(demo_server, int8_server, image
             for name, server in servers.items():
                 out = tmp_path / f"{name}-{len(runs[name])}.json"
                 arguments = ("--address", server.grpc_address, "--images", images, "--users", 1, "--out", out)
-                done = loadtest(*arguments, "--warmup", 1, "--duration", 5)
+                done = loadtest(*arguments, "--warmup-s", 1, "--duration-s", 5)
                 assert done.returncode == 0, done.stdout + done.stderr
                 runs[name].append(out)
 

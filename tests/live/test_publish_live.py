@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
 from support import ROOT
-from support.traffic import Load
+from support.traffic import Traffic
 from triptych.errors import BuildError
-from triptych.serving import repository as versions
-from triptych.serving.server import Ports, TritonServer
+from triptych.serving import Ports, TritonServer
+from triptych.serving.repository import activate, versions
 from triptych_build.adapt import adapter as adapt
 from triptych_build.publish import publish
-from triptych_build.publish.publish import InstanceGroup
+from triptych_build.publish.target import InstanceGroup
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -23,7 +23,7 @@ GROUP = InstanceGroup(count=1, threads=1)
 
 
 def variant(directory: Path, name: str, overrides: adapt.Overrides | None = None) -> Path:
-    """The demo detector once more, another file with the same weights."""
+    """Write the demo detector once more: another file with the same weights."""
     model = onnx.load(ROOT / "demo" / "pcb.onnx")
     entry = model.metadata_props.add()
     entry.key, entry.value = "variant", name
@@ -33,27 +33,27 @@ def variant(directory: Path, name: str, overrides: adapt.Overrides | None = None
 
 
 def served(repository: Path) -> list[int]:
-    return [version.number for version in versions.versions(repository) if version.is_served]
+    return [version.number for version in versions(repository) if version.is_served]
 
 
-def test_no_request_fails(make_repository, tmp_path):
+def test_no_request_fails(make_repository: Callable[..., Path], tmp_path: Path) -> None:
     repository = make_repository(ROOT / "demo" / "pcb.onnx", group=GROUP)
     with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
-        with Load(server.grpc_address) as load:
-            time.sleep(1)
-            for name in ("a", "b"):
-                version = publish.publish(variant(tmp_path, name), "openvino", repository, GROUP)
-                versions.activate(repository, int(version.name), server.grpc_address)
-                assert served(repository) == [int(version.name)]
-                time.sleep(1)
-            versions.activate(repository, 1, server.grpc_address)
-            assert served(repository) == [1]
-            time.sleep(1)
-        outcomes = load.take()
-        assert not load.failures(outcomes), outcomes
-        assert sum(outcomes.values()) > 20
+        with Traffic(server.grpc_address) as traffic:
+            outcomes = traffic.take_next(6)
+            numbers = [
+                int(publish.publish(variant(tmp_path, name), "openvino", repository, GROUP).name) for name in ("a", "b")
+            ]
+            for number in (*numbers, 1):
+                outcomes += traffic.take()
+                activate(repository, number, server.grpc_address)
+                assert served(repository) == [number]
+                outcomes += traffic.take()
+                outcomes += traffic.take_next(6)
+        outcomes += traffic.take()
+        assert not traffic.failures(outcomes), outcomes
 
         other = publish.publish(variant(tmp_path, "c", adapt.Overrides(pad_value=0)), "openvino", repository, GROUP)
         with pytest.raises(BuildError, match=r"differs from what .* serves in more than its weights"):
-            versions.activate(repository, int(other.name), server.grpc_address)
+            activate(repository, int(other.name), server.grpc_address)
         assert served(repository) == [1], "what the server did not take, the repository does not serve"

@@ -14,14 +14,14 @@ from triptych import DetectionClient
 USERS = 3
 
 
-class Load:
-    """Users who send images until they are told to stop, and what came back."""
+class Traffic:
+    """Users who send images until they must stop, and what came back."""
 
     def __init__(self, address: str) -> None:
         noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         self.image = cv2.imencode(".jpg", noise)[1].tobytes()
         self.address = address
-        self.outcomes: Counter[type] = Counter()
+        self.outcomes: Counter[type[object]] = Counter()
         self.lock = threading.Lock()
         self.stop = threading.Event()
         self.threads = [threading.Thread(target=self.user) for _ in range(USERS)]
@@ -37,7 +37,7 @@ class Load:
                 with self.lock:
                     self.outcomes[outcome] += 1
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Traffic:
         for thread in self.threads:
             thread.start()
         return self
@@ -47,11 +47,20 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def take(self) -> Counter[type]:
+    def take(self) -> Counter[type[object]]:
         with self.lock:
             outcomes, self.outcomes = self.outcomes, Counter()
         return outcomes
 
+    def take_next(self, count: int) -> Counter[type[object]]:
+        """Wait for `count` outcomes from now on, and take them."""
+        self.take()
+        outcomes: Counter[type[object]] = Counter()
+        while sum(outcomes.values()) < count:
+            time.sleep(0.02)
+            outcomes += self.take()
+        return outcomes
+
     @staticmethod
-    def failures(outcomes: Counter[type]) -> list[type]:
+    def failures(outcomes: Counter[type[object]]) -> list[type[object]]:
         return [kind for kind in outcomes if kind.__name__ != "Detections"]
