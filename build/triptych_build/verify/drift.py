@@ -161,5 +161,5 @@ def _boxes_evidence(rows: Sequence[Compared]) -> str:
     boxes, missing = sum(row.boxes for row in rows), sum(row.missing for row in rows)
     return (
         f"from the same candidates its boxes are up to {max(row.corner_px for row in rows):.1f} px off, "
-        f"and {missing} of {boxes} are missing"
+        f"and {missing} of {boxes} {'is' if missing == 1 else 'are'} missing"
     )

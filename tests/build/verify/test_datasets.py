@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from triptych.errors import BuildError
-from triptych_build.verify.datasets import Dataset, read_dataset
+from triptych_build.verify.datasets import read_dataset
+from triptych_build.verify.truth import Dataset
 
 NAMES = ("cat", "dog")
 
@@ -134,9 +135,9 @@ def test_yolo(tmp_path: Path, layout: str) -> None:
     write(labels / "b.txt", "1 0.5 0.5 0.5 0.2\n\n0 0.1 0.5 0.2 1\n")
     dataset = read_dataset(tmp_path, NAMES)
     assert [path.name for path in dataset.images] == ["a.png", "b.png"]
-    found = rows(dataset)
-    assert [row[:2] for row in found] == [(2, 1), (2, 0)]
-    np.testing.assert_allclose([row[2] for row in found], [[50, 40, 100, 20], [0, 0, 40, 100]], atol=1e-6)
+    boxes = rows(dataset)
+    assert [row[:2] for row in boxes] == [(2, 1), (2, 0)]
+    np.testing.assert_allclose([row[2] for row in boxes], [[50, 40, 100, 20], [0, 0, 40, 100]], atol=1e-6)
 
 
 def test_yolo_boxes_count_in_the_picture_turned_upright(tmp_path: Path) -> None:
