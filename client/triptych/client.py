@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2_grpc
 
 from triptych.contract import DETECTION, DetectorSpec
@@ -124,7 +126,7 @@ class DetectionClient(_Client):
 
     def detect_batch(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike] | NDArray[np.uint8],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,
@@ -227,7 +229,7 @@ class AsyncDetectionClient(_Client):
 
     async def detect_batch(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike] | NDArray[np.uint8],
         *,
         score_threshold: float | None = None,
         iou_threshold: float | None = None,

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.calls import METHODS, calls
 from support.fake_server import CLASS_NAMES, FakeServer
 from triptych import client as client_module
 from triptych.client import AsyncDetectionClient, DetectionClient
 from triptych.errors import (
     ContractError,
     ImageError,
+    TriptychError,
 )
 from triptych.wire.channel import Tls
 
 
 def test_detect(client: DetectionClient, server: FakeServer) -> None:
-    found = client.detect(b"abc", score_threshold=0.5, iou_threshold=1)
-    assert found.names == ("person", "bicycle", "car")
-    assert found.class_names == CLASS_NAMES
-    assert found.boxes_xyxy.shape == (3, 4)
-    assert found.error == ""
+    detections = client.detect(b"abc", score_threshold=0.5, iou_threshold=1)
+    assert detections.names == ("person", "bicycle", "car")
+    assert detections.class_names == CLASS_NAMES
+    assert detections.boxes_xyxy.shape == (3, 4)
+    assert detections.error == ""
     [request] = server.requests
     sent = {key: value.double_param for key, value in request.parameters.items()}
     assert sent == {"score_threshold": 0.5, "iou_threshold": 1.0}
@@ -179,3 +182,69 @@ def test_both_clients_have_the_same_methods() -> None:
         return {name for name in dir(kind) if not name.startswith("_")}
 
     assert public(DetectionClient) == public(AsyncDetectionClient)
+
+
+def output_named(response: Any, name: str) -> tuple[int, Any]:
+    return next((index, output) for index, output in enumerate(response.outputs) if output.name == name)
+
+
+def drop(name: str) -> Callable[[Any], None]:
+    def change(response: Any) -> None:
+        index, _ = output_named(response, name)
+        del response.outputs[index], response.raw_output_contents[index]
+
+    return change
+
+
+def reshape(name: str, *shape: int) -> Callable[[Any], None]:
+    def change(response: Any) -> None:
+        output_named(response, name)[1].shape[:] = shape
+
+    return change
+
+
+def retype(name: str, dtype: str) -> Callable[[Any], None]:
+    def change(response: Any) -> None:
+        output_named(response, name)[1].datatype = dtype
+
+    return change
+
+
+def refill(name: str, raw: bytes) -> Callable[[Any], None]:
+    def change(response: Any) -> None:
+        response.raw_output_contents[output_named(response, name)[0]] = raw
+
+    return change
+
+
+def no_raw(response: Any) -> None:
+    del response.raw_output_contents[:]
+
+
+BAD_RESPONSES: list[tuple[Callable[[Any], None], str]] = [
+    *[(drop(name), f"no output {name}") for name in ("BOXES", "SCORES", "LABELS", "COUNT", "ERROR")],
+    (reshape("BOXES", 1, 50, 4), r"BOXES must be FP32 \[1, 100, 4\], but got FP32 \[1, 50, 4\]"),
+    (reshape("SCORES", 2, 100), r"SCORES must be FP32 \[1, 100\]"),
+    (reshape("ERROR", 1), r"ERROR must be BYTES \[1, 1\]"),
+    (retype("LABELS", "INT64"), r"LABELS must be INT32 \[1, 100\], but got INT64"),
+    (refill("BOXES", bytes(1596)), "BOXES must have 1600 bytes, but got 1596"),
+    (refill("SCORES", b""), "SCORES must have 400 bytes, but got 0"),
+    (refill("COUNT", (101).to_bytes(4, "little")), "COUNT must be in 0..100, but got 101"),
+    (refill("COUNT", b"\xff\xff\xff\xff"), "COUNT must be in 0..100, but got -1"),
+    (refill("LABELS", b"\xff" * 400), "LABELS must not be negative"),
+    (refill("LABELS", (7).to_bytes(4, "little") * 100), "class 7, but the detector .* names only 3"),
+    (refill("ERROR", b""), "ERROR must have 1 elements, but got 0"),
+    (refill("ERROR", bytes(8)), "ERROR must have 1 elements, but got 2"),
+    (refill("ERROR", b"\x00\x00"), "ends within the length of its element 0"),
+    (refill("ERROR", b"\x05\x00\x00\x00ab"), "element 0 of a BYTES tensor must have 5 bytes, but only 2 are left"),
+    (no_raw, "raw bytes for each of its 5 outputs, but got 0"),
+]
+
+
+@calls
+@pytest.mark.parametrize(("change", "words"), BAD_RESPONSES)
+def test_bad_responses(server: FakeServer, call: Callable[..., Any], change: Callable[[Any], None], words: str) -> None:
+    server.script.append(change)
+    with pytest.raises(ContractError, match=words) as caught:
+        call(server, METHODS[0])
+    assert isinstance(caught.value, TriptychError)

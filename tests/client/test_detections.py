@@ -1,4 +1,4 @@
-"""What was found, as values, as JSON and as a picture."""
+"""Detections as values, as JSON, as a picture, and as those of supervision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from triptych import detections
 from triptych.detections import Detection, Detections
@@ -39,7 +40,7 @@ def test_rows() -> None:
     assert repr(TWO) == "<Detections 2 objects in street.jpg>"
 
 
-def test_nothing_found() -> None:
+def test_no_objects() -> None:
     nothing = make()
     assert (len(nothing), nothing.names, list(nothing)) == (0, (), [])
     assert nothing.to_dict() == {"source": None, "error": "", "detections": []}
@@ -72,6 +73,94 @@ def test_json_keeps_every_bit(value: float) -> None:
     assert np.float32(row["box_xyxy"][0]) == np.float32(value)
 
 
+THREE = make((0, 0, 1, 1, 0.9, 2), (0, 0, 2, 2, 0.5, 0), (0, 0, 3, 3, 0.1, 2), source="street.jpg")
+
+
+@pytest.mark.parametrize(
+    ("index", "rows"),
+    [
+        (0, [0]),
+        (-1, [2]),
+        (np.int64(1), [1]),
+        (slice(1, None), [1, 2]),
+        (slice(None, None, -1), [2, 1, 0]),
+        (slice(7, 9), []),
+        ([], []),
+        ([2, 0], [2, 0]),
+        ((1, 1), [1, 1]),
+        ([True, False, True], [0, 2]),
+        (np.array([False, True, False]), [1]),
+        (np.array([-1, 0], np.int8), [2, 0]),
+        (np.zeros(0, int), []),
+    ],
+)
+def test_an_index_chooses_objects(index: Any, rows: list[int]) -> None:
+    chosen = THREE[index]
+    assert list(chosen) == [list(THREE)[row] for row in rows]
+    assert (chosen.class_names, chosen.source, chosen.error) == (NAMES, "street.jpg", "")
+    assert [array.dtype.name for array in (chosen.boxes_xyxy, chosen.scores, chosen.labels)] == [
+        "float32",
+        "float32",
+        "int32",
+    ]
+
+
+def test_a_mask_of_scores_and_one_of_names() -> None:
+    assert THREE[THREE.scores > 0.3].labels.tolist() == [2, 0]
+    assert THREE[[name == "car" for name in THREE.names]].scores.tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_nothing_is_chosen_from_a_failed_image() -> None:
+    failed = Detections.failed("no image", NAMES, "a.jpg")
+    indices: list[Any] = [failed.scores > 0.5, [], slice(None)]
+    for index in indices:
+        assert (len(failed[index]), failed[index].error, failed[index].source) == (0, "no image", "a.jpg")
+
+
+@pytest.mark.parametrize("index", [3, -4, [0, 3], np.array([5])])
+def test_an_object_that_is_not_there(index: Any) -> None:
+    with pytest.raises(IndexError, match=r"there is no object (3|-4|5): the detections have 3 objects"):
+        THREE[index]
+
+
+@pytest.mark.parametrize(
+    ("index", "came"),
+    [
+        ([True, False], r"\[True, False\]"),
+        (np.ones(4, bool), r"bool \[4\]"),
+        (np.ones((3, 1), bool), r"bool \[3, 1\]"),
+        (np.zeros((1, 1), int), r"int64 \[1, 1\]"),
+        (np.zeros(2), r"float64 \[2\]"),
+        (1.5, "1.5"),
+        (True, "True"),
+        ("car", "'car'"),
+        (None, "None"),
+        ([[0], [1, 2]], r"\[\[0\], \[1, 2\]\]"),
+    ],
+)
+def test_what_is_not_an_index(index: Any, came: str) -> None:
+    words = rf"chosen by an integer, a slice, a mask bool \[3\] or integers, but got {came}$"
+    with pytest.raises(ContractError, match=words):
+        THREE[index]
+
+
+def test_supervision_gets_everything() -> None:
+    theirs = THREE.to_supervision()
+    np.testing.assert_array_equal(theirs.xyxy, THREE.boxes_xyxy)
+    np.testing.assert_array_equal(theirs.confidence, THREE.scores)
+    assert theirs.class_id.tolist() == [2, 0, 2]
+    assert theirs.data["class_name"].tolist() == ["car", "person", "car"]
+    assert theirs[theirs.class_id == 2].data["class_name"].tolist() == ["car", "car"]
+    theirs.xyxy[:] = 0
+    assert THREE.boxes_xyxy.any(), "a copy"
+
+
+def test_supervision_gets_nothing() -> None:
+    theirs = make().to_supervision()
+    assert len(theirs) == 0
+    assert theirs.data["class_name"].dtype.kind == "U"
+
+
 @pytest.mark.parametrize(
     ("boxes", "scores", "labels"), [((3, 5), 3, 3), ((3, 4), 2, 3), ((3, 4), 3, 2), ((12,), 12, 12)]
 )
@@ -93,7 +182,7 @@ PICTURE = np.full((480, 640, 3), 90, np.uint8)
 def test_draw_gives_a_copy() -> None:
     before = PICTURE.copy()
     drawn = TWO.draw(PICTURE)
-    assert (drawn.shape, drawn.dtype) == (PICTURE.shape, np.uint8)
+    assert (drawn.shape, drawn.dtype.name) == (PICTURE.shape, "uint8")
     assert drawn.flags.writeable
     assert not np.shares_memory(drawn, PICTURE)
     np.testing.assert_array_equal(PICTURE, before)
@@ -114,7 +203,7 @@ def test_lines_lie_on_the_box_and_labels_above_it() -> None:
     assert (changed_rows.min(), changed_rows.max()) == (200 - label_height(drawn, colour), 400)
 
 
-def label_height(drawn: np.ndarray, colour: tuple[int, int, int]) -> int:
+def label_height(drawn: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:
     return int((drawn[:200, 100] == colour).all(axis=1).sum())
 
 
@@ -132,10 +221,13 @@ def test_any_picture_any_box(shape: tuple[int, ...], box: tuple[float, float, fl
 
 def test_names_outside_ascii() -> None:
     names = ("Straßenbahn", "自転車", "🚲")
-    found = Detections(
-        np.tile(np.float32([10, 100, 90, 190]), (3, 1)), np.ones(3, np.float32), np.arange(3, dtype=np.int32), names
+    detections = Detections(
+        np.tile(np.array([10, 100, 90, 190], np.float32), (3, 1)),
+        np.ones(3, np.float32),
+        np.arange(3, dtype=np.int32),
+        names,
     )
-    assert (found.draw(PICTURE) != PICTURE).any()
+    assert (detections.draw(PICTURE) != PICTURE).any()
 
 
 def test_draw_on_a_path_and_on_bytes(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,8 +45,8 @@ def make_response(images: Sequence[bytes]) -> service_pb2.ModelInferResponse:
     count = np.zeros((n, 1), "<i4")
     errors = [b"cannot be read: \xc3\xa9" if image == b"bad" else b"" for image in images]
     for i, image in enumerate(images):
-        count[i] = found = 0 if errors[i] else min(len(image), MAX_DETECTIONS)
-        for k in range(found):
+        count[i] = objects = 0 if errors[i] else min(len(image), MAX_DETECTIONS)
+        for k in range(objects):
             boxes[i, k], scores[i, k], labels[i, k] = (i, k, i + 1, k + 1), 1 / (k + 1), k % len(CLASS_NAMES)
     response = service_pb2.ModelInferResponse(model_name=DETECTION.name)
     raws = [*(array.tobytes() for array in (boxes, scores, labels, count)), encode_bytes(errors)]
@@ -58,7 +57,7 @@ def make_response(images: Sequence[bytes]) -> service_pb2.ModelInferResponse:
 
 
 @dataclass
-class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # gRPC has no types
     """The service; `script` holds what the next inferences do, in order: a Fault, or a change of the response."""
 
     class_names: tuple[str, ...] = CLASS_NAMES
@@ -72,11 +71,13 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     metadata: list[dict[str, Any]] = field(default_factory=list)
     entered: threading.Event = field(default_factory=threading.Event)
     cancelled: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
     port: int = 0
     tls: grpc.ServerCredentials | None = None
 
     def start(self) -> FakeServer:
-        """Listen, on the port of before when there was one."""
+        """Listen, on the same port as before if there was one."""
+        self.stopped.clear()
         self._server = grpc.server(ThreadPoolExecutor(8))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
@@ -88,7 +89,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return self
 
     def stop(self) -> None:
-        """End at once, whatever is under way."""
+        """End at once, whatever is under way; delays end too."""
+        self.stopped.set()
         self._server.stop(0).wait()
 
     @property
@@ -104,14 +106,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         self.entered.set()
-        context.add_callback(lambda: context.is_active() or self.cancelled.set())
+        context.add_callback(lambda: None if context.is_active() else self.cancelled.set())
         if self.delay_s:
-            time.sleep(self.delay_s)
+            self.stopped.wait(self.delay_s)
         step = self.script.popleft() if self.script else self.everywhere
         if isinstance(step, Fault):
-            context.abort(step.code, step.details)
+            context.abort(step.code, step.details)  # raises
         response = make_response(decode_bytes(request.raw_input_contents[0]))
-        if step is not None:
+        if callable(step):
             step(response)
         return response
 

@@ -1,23 +1,23 @@
-"""When a call is tried again, and until when, on a clock that the test turns."""
+"""When a call is tried again, and until when, on a clock that the test sets."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from grpc import StatusCode as Code
 
 from support.fake_server import LOST, QUEUE_FULL, UNHEALTHY, Fault
 from triptych.errors import (
     ServerUnavailable,
     TriptychError,
 )
-from triptych.vision import inputs as _inputs
+from triptych.vision.inputs import Encoded
 from triptych.wire.session import Call, Session, Sleep, Work
-
-Code = grpc.StatusCode
 
 
 class Conversation:
@@ -53,7 +53,7 @@ class Conversation:
         return lambda: flow.send(answer)
 
 
-class FakeRpcError(grpc.RpcError):
+class FakeRpcError(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
 
@@ -99,7 +99,7 @@ def test_retries_end() -> None:
 
 
 def test_no_retry_beyond_the_deadline() -> None:
-    """The reason is told at once, in place of a pause that cannot end well."""
+    """The error comes at once, and not after a pause that would outlast the deadline."""
     talk = Conversation(LOST, LOST, call_s=9.8)
     with pytest.raises(ServerUnavailable):
         talk.run(talk.session.server_version())
@@ -112,7 +112,7 @@ def test_deadline_covers_the_reading_of_files(tmp_path: Path) -> None:
     flow = talk.session.detect(tmp_path / "a.jpg", None, None, 3.0, "")
     assert isinstance(next(flow), Work)
     talk.now_s += 2.0
-    effect = flow.send(_inputs.Encoded(b"a"))
+    effect = flow.send(Encoded(b"a"))
     assert isinstance(effect, Call)
     assert effect.timeout_s == pytest.approx(1.0)
 
@@ -127,6 +127,26 @@ def test_what_is_not_tried_again(fault: Fault) -> None:
     assert len(talk.deadlines) == 1
 
 
-def test_readiness_is_one_try() -> None:
+def test_readiness_is_one_try(caplog: pytest.LogCaptureFixture) -> None:
     talk = Conversation(LOST)
     assert talk.run(talk.session.is_ready()) is False
+    assert caplog.messages == []
+
+
+def test_every_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    talk = Conversation(LOST, UNHEALTHY, Version)
+    talk.run(talk.session.server_version())
+    assert caplog.messages == [
+        "try 1 of 3 of ServerMetadata failed, the next one follows in 0.10 s: "
+        "the server at host:1 is not available: Socket closed",
+        "try 2 of 3 of ServerMetadata failed, the next one follows in 1.80 s: a model's process died at host:1: "
+        "in ensemble 'detection', Stub process 'preprocess_0' is not healthy; it is started again within seconds",
+    ]
+    assert {(record.name, record.levelno) for record in caplog.records} == {("triptych.wire.session", logging.WARNING)}
+
+
+def test_a_call_without_retries_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    talk = Conversation(QUEUE_FULL)
+    with pytest.raises(TriptychError):
+        talk.run(talk.session.server_version())
+    assert caplog.messages == []

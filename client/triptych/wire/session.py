@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from triptych.contract import DETECTOR, IOU_THRESHOLD, SCORE_THRESHOLD, DetectorSpec, check_threshold
@@ -122,7 +123,7 @@ class Session:
 
     def detect_batch(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike] | NDArray[np.uint8],
         score_threshold: float | None,
         iou_threshold: float | None,
         timeout_s: float | None,

@@ -1,4 +1,4 @@
-"""A server that fails, goes away and comes back, over real gRPC on loopback."""
+"""The blocking client and a server that fails, goes away and comes back, over real gRPC on loopback."""
 
 from __future__ import annotations
 
@@ -52,11 +52,9 @@ def test_nobody_answers(nobody: str) -> None:
 
 
 def test_deadline(client: DetectionClient, server: FakeServer) -> None:
-    server.delay_s = 0.5
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=f"no answer from {server.address} within 0.1 s"):
-        client.detect(b"abc", timeout_s=0.1)
-    assert time.monotonic() - started < 0.4
+    server.delay_s = 60
+    with pytest.raises(DeadlineExceeded, match=f"no answer from {server.address} within 0.3 s"):
+        client.detect(b"abc", timeout_s=0.3)
     assert len(server.requests) == 1
 
 
@@ -67,6 +65,7 @@ def test_deadline_covers_all_batches(client: DetectionClient, server: FakeServer
     assert len(server.requests) <= 3
 
 
+@pytest.mark.timing
 def test_server_that_comes_back(server: FakeServer) -> None:
     with DetectionClient(server.address, retries=0) as client:
         assert len(client.detect(b"a")) == 1
@@ -116,7 +115,7 @@ def test_closed_client(server: FakeServer) -> None:
 
 
 def test_client_closed_under_a_call(server: FakeServer) -> None:
-    server.delay_s = 0.5
+    server.delay_s = 60
     client = DetectionClient(server.address)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.detect, b"a")
