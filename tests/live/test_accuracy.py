@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from triptych import DetectionClient
 from triptych.contract import DetectorSpec
-from triptych.serving.server import TritonServer
+from triptych.serving import TritonServer
 from triptych.vision.letterbox import preprocess
 from triptych_build.verify.datasets import read_dataset
 from triptych_build.verify.metrics import Predictions, accuracy
@@ -22,7 +22,7 @@ SCORE_THRESHOLD, IOU_THRESHOLD = 0.01, 0.45
 
 
 def reference_boxes(output: NDArray[np.float32], side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """YOLOX's grid decode the long way: xyxy [A, 4] in letterbox pixels and class scores [A, C]."""
+    """Decode YOLOX's grid the long way: xyxy [A, 4] in letterbox pixels and class scores [A, C]."""
     grids, strides = [], []
     for stride in (8, 16, 32):
         y, x = np.meshgrid(np.arange(side // stride), np.arange(side // stride), indexing="ij")
@@ -35,7 +35,7 @@ def reference_boxes(output: NDArray[np.float32], side: int) -> tuple[NDArray[np.
 
 
 def reference_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], threshold: float) -> list[int]:
-    """Greedy suppression, one pair at a time."""
+    """Suppress greedily, one pair at a time."""
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
         for j in kept:
@@ -51,7 +51,7 @@ def reference_nms(boxes: NDArray[np.float32], scores: NDArray[np.float32], thres
 
 
 def reference_detect(weights: Path, image: bytes) -> Predictions:
-    """Boxes in the image's pixels, scores and labels, from ONNX Runtime and NumPy alone after our own preprocess."""
+    """Detect with ONNX Runtime and NumPy alone after our own preprocess; boxes are in the image's pixels."""
     session = onnxruntime.InferenceSession(str(weights), providers=["CPUExecutionProvider"])
     spec = DetectorSpec(416, 416, ("any",), placement="top_left")
     pixels, geometry, _ = preprocess([image], spec)
@@ -73,14 +73,14 @@ def test_yolox_nano_on_coco(shared_data: Path, yolox_server: TritonServer) -> No
     weights = shared_data / "yolox_nano" / "yolox_nano.onnx"
     with DetectionClient(yolox_server.grpc_address) as client:
         dataset = read_dataset(shared_data / "coco_cc" / "instances.json", client.class_names())
-        found = [
+        answers = [
             client.detect(image, score_threshold=SCORE_THRESHOLD, iou_threshold=IOU_THRESHOLD)
             for image in dataset.images
         ]
     assert dataset.truth is not None
-    deployed = [Predictions(each.boxes_xyxy, each.scores, each.labels) for each in found]
+    deployed = [Predictions(answer.boxes_xyxy, answer.scores, answer.labels) for answer in answers]
     reference = [reference_detect(weights, image.read_bytes()) for image in dataset.images]
-    ours, theirs = (accuracy(dataset.truth, each).map50 for each in (deployed, reference))
+    ours, theirs = (accuracy(dataset.truth, boxes).map50 for boxes in (deployed, reference))
     print(f"mAP50 on coco_cc: deployed {ours:.4f}, ONNX Runtime in-process {theirs:.4f}")
     assert theirs > 0.55, "the reference itself is off"
     assert abs(ours - theirs) <= 0.01

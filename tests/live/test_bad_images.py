@@ -1,7 +1,8 @@
-"""Awkward image files through the deployed ensemble: a bad one costs its own row, and nothing else."""
+"""Awkward image files through the deployed ensemble: a bad one costs only its own row."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from triptych import DetectionClient, Detections
 from triptych.errors import ImageError
-from triptych.serving.server import TritonServer
+from triptych.serving import TritonServer
 from triptych.vision.decode import decode
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
@@ -26,7 +27,7 @@ def edge_files(shared_data: Path) -> list[Path]:
 
 
 @pytest.fixture
-def client(yolox_server: TritonServer) -> DetectionClient:
+def client(yolox_server: TritonServer) -> Iterator[DetectionClient]:
     with DetectionClient(yolox_server.grpc_address, retries=0, timeout_s=30) as client:
         yield client
 
@@ -39,20 +40,20 @@ def is_readable(path: Path) -> bool:
     return True
 
 
-def assert_same(found: Detections, expected: Detections) -> None:
-    assert found.error == expected.error == ""
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_array_equal(found.boxes_xyxy, expected.boxes_xyxy)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+def assert_same(answer: Detections, expected: Detections) -> None:
+    assert answer.error == expected.error == ""
+    np.testing.assert_array_equal(answer.labels, expected.labels)
+    np.testing.assert_array_equal(answer.boxes_xyxy, expected.boxes_xyxy)
+    np.testing.assert_array_equal(answer.scores, expected.scores)
 
 
 def test_each_file_alone(client: DetectionClient, edge_files: list[Path]) -> None:
     for path in edge_files:
-        (found,) = client.detect_batch([path.read_bytes()])
-        assert bool(found.error) == (not is_readable(path)), path.name
-        if found.error:
-            assert len(found) == 0
-            assert " " in found.error, f"{path.name}: a sentence, not {found.error!r}"
+        (answer,) = client.detect_batch([path.read_bytes()])
+        assert bool(answer.error) == (not is_readable(path)), path.name
+        if answer.error:
+            assert len(answer) == 0
+            assert " " in answer.error, f"{path.name}: a sentence, not {answer.error!r}"
     assert client.is_ready()
 
 
@@ -60,17 +61,17 @@ def test_in_batches_with_good_photographs(
     client: DetectionClient, edge_files: list[Path], photographs: list[bytes]
 ) -> None:
     alone = [client.detect(photograph) for photograph in photographs]
-    assert sum(len(found) for found in alone) > 0
+    assert sum(map(len, alone)) > 0
     for start in range(0, len(edge_files), 4):
         awkward = edge_files[start : start + 4]
         batch = [image for path, good in zip(awkward, photographs, strict=False) for image in (good, path.read_bytes())]
-        found = client.detect_batch(batch)
+        answers = client.detect_batch(batch)
         for position, path in enumerate(awkward):
-            assert_same(found[2 * position], alone[position])
-            assert bool(found[2 * position + 1].error) == (not is_readable(path)), path.name
+            assert_same(answers[2 * position], alone[position])
+            assert bool(answers[2 * position + 1].error) == (not is_readable(path)), path.name
     assert client.is_ready()
 
 
 def test_a_batch_of_bad_images_only(client: DetectionClient) -> None:
-    found = client.detect_batch([b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
-    assert all(result.error and len(result) == 0 for result in found)
+    answers = client.detect_batch([b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+    assert all(answer.error and len(answer) == 0 for answer in answers)

@@ -1,0 +1,66 @@
+"""Switching a running server over to another version, where the server does not take it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support.fake_server import CLASS_NAMES, FakeServer
+from triptych.contract import DetectorSpec
+from triptych.errors import BuildError, ServerUnavailable
+from triptych.serving.repository import activate, versions
+
+
+def write_version(repository: Path, number: int, spec: DetectorSpec) -> Path:
+    directory = repository / "detector" / str(number)
+    directory.mkdir(parents=True)
+    parameters = "".join(
+        f"parameters {{ key: {json.dumps(key)} value {{ string_value: {json.dumps(value)} }} }}\n"
+        for key, value in spec.to_parameters().items()
+    )
+    (directory / "config.pbtxt").write_text(
+        f'input {{ name: "pixels" dims: [{spec.height}, {spec.width}, 3] }}\n'
+        f"version_policy {{ specific {{ versions: {number} }} }}\n{parameters}"
+    )
+    return directory
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Version 1, which is served; version 2 with other classes; version 3 for images of another size."""
+    write_version(tmp_path, 1, DetectorSpec(64, 32, CLASS_NAMES))
+    write_version(tmp_path, 2, DetectorSpec(64, 32, ("cat",)))
+    write_version(tmp_path, 3, DetectorSpec(64, 64, CLASS_NAMES))
+    activate(tmp_path, 1)
+    return tmp_path
+
+
+def served(repository: Path) -> list[int]:
+    return [version.number for version in versions(repository) if version.is_served]
+
+
+def test_nobody_answers(repository: Path, nobody: str) -> None:
+    with pytest.raises(ServerUnavailable, match=f"no server answers at {nobody}"):
+        activate(repository, 2, nobody)
+    assert served(repository) == [1]
+
+
+def test_a_server_that_refuses(repository: Path, server: FakeServer) -> None:
+    with pytest.raises(BuildError, match=f"{server.address} does not take version 2: Method not implemented"):
+        activate(repository, 2, server.address)
+    assert served(repository) == [1]
+
+
+def test_a_version_that_takes_other_pixels(repository: Path, server: FakeServer) -> None:
+    with pytest.raises(BuildError, match=r"version 3 differs from what .* serves in more than its weights"):
+        activate(repository, 3, server.address)
+    assert served(repository) == [1]
+
+
+def test_a_version_whose_configuration_is_broken(repository: Path) -> None:
+    (repository / "detector" / "2" / "config.pbtxt").write_text("nonsense {")
+    with pytest.raises(BuildError, match="version 2 cannot be served"):
+        activate(repository, 2)
+    assert served(repository) == [1]
