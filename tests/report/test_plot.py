@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from triptych.report.blocks import Chart, Columns, Line, Page
+from triptych.report.blocks import Chart, Charts, Columns, Line, Page
 from triptych.report.plot import HEIGHT, WIDTH, Axis, plot
 
 
 def test_every_point_lies_within_its_chart(every_page: dict[str, Page]) -> None:
     for page in every_page.values():
         for section in page.sections:
-            for charts in (block for block in section.blocks if block.kind == "charts"):
+            for charts in (block for block in section.blocks if isinstance(block, Charts)):
                 for drawn in map(plot, charts.charts):
                     for x, y in (point for dots in (*drawn.dots, *drawn.marks) for point in dots):
                         assert drawn.left <= x <= drawn.right <= WIDTH

@@ -97,6 +97,8 @@ def test_a_phone_shows_the_whole_width(every_page: dict[str, Page], tmp_path: Pa
         "document.body.append(document.querySelector('iframe').contentDocument.title)</script>"
     )
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files"]
-    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", tmp_path / "outer.html"]
+    assert CHROMIUM
+    profile, outer = f"--user-data-dir={tmp_path / 'profile'}", str(tmp_path / "outer.html")
+    command = [CHROMIUM, *options, profile, "--dump-dom", outer]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "wide 390" in done.stdout

@@ -73,9 +73,10 @@ class Reader(HTMLParser):
 def make_run(
     factor: float = 1.0, source: Source = "traces", client: dict[str, float] | None = None, count: int = 400
 ) -> Run:
-    """A run whose detector takes most of the time, `factor` times as long."""
+    """Return a run whose detector takes most of the time, `factor` times as long."""
     rng = np.random.default_rng(7)
-    stages = rng.gamma(2.0, [[[0.2], [5.0 * factor], [0.4]]] * np.ones((count, 1, len(PARTS))) / len(PARTS))
+    scales = np.array([[0.2], [5.0 * factor], [0.4]]) * np.ones((count, 1, len(PARTS))) / len(PARTS)
+    stages = rng.gamma(2.0, scales, scales.shape)
     own = {name: rng.gamma(2.0, scale, count) for name, scale in (client or {}).items()}
     network, overhead = rng.gamma(2.0, 0.5, count), np.full(count, 0.05)
     total = stages.sum(axis=(1, 2)) + network + overhead + sum(own.values(), np.zeros(count))

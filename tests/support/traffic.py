@@ -29,6 +29,7 @@ class Traffic:
     def user(self) -> None:
         with DetectionClient(self.address, retries=0, timeout_s=5) as client:
             while not self.stop.is_set():
+                outcome: type[object]
                 try:
                     outcome = type(client.detect(self.image))
                 except Exception as error:

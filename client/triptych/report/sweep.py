@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triptych.measure import remarks
-from triptych.measure.sweep import PERCENTILES, Point, Series
+from triptych.measure.sweep import PERCENTILES, Percentile, Point, Series
 from triptych.measure.sweep_file import Sweep
 from triptych.report.blocks import Block, Chart, Charts, Line, Marks, Note, Page, Row, Section, Table
 from triptych.report.owners import stacked
@@ -47,8 +47,9 @@ def _charts(sweep: Sweep) -> list[Chart]:
     for series in sweep.series:
         points = [point for point in series.points if point.mean_ms]
         by_load.append(Line(series.label, [(point.load.size, point.answered_per_s) for point in points]))
-        names = {percentile: percentile for percentile in PERCENTILES} if alone else {series.label: at}
-        curves += [Line(name, [_xy(point, percentile) for point in points]) for name, percentile in names.items()]
+        for percentile in PERCENTILES if alone else [at]:
+            name = percentile if alone else series.label
+            curves.append(Line(name, [_xy(point, percentile) for point in points]))
     marked = {
         "knee": [(series, series.knee) for series in sweep.series],
         "most within the budget": [(series, series.best_within_budget) for series in sweep.series],
@@ -73,7 +74,7 @@ def _charts(sweep: Sweep) -> list[Chart]:
     ]
 
 
-def _xy(point: Point, at: str) -> tuple[float, float]:
+def _xy(point: Point, at: Percentile) -> tuple[float, float]:
     return point.answered_per_s, point.latency_ms(at)
 
 
