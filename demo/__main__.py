@@ -1,7 +1,9 @@
 """`python demo` is `triptych demo`."""
 
-from triptych.cli.console import run
-from triptych_demo.demo import main
+import sys
+
+from triptych.cli.app import main
 
 if __name__ == "__main__":
-    run(main)
+    sys.argv.insert(1, "demo")
+    main()

@@ -1,1 +1,4 @@
-"""The demo: a detector for defects on circuit boards, and the whole of Triptych run on it."""
+"""The demo: a detector for defects on circuit boards, and the whole of Triptych run on it.
+
+`triptych demo` runs it; `detector` is how the model was made.
+"""

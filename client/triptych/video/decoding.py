@@ -108,7 +108,7 @@ class Decoder:
             trimmed="mp4" in self._container.format.name,
         )
         self.frames_per_s = sensible_rate(float(self._video.average_rate or self._video.guessed_rate or 0))
-        self._start_s = (self._container.start_time or 0) / av.time_base
+        self._start_s: float = (self._container.start_time or 0) / av.time_base
 
     def shots(self) -> Iterator[Shot]:
         """Decode its frames in the order in which they are shown.

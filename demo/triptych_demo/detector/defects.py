@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.uint8]
-Points = npt.NDArray[np.float64]
+from triptych_demo.detector import connectivity
+from triptych_demo.detector.artwork import Mask
+from triptych_demo.detector.connectivity import Change
+from triptych_demo.detector.outlines import Points, band, blob, bump
 
 CLASS_NAMES = ("open", "short", "mouse bite", "spur", "spurious copper", "pin hole")
 OPEN, SHORT, MOUSE_BITE, SPUR, SPURIOUS_COPPER, PIN_HOLE = range(6)
@@ -55,7 +58,7 @@ class DefectPainter:
         self.rng = rng
         self.defects: list[Defect] = []
         self._height, self._width = copper.shape
-        self._bodies = cv2.connectedComponents(copper, connectivity=8, ltype=cv2.CV_32S)[1]
+        self._bodies = np.asarray(cv2.connectedComponents(copper, connectivity=8, ltype=cv2.CV_32S)[1], np.int32)
         inside = cv2.distanceTransform(copper, cv2.DIST_L2, 3)
         outside = cv2.distanceTransform(1 - copper, cv2.DIST_L2, 3)
         self._signed = inside - outside
@@ -73,10 +76,10 @@ class DefectPainter:
         }
 
     def add(self, label: int) -> bool:
-        """Try to add a defect of class `label`; False if no site was found."""
+        """Try to add a defect of class `label`; return False if there is no site for it."""
         return any(self._makers[label]() for _ in range(_TRIES))
 
-    # Proposals: each draws one site and shape, and answers whether the result is what its label says.
+    # Proposals: each draws one site and shape, and says whether the result agrees with its label.
 
     def _open(self) -> bool:
         if not len(self._traces):
@@ -89,8 +92,8 @@ class DefectPainter:
         centre = (x1 + along * (x2 - x1), y1 + along * (y2 - y1))
         angle = math.atan2(y2 - y1, x2 - x1)
         gap = max(4.0, min(float(np.exp(self.rng.uniform(1.6, 3.1))), width * 1.6 + 4.0))
-        shape = self._band(centre, angle, gap, width + 6.0)
-        return self._commit(OPEN, shape, self._parts_in_two)
+        shape = band(self.rng, centre, angle, gap, width + 6.0)
+        return self._commit(OPEN, shape, connectivity.parts_in_two)
 
     def _short(self) -> bool:
         site = self._edge_site()
@@ -102,8 +105,8 @@ class DefectPainter:
             return False
         thickness = max(4.0, min(float(np.exp(self.rng.uniform(1.6, 3.1))), gap * 3.0))
         centre = (x + nx * (gap + 1) / 2, y + ny * (gap + 1) / 2)
-        shape = self._band(centre, math.atan2(nx, -ny), thickness, gap + 5.0)
-        return self._commit(SHORT, shape, self._bridges_two)
+        shape = band(self.rng, centre, math.atan2(nx, -ny), thickness, gap + 5.0)
+        return self._commit(SHORT, shape, connectivity.bridges_two)
 
     def _mouse_bite(self) -> bool:
         site = self._edge_site()
@@ -115,8 +118,8 @@ class DefectPainter:
             return False
         depth = min(float(np.exp(self.rng.uniform(1.75, 2.9))), depth_limit * 0.72)
         span = depth * float(self.rng.uniform(0.9, 2.4))
-        shape = self._bump((x, y), (-nx, -ny), depth, float(np.clip(span, 8.0, 30.0)))
-        return self._commit(MOUSE_BITE, shape, self._bites_one_edge)
+        shape = bump(self.rng, (x, y), (-nx, -ny), depth, float(np.clip(span, 8.0, 30.0)))
+        return self._commit(MOUSE_BITE, shape, connectivity.bites_one_edge)
 
     def _spur(self) -> bool:
         site = self._edge_site()
@@ -128,32 +131,32 @@ class DefectPainter:
             return False
         length = min(float(np.exp(self.rng.uniform(1.8, 3.1))), room - 4.0)
         span = length * float(self.rng.uniform(0.55, 1.8))
-        shape = self._bump((x, y), (nx, ny), length, float(np.clip(span, 7.0, 28.0)))
-        return self._commit(SPUR, shape, self._leaves_one_edge)
+        shape = bump(self.rng, (x, y), (nx, ny), length, float(np.clip(span, 7.0, 28.0)))
+        return self._commit(SPUR, shape, connectivity.leaves_one_edge)
 
     def _spurious_copper(self) -> bool:
         x, y, room = self._random_point(copper=False)
         if room < 7.0:
             return False
         radius = min(float(np.exp(self.rng.uniform(1.1, 2.75))), (room - 3.0) * 1.1)
-        shape = self._blob((x, y), radius, float(self.rng.uniform(1.0, 2.0)))
-        return self._commit(SPURIOUS_COPPER, shape, self._touches_nothing)
+        shape = blob(self.rng, (x, y), radius, float(self.rng.uniform(1.0, 2.0)))
+        return self._commit(SPURIOUS_COPPER, shape, connectivity.touches_nothing)
 
     def _pin_hole(self) -> bool:
         x, y, room = self._random_point(copper=True)
         if room < 5.0:
             return False
         radius = min(float(np.exp(self.rng.uniform(0.8, 2.1))), (room - 2.0) * 0.9)
-        shape = self._blob((x, y), max(radius, 2.0), float(self.rng.uniform(1.0, 1.6)))
-        return self._commit(PIN_HOLE, shape, self._enclosed)
+        shape = blob(self.rng, (x, y), max(radius, 2.0), float(self.rng.uniform(1.0, 1.6)))
+        return self._commit(PIN_HOLE, shape, connectivity.is_enclosed)
 
     # Sites.
 
-    def _within(self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    def _within(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         return (x >= _BORDER) & (y >= _BORDER) & (x < self._width - _BORDER) & (y < self._height - _BORDER)
 
     def _edge_site(self) -> tuple[float, float, float, float] | None:
-        """A random edge pixel and the unit normal out of the copper, or None where the edge has no clear side."""
+        """Return a random edge pixel and the unit normal out of the copper; None where the edge has no clear side."""
         if not len(self._edges):
             return None
         x, y = (int(v) for v in self._edges[int(self.rng.integers(len(self._edges)))])
@@ -163,7 +166,7 @@ class DefectPainter:
         return None if norm < 20.0 else (float(x), float(y), gx / norm, gy / norm)
 
     def _free_length(self, x: float, y: float, dx: float, dy: float, copper: bool) -> float:
-        """Pixels from an edge along a direction until copper ends (or, if not `copper`, until it begins)."""
+        """Return the pixels from an edge along a direction until copper ends (or, if not `copper`, until it begins)."""
         steps = np.arange(2, _RAY)
         xs = np.clip(np.round(x + dx * steps), 0, self._width - 1).astype(np.intp)
         ys = np.clip(np.round(y + dy * steps), 0, self._height - 1).astype(np.intp)
@@ -171,7 +174,7 @@ class DefectPainter:
         return float(steps[int(ended.argmax())] - 1) if ended.any() else float(_RAY)
 
     def _random_point(self, copper: bool) -> tuple[float, float, float]:
-        """A pixel away from edges and its distance to the nearest one: the best of a few draws, at random."""
+        """Return a pixel away from edges and its distance to the nearest one: the best of a few draws, at random."""
         xs = self.rng.integers(_BORDER, self._width - _BORDER, 24)
         ys = self.rng.integers(_BORDER, self._height - _BORDER, 24)
         room = self._signed[ys, xs] * (1.0 if copper else -1.0)
@@ -179,45 +182,9 @@ class DefectPainter:
         k = int(fit[int(self.rng.integers(len(fit)))]) if len(fit) else 0
         return float(xs[k]), float(ys[k]), float(room[k])
 
-    # Shapes: float [K, 2] polygons in pixels.
-
-    def _blob(self, centre: tuple[float, float], radius: float, aspect: float) -> Points:
-        """An irregular closed outline, `aspect` times as long as wide."""
-        theta = np.linspace(0.0, 2 * math.pi, 28, endpoint=False)
-        r = np.ones_like(theta)
-        for k in range(2, 7):
-            r += float(self.rng.normal(0.0, 0.3 / k)) * np.cos(k * theta + float(self.rng.uniform(0.0, 6.3)))
-        r = radius * np.clip(r, 0.45, 1.6)
-        stretch = math.sqrt(aspect)
-        x, y = r * np.cos(theta) * stretch, r * np.sin(theta) / stretch
-        return _rotated(x, y, centre, float(self.rng.uniform(0.0, math.pi)))
-
-    def _bump(self, edge: tuple[float, float], normal: tuple[float, float], height: float, span: float) -> Points:
-        """A ragged hump on an edge: `height` along the normal, `span` across it, round to finger-like."""
-        t = np.linspace(-1.0, 1.0, 19)
-        power = float(self.rng.choice([1.4, 2.0, 3.5]))
-        profile = (1.0 - np.abs(t) ** power) ** (1.0 / power if power > 1.5 else 1.0)
-        profile = profile * (1.0 + self.rng.normal(0.0, 0.09, t.size))
-        lean = float(self.rng.normal(0.0, 0.25)) * height
-        x = np.concatenate([t * span / 2 + lean * profile, [span / 2, -span / 2]])
-        y = np.concatenate([profile * height, [-3.0, -3.0]])
-        nx, ny = normal
-        return np.stack([edge[0] + x * -ny + y * nx, edge[1] + x * nx + y * ny], 1)
-
-    def _band(self, centre: tuple[float, float], angle: float, thickness: float, length: float) -> Points:
-        """A strip with two ragged flanks: `thickness` along `angle`, `length` across it."""
-        t = np.linspace(-0.5, 0.5, 9)
-        waves = self.rng.normal(0.0, 0.1 * thickness, (2, t.size)) + self.rng.normal(0.0, 0.12 * thickness, (2, 1)) * t
-        waist = float(self.rng.uniform(-0.25, 0.25)) * thickness * (1.0 - 4.0 * t**2)
-        slant = float(self.rng.normal(0.0, 0.2)) * min(length, 20.0)
-        right = thickness / 2 + waves[0] + waist + slant * t
-        left = -thickness / 2 + waves[1] - waist + slant * t
-        x, y = np.concatenate([right, left[::-1]]), np.concatenate([t, t[::-1]]) * length
-        return _rotated(x, y, centre, angle)
-
     # Acceptance.
 
-    def _commit(self, label: int, shape: Points, accept: Callable[[Mask, Mask, int, int], bool]) -> bool:
+    def _commit(self, label: int, shape: Points, accept: Callable[[Change], bool]) -> bool:
         """Apply a polygon to the copper if `accept` and the room round it allow; record the defect."""
         x0, y0 = (int(v) - 26 for v in np.floor(shape.min(0)))
         x1, y1 = (int(v) + 27 for v in np.ceil(shape.max(0)))
@@ -226,7 +193,7 @@ class DefectPainter:
             return False
         window = self.copper[y0:y1, x0:x1]
         drawn = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        cv2.fillPoly(drawn, [np.round((shape - (x0, y0)) * 16).astype(np.int32)], 1, shift=4)
+        cv2.fillPoly(drawn, [np.round((shape - (x0, y0)) * 16).astype(np.int32)], (1,), shift=4)
         adds = label in (SHORT, SPUR, SPURIOUS_COPPER)
         change = drawn & (1 - window if adds else window)
         pieces, piece_of, stats, _ = cv2.connectedComponentsWithStats(change, connectivity=8)
@@ -240,7 +207,8 @@ class DefectPainter:
         left, top, w, h = (int(v) for v in stats[largest, :4])
         extent = (x0 + left, y0 + top, x0 + left + w, y0 + top + h)
         box = self._box(label, extent)
-        if not self._has_room(extent, box) or not accept(window, change, x0, y0):
+        bodies = self._bodies[y0:y1, x0:x1]
+        if not self._has_room(extent, box) or not accept(Change(window, change, bodies)):
             return False
         window[change == 1] = 1 if adds else 0
         self.defects.append(Defect(label, box, extent))
@@ -268,71 +236,3 @@ class DefectPainter:
             and other.box_xyxy[1] < box[3] + 2
             for other in self.defects
         )
-
-    def _parts_in_two(self, window: Mask, change: Mask, _x0: int, _y0: int) -> bool:
-        before = cv2.connectedComponents(window, connectivity=8, ltype=cv2.CV_32S)[1]
-        after_count, after, stats, _ = cv2.connectedComponentsWithStats(window & (1 - change), connectivity=8)
-        near = np.unique(after[(grown(change, 2) == 1) & (after > 0)])
-        return (
-            after_count > 2
-            and len(near) == 2
-            and bool((stats[near, cv2.CC_STAT_AREA] >= 40).all())
-            and len(np.unique(before[change == 1])) == 1
-            and bool((before[grown(change, 2) == 1] > 0).any())
-        )
-
-    def _bridges_two(self, window: Mask, change: Mask, x0: int, y0: int) -> bool:
-        bodies = self._bodies[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]]
-        touched = set(np.unique(bodies[grown(change, 1) == 1]).tolist()) - {0}
-        close = set(np.unique(bodies[grown(change, 4) == 1]).tolist()) - {0}
-        return len(touched) == 2 and close == touched and clusters(grown(change, 1) & window) == 2
-
-    def _bites_one_edge(self, window: Mask, change: Mask, _x0: int, _y0: int) -> bool:
-        bare = 1 - window
-        return (
-            clusters(grown(change, 1) & bare) == 1
-            and clusters(grown(change, 3) & bare) == 1
-            # What is left must still be one piece round the bite.
-            and clusters(grown(change, 2) & window & (1 - change)) == 1
-            and self._deep_enough(window, change)
-        )
-
-    def _leaves_one_edge(self, window: Mask, change: Mask, x0: int, y0: int) -> bool:
-        bodies = self._bodies[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]]
-        close = set(np.unique(bodies[grown(change, 4) == 1]).tolist()) - {0}
-        return (
-            len(close) == 1
-            and clusters(grown(change, 1) & window) == 1
-            and clusters(grown(change, 3) & window) == 1
-            and self._deep_enough(1 - window, change)
-        )
-
-    @staticmethod
-    def _deep_enough(host: Mask, change: Mask) -> bool:
-        """Whether a notch or protrusion stands out from its edge by at least 4 pixels."""
-        return float(cv2.distanceTransform(host, cv2.DIST_L2, 3)[change == 1].max()) >= 4.0
-
-    def _touches_nothing(self, window: Mask, change: Mask, _x0: int, _y0: int) -> bool:
-        return not (grown(change, 3) & window).any()
-
-    def _enclosed(self, window: Mask, change: Mask, _x0: int, _y0: int) -> bool:
-        return not (grown(change, 2) & (1 - window)).any()
-
-
-def grown(mask: Mask, reach: int) -> Mask:
-    """`mask` dilated by `reach` pixels, in all eight directions for 1 and round beyond."""
-    shape = cv2.MORPH_RECT if reach == 1 else cv2.MORPH_ELLIPSE
-    kernel = cv2.getStructuringElement(shape, (2 * reach + 1, 2 * reach + 1))
-    return np.asarray(cv2.dilate(mask, kernel), np.uint8)
-
-
-def clusters(mask: Mask) -> int:
-    """Number of 8-connected groups of set pixels."""
-    return int(cv2.connectedComponents(mask, connectivity=8)[0]) - 1
-
-
-def _rotated(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], centre: tuple[float, float], angle: float
-) -> Points:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.stack([centre[0] + x * c - y * s, centre[1] + x * s + y * c], 1)

@@ -1,24 +1,27 @@
 """Measure a detector's ONNX on a COCO set: mAP50, mAP50-95 and each class.
 
-python -m triptych_demo.detector.evaluate demo/pcb.onnx DIR
+    python -m triptych_demo.detector.evaluate demo/pcb.onnx DIR
 
-DIR holds instances.json and images/, as boards.py writes them.
+DIR holds instances.json and images/, as boards.py writes them (next to this file).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import typer
+
+from triptych.errors import ImageError
+from triptych_demo.detector.command import run
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,7 +41,7 @@ class Metrics:
 
 
 def decode(raw: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Boxes of one picture from its raw head.
+    """Return the boxes of one picture from its raw head.
 
     Args:
         raw: float32 [4 + C, A]: cx, cy, w, h in pixels, then C scores.
@@ -57,7 +60,7 @@ def decode(raw: Floats) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
 
 
 def suppress(boxes_xyxy: Floats, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Indices that class-aware non-maximum suppression keeps of boxes [K, 4], sorted best first."""
+    """Return the indices that class-aware non-maximum suppression keeps of boxes [K, 4], sorted best first."""
     areas = (boxes_xyxy[:, 2] - boxes_xyxy[:, 0]) * (boxes_xyxy[:, 3] - boxes_xyxy[:, 1])
     rest = np.arange(len(boxes_xyxy))
     kept: list[int] = []
@@ -104,13 +107,13 @@ def evaluate(
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float:
-    """Mean over what was measured: COCO writes -1 where a class has no truth."""
+    """Return the mean over what was measured: COCO writes -1 where a class has no truth."""
     measured = precision[precision > -1]
     return float(measured.mean()) if measured.size else 0.0
 
 
 def table(metrics: Metrics) -> str:
-    """The metrics as lines of text."""
+    """Return the metrics as lines of text."""
     lines = [f"{'class':<18}{'AP50':>8}{'AP50-95':>10}"]
     lines += [f"{name:<18}{ap50:>8.4f}{ap:>10.4f}" for name, (ap50, ap) in metrics.per_class.items()]
     return "\n".join([*lines, f"{'all':<18}{metrics.map50:>8.4f}{metrics.map50_95:>10.4f}"])
@@ -128,26 +131,33 @@ def evaluate_onnx(model: Path, directory: Path) -> Metrics:
 
 
 def read_rgb(path: Path) -> npt.NDArray[np.uint8]:
-    """One picture as uint8 [H, W, 3] RGB."""
+    """Read a picture as uint8 [H, W, 3] RGB.
+
+    Raises:
+        ImageError: OpenCV does not read it.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
-        raise OSError(f"{path} is not a picture that OpenCV reads")
+        raise ImageError(f"{path} cannot be read as a picture; make the set again with triptych_demo.detector.boards")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("model", type=Path, help="ONNX with a raw head [N, 4 + C, A] and input [N, 3, 640, 640]")
-    parser.add_argument("directory", type=Path, help="what boards.py wrote: instances.json and images/")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    arguments = parser.parse_args()
-    for path in (arguments.model, arguments.directory / "instances.json"):
-        if not path.is_file():
-            parser.error(f"{path} is not there; make a set with boards.py, a model with train.py")
-    metrics = evaluate_onnx(arguments.model, arguments.directory)
-    print(json.dumps(asdict(metrics), indent=2) if arguments.json else table(metrics))
+def main(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="ONNX with input [N, 3, 640, 640] and raw head [N, 4 + C, A]."
+        ),
+    ],
+    directory: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="What boards wrote: instances.json and images/.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure a detector's accuracy on a COCO set."""
+    metrics = evaluate_onnx(model, directory)
+    typer.echo(json.dumps(asdict(metrics), indent=2) if as_json else table(metrics))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,13 +23,13 @@ class Targets(NamedTuple):
 
 
 def xyxy_from_cxcywh(boxes: Tensor) -> Tensor:
-    """Boxes [B, 4, A] as (cx, cy, w, h) to [B, A, 4] as (x1, y1, x2, y2)."""
+    """Turn boxes [B, 4, A] as (cx, cy, w, h) into [B, A, 4] as (x1, y1, x2, y2)."""
     centre, half = boxes[:, :2], boxes[:, 2:] / 2
     return torch.cat([centre - half, centre + half], 1).transpose(1, 2)
 
 
 def complete_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Complete IoU of boxes [..., 4] (xyxy), element by element with broadcasting (Zheng et al., 2020)."""
+    """Return the complete IoU of boxes [..., 4] (xyxy), element by element with broadcasting (Zheng et al., 2020)."""
     ax1, ay1, ax2, ay2 = a.unbind(-1)
     bx1, by1, bx2, by2 = b.unbind(-1)
     aw, ah, bw, bh = ax2 - ax1, ay2 - ay1, bx2 - bx1, by2 - by1
@@ -46,7 +46,6 @@ def complete_iou(a: Tensor, b: Tensor) -> Tensor:
     return iou - apart / (hull_w**2 + hull_h**2 + 1e-7) - trade * shape
 
 
-@torch.no_grad()
 def assign(boxes_xyxy: Tensor, scores: Tensor, centres: Tensor, truth: Tensor, labels: Tensor) -> Targets:
     """Give each true box the cells in it that already answer best (task-aligned; Feng et al., 2021).
 
@@ -83,7 +82,7 @@ def assign(boxes_xyxy: Tensor, scores: Tensor, centres: Tensor, truth: Tensor, l
 def detection_loss(
     boxes: Tensor, logits: Tensor, centres: Tensor, truth: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Box and score losses of one batch.
+    """Return box and score losses of one batch.
 
     Args:
         boxes: predicted [B, 4, A] as (cx, cy, w, h) in pixels.
@@ -94,7 +93,8 @@ def detection_loss(
     """
     predicted = xyxy_from_cxcywh(boxes)
     scores = logits.transpose(1, 2)
-    targets = assign(predicted.detach(), scores.detach().sigmoid(), centres, truth, labels)
+    with torch.no_grad():
+        targets = assign(predicted.detach(), scores.detach().sigmoid(), centres, truth, labels)
     total = targets.scores.sum().clamp(min=1.0)
     score_loss = functional.binary_cross_entropy_with_logits(scores, targets.scores, reduction="sum") / total
     # Cells without a box weigh nothing; dense arithmetic, because picking cells out would stop the compiler.

@@ -16,7 +16,7 @@ MAX_SIDE_CELLS = 16.0
 """Largest box side that a cell can predict, in strides: 128 pixels on the finest grid."""
 
 
-class ConvRelu(nn.Module):
+class ConvRelu(nn.Module):  # type: ignore[misc]
     """Convolution, batch normalisation (until `fuse`), ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
@@ -33,15 +33,13 @@ class ConvRelu(nn.Module):
         norm = self.norm
         if not isinstance(norm, nn.BatchNorm2d):
             return
-        assert norm.running_var is not None
-        assert norm.running_mean is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         self.conv.weight.data = self.conv.weight.data * scale.data[:, None, None, None]
         self.conv.bias = nn.Parameter((norm.bias - norm.running_mean * scale).data)
         self.norm = nn.Identity()
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module):  # type: ignore[misc]
     """Two 3x3 convolutions with a shortcut."""
 
     def __init__(self, channels: int) -> None:
@@ -52,7 +50,7 @@ class Bottleneck(nn.Module):
         return x + self.body(x)
 
 
-class Stage(nn.Module):
+class Stage(nn.Module):  # type: ignore[misc]
     """Cross-stage partial block: half of the channels pass `depth` bottlenecks, the others pass by."""
 
     def __init__(self, inputs: int, outputs: int, depth: int) -> None:
@@ -67,11 +65,11 @@ class Stage(nn.Module):
         return self.join(torch.cat([self.blocks(self.through(x)), self.beside(x)], 1))
 
 
-class PyramidPool(nn.Module):
-    """Three 9x9 maxima in a row beside the input: every cell of the 20x20 grid sees the whole picture.
+class PyramidPool(nn.Module):  # type: ignore[misc]
+    """Three 9x9 maxima in a row, next to the input: every cell of the 20x20 grid sees the whole picture.
 
-    Which grey is copper is told by pads, drill holes and line ends that can be far from a defect, and an open in
-    white lines looks like a short between black ones.
+    Pads, drill holes and line ends show which grey is copper, and they can be far from a defect. An open in white
+    lines looks like a short between black ones.
     """
 
     def __init__(self, channels: int) -> None:
@@ -88,7 +86,7 @@ class PyramidPool(nn.Module):
         return self.join(torch.cat(levels, 1))
 
 
-class Head(nn.Module):
+class Head(nn.Module):  # type: ignore[misc]
     """Box and class branches of one grid: [N, inputs, H, W] to raw boxes [N, 4, HW] and logits [N, C, HW]."""
 
     def __init__(self, inputs: int, width: int, classes: int, cells: int) -> None:
@@ -97,8 +95,6 @@ class Head(nn.Module):
         self.box = nn.Sequential(ConvRelu(inputs, width), ConvRelu(width, width), nn.Conv2d(width, 4, 1))
         self.score = nn.Sequential(ConvRelu(inputs, width), nn.Conv2d(width, classes, 1))
         box_bias, score_bias = self.box[-1].bias, self.score[-1].bias
-        assert isinstance(box_bias, Tensor)
-        assert isinstance(score_bias, Tensor)
         # Begin with boxes of about a quarter of the largest side and with rare objects.
         nn.init.constant_(box_bias[2:], -1.1)
         nn.init.constant_(score_bias, -5.5)
@@ -108,7 +104,7 @@ class Head(nn.Module):
         return self.box(x).reshape(-1, 4, self.cells), self.score(x).reshape(-1, self.classes, self.cells)
 
 
-class Detector(nn.Module):
+class Detector(nn.Module):  # type: ignore[misc]
     """The network: backbone to stride 32, top-down and bottom-up neck, three heads.
 
     forward: float [N, 3, 640, 640] in 0..1 to boxes float32 [N, 4, 8400] (cx, cy, w, h in pixels) and class
@@ -165,7 +161,7 @@ class Detector(nn.Module):
         return self
 
 
-class Exported(nn.Module):
+class Exported(nn.Module):  # type: ignore[misc]
     """The detector with its two outputs as one tensor: float32 [N, 4 + C, 8400], scores through a sigmoid."""
 
     def __init__(self, detector: Detector) -> None:
@@ -178,7 +174,7 @@ class Exported(nn.Module):
 
 
 def _cells() -> tuple[Tensor, Tensor]:
-    """Cell centres float32 [1, 2, A] and strides float32 [1, 1, A], in pixels, finest grid first, row by row."""
+    """Return cell centres float32 [1, 2, A] and strides float32 [1, 1, A], in pixels, finest grid first, row by row."""
     centres, strides = [], []
     for stride in STRIDES:
         side = IMAGE_SIZE // stride

@@ -1,33 +1,37 @@
 """Train the demo detector on with int8's rounding in place, and export it with its Q/DQ pairs.
 
-python -m triptych_demo.detector.qat demo/pcb.onnx --out demo/pcb_qat.onnx          # two minutes on a data-centre GPU
-python -m triptych_demo.detector.qat demo/pcb.onnx --out /tmp/try.onnx --device cpu --boards 32 --batch 4 --steps 4
+    python -m triptych_demo.detector.qat demo/pcb.onnx --out demo/pcb_qat.onnx          # two minutes on a big GPU
+    python -m triptych_demo.detector.qat demo/pcb.onnx --out /tmp/try.onnx --device cpu --boards 32 --batch 4 --steps 4
 
 Every convolution rounds its input and its weights as an int8 engine will: symmetric, one scale for the input, one for
 each channel of the weights. The input's scale is set once, from what passes through before training; the weights'
-follows the weights. `python build` takes the export as it is and keeps these scales.
+follows the weights. `triptych build` takes the export as it is and keeps these scales.
 
-Needs what train.py needs.
+Needs PyTorch (`pip install 'triptych[torch]'`).
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import torch
+import typer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from triptych_demo.detector.command import run
 from triptych_demo.detector.defects import CLASS_NAMES
+from triptych_demo.detector.export import export
 from triptych_demo.detector.loss import detection_loss
 from triptych_demo.detector.model import Detector
-from triptych_demo.detector.train import Boards, augment, batches, export, make_boards, optimiser_for, rate_factor
+from triptych_demo.detector.train import advance, optimiser_for, rate_factor
+from triptych_demo.detector.training_boards import Boards, augment, batches, make_boards
 
 PERCENTILE = 99.999
 """Of the absolute values of an input: what lies above is clipped."""
@@ -36,7 +40,7 @@ LIMIT = 127
 """Largest int8; -128 stays unused, so that scales are symmetric."""
 
 
-class QuantizedConv(nn.Conv2d):
+class QuantizedConv(nn.Conv2d):  # type: ignore[misc]
     """A convolution that sees its input and its weights rounded to int8; gradients pass as if they were not.
 
     Attributes:
@@ -73,7 +77,7 @@ class QuantizedConv(nn.Conv2d):
 
 
 def read_weights(path: Path) -> Detector:
-    """The detector with the weights of an exported ONNX, its normalisations folded away as they are there."""
+    """Return the detector with the weights of an exported ONNX, its normalisations folded away as they are there."""
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     model = Detector(len(CLASS_NAMES)).fuse()
     prefix = "detector."
@@ -108,58 +112,54 @@ def measure(model: Detector, pixels: list[Tensor]) -> None:
         conv.is_measuring = False
 
 
-def train(model: Detector, boards: Boards, arguments: argparse.Namespace) -> None:
+def train(model: Detector, boards: Boards, steps: int, batch: int, rate: float) -> None:
     """Go on training at a small rate; in place."""
-    optimiser = optimiser_for(model, arguments.rate, boards.grey.device)
+    optimiser = optimiser_for(model, rate, boards.grey.device)
     started = time.monotonic()
-    for step, rows in enumerate(batches(len(boards.grey), arguments.batch, boards.grey.device)):
-        if step == arguments.steps:
+    for step, rows in enumerate(batches(len(boards.grey), batch, boards.grey.device)):
+        if step == steps:
             break
         for group in optimiser.param_groups:
-            group["lr"] = arguments.rate * rate_factor(step + 1000, step / arguments.steps)
-        chosen = Boards(boards.grey[rows], boards.boxes_xyxy[rows], boards.labels[rows])
+            group["lr"] = rate * rate_factor(step + 1000, step / steps)
+        chosen = boards.at(rows)
         pixels, truth = augment(chosen)
         boxes, logits = model(pixels)
         box_loss, score_loss = detection_loss(boxes, logits, model.centres[0].T, truth, chosen.labels)
-        optimiser.zero_grad(set_to_none=True)
-        (box_loss + score_loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimiser.step()
+        advance(optimiser, model, box_loss + score_loss)
         if step % 100 == 0:
-            told = f"box {box_loss.item():.4f}, score {score_loss.item():.4f}"
-            print(f"step {step} of {arguments.steps}, {time.monotonic() - started:.0f} s: {told}", flush=True)
+            figures = f"box {box_loss.item():.4f}, score {score_loss.item():.4f}"
+            typer.echo(f"step {step} of {steps}, {time.monotonic() - started:.0f} s: {figures}")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("model", type=Path, help="what train.py exported")
-    parser.add_argument("--out", type=Path, required=True, help="the ONNX with Q/DQ pairs")
-    parser.add_argument("--boards", type=int, default=4096, help="boards to generate and train on (default: 4096)")
-    parser.add_argument("--steps", type=int, default=600, help="batches to train on (default: 600)")
-    parser.add_argument("--batch", type=int, default=64, help="boards a step (default: 64)")
-    parser.add_argument("--rate", type=float, default=1e-4, help="highest learning rate (default: 0.0001)")
-    parser.add_argument("--seed", type=int, default=21, help="series of boards (default: 21)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that generate boards")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
-    arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    device = torch.device(arguments.device)
-    boards = make_boards(arguments.seed, arguments.boards, arguments.workers).to(device)
-    model = read_weights(arguments.model)
-    quantize(model)
-    model.to(device).train()
-    rows = batches(arguments.boards, arguments.batch, device)
-    calibration = [
-        augment(Boards(boards.grey[at], boards.boxes_xyxy[at], boards.labels[at]))[0]
-        for at, _ in zip(rows, range(8), strict=False)
-    ]
-    measure(model, calibration)
-    train(model, boards, arguments)
+def main(
+    model: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What train exported.")],
+    out: Annotated[Path, typer.Option("--out", dir_okay=False, help="The ONNX with Q/DQ pairs.")],
+    boards: Annotated[int, typer.Option("--boards", min=1, help="Boards to generate and train on.")] = 4096,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Batches to train on.")] = 600,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Boards a step.")] = 64,
+    rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 1e-4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Series of boards.")] = 21,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that make boards. Default: one for each core.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cuda or cpu. Default: cuda where there is one.")
+    ] = None,
+) -> None:
+    """Train the demo detector on with int8's rounding in place, and export it with its Q/DQ pairs."""
+    torch.manual_seed(seed)
+    on = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    made = make_boards(seed, boards, workers or os.cpu_count() or 1).to(on)
+    detector = read_weights(model)
+    quantize(detector)
+    detector.to(on).train()
+    rows = batches(boards, batch, on)
+    measure(detector, [augment(made.at(at))[0] for at, _ in zip(rows, range(8), strict=False)])
+    train(detector, made, steps, batch, rate)
     # Where a value lies between two steps, two runtimes may round it either way: few boxes differ, and by pixels.
-    difference = export(model, arguments.out, statistic=np.mean, limit=0.5)
-    print(f"{arguments.out}: ONNX and PyTorch differ by {difference:.2g} in the mean")
+    difference = export(detector, out, statistic=np.mean, limit=0.5)
+    typer.echo(f"{out}: ONNX and PyTorch differ by {difference:.2g} in the mean")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
