@@ -7,22 +7,34 @@ from typing import Annotated
 import typer
 
 from triptych._version import __version__
+from triptych.cli.adapt import adapt
+from triptych.cli.build import build
 from triptych.cli.compare import compare
 from triptych.cli.console import EXIT_CODES, run
+from triptych.cli.demo import demo
 from triptych.cli.detect import detect
 from triptych.cli.doctor import doctor
+from triptych.cli.engine import engine
+from triptych.cli.export import export
 from triptych.cli.init import init
+from triptych.cli.loadtest import loadtest
 from triptych.cli.models import activate, models
+from triptych.cli.publish import publish
+from triptych.cli.quantize import quantize
 from triptych.cli.report import report
+from triptych.cli.runtimes import runtimes
 from triptych.cli.serve import serve
 from triptych.cli.sweep import sweep
 from triptych.cli.track import track
+from triptych.cli.verify import verify
 
 COMMANDS = {
-    "Start": (init, doctor),
+    "Start": (init, demo, doctor),
+    "Build": (build,),
+    "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, models, activate),
     "Detect": (detect, track),
-    "Measure": (sweep, compare, report),
+    "Measure": (loadtest, sweep, compare, report),
 }
 """Every command, by its heading in `triptych --help`."""
 
