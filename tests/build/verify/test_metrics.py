@@ -67,7 +67,12 @@ def test_precision_and_recall_at_the_best_score_for_all_classes() -> None:
     """Four cats of which three are found, the third behind a false one: 3 of 4 right and 3 of 4 found is best."""
     boxes = [[200.0 * number, 0.0, 100.0, 100.0] for number in range(4)]
     corners = [[x, y, x + w, y + h] for x, y, w, h in boxes]
-    rows = [(corners[0], 0.9, 0), (corners[1], 0.8, 0), ([0, 500, 50, 550], 0.7, 0), (corners[2], 0.6, 0)]
+    rows: list[tuple[list[float], float, int]] = [
+        (corners[0], 0.9, 0),
+        (corners[1], 0.8, 0),
+        ([0, 500, 50, 550], 0.7, 0),
+        (corners[2], 0.6, 0),
+    ]
     rows += [([0, 600 + 60 * number, 50, 650 + 60 * number], 0.1, 0) for number in range(5)]
     measured = accuracy(truth(*((1, 0, box) for box in boxes), images=1), [predicted(*rows)])
     assert (measured.precision, measured.recall) == pytest.approx((0.75, 0.75))
