@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -29,10 +29,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def start() -> Start:
-    """Start a load test with these arguments."""
+    """Start a load test with these arguments: `python loadtest`, or what else means it."""
 
-    def begin(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / "loadtest"), *map(str, arguments)]
+    def begin(*arguments: object, loadtest: Sequence[str] = (str(ROOT / "loadtest"),)) -> subprocess.Popen[str]:
+        command = [sys.executable, *loadtest, *map(str, arguments)]
         environment = {"COLUMNS": "120", "PATH": ""}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 

@@ -45,7 +45,7 @@ def test_the_parts_are_the_client_s_mean(
     match = re.search(r"(\d+) requests in", done.stdout)
     assert match
     count = int(match[1])
-    assert count > 5
+    assert count >= 3, "what is in flight at the end is waited for"
     # Each side counted exactly the window: not one request of the warm-up, and all of the measurement.
     assert {counters.requests for counters in run.server.values()} == {count}
     assert run.client.latencies.count == run.attribution.requests == count
@@ -126,6 +126,7 @@ def test_refused_images_are_failures_with_their_reason_and_json_stands_alone(
     assert "failed: ImageError" in done.stderr
     assert "no request succeeded" in done.stderr
     run = json.loads(done.stdout)
+    assert run.pop("remarks") == []
     jsonschema.validate(run, RUN_SCHEMA)
     assert list(run["client"]["failures"]) == ["ImageError"]
     assert run["client"]["failures"]["ImageError"]["count"] > 0
@@ -161,6 +162,7 @@ def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(
         with start(
             *("--address", demo_server.grpc_address, "--images", images, "--warmup-s", 0.3, "--duration-s", 60),
             *("--out", out),
+            loadtest=("-m", "triptych", "loadtest"),  # which starts again for Locust, and stays the same process
         ) as process:
             while tracing._set({}) == before:  # it has begun to measure
                 assert process.poll() is None
