@@ -114,13 +114,6 @@ def _run(command: str, arguments: list[str], checkpoint: Path, cwd: Path) -> sub
         raise BuildError(f"{command} cannot be run: {error.strerror}; install Ultralytics again") from error
 
 
-def describe_export(source: Path) -> list[str]:
-    """Return a line for the user before `as_onnx` has a checkpoint exported, which takes a while; none for an ONNX."""
-    if source.suffix.lower() != ".pt":
-        return []
-    return [f"export: {source.name} is exported by your own Ultralytics ({exporter()})"]
-
-
 def exporter() -> str:
     """Return the command of the user's Ultralytics: next to this Python, or else on the PATH.
 

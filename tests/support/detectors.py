@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 import onnx.parser
 import pytest
+from numpy.typing import NDArray
 
 SIDE = 64
 CLASSES = 5
@@ -26,7 +28,7 @@ def conv_model(
     gain: float = 1.0,
     outputs: str = "",
 ) -> Path:
-    """A one-convolution detector with seeded random weights, stride 8, then `body` from `cells` to the output."""
+    """Write a detector of one convolution with random weights, stride 8, then `body` from `cells` to the output."""
     rng = np.random.default_rng(3)
     model = onnx.parser.parse_model(
         f"""<ir_version: 8, opset_import: ["" : {opset}]>
@@ -44,35 +46,36 @@ def conv_model(
     return path
 
 
-def add_constants(path: Path, **constants: np.ndarray) -> Path:
+def add_constants(path: Path, **constants: NDArray[Any]) -> Path:
+    """Put constants into a model's file."""
     model = onnx.load(path)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
     onnx.save(model, path)
     return path
 
 
-def raw_model(path: Path, *, opset: int = 17, batch: str = "N") -> Path:
-    """[N, 4 + C, A]: boxes spread over the image, then scores after a sigmoid."""
-    split = "boxes, logits = Split <axis = 1> (flat, parts)"
-    conv_model(
-        path,
-        f"""flat = Reshape (cells, flat_shape)
-            {split}
+def raw_end(maps: str) -> str:
+    """The raw head: boxes spread over the image, then scores after a sigmoid."""
+    return f"""
+            flat = Reshape ({maps}, flat_shape)
+            boxes, logits = Split <axis = 1> (flat, parts)
             spread = Mul (boxes, sixteen)
             positive = Abs (spread)
             scores = Sigmoid (logits)
-            output0 = Concat <axis = 1> (positive, scores)""",
-        f"{batch}, {4 + CLASSES}, 64",
-        4 + CLASSES,
-        opset=opset,
-        batch=batch,
-    )
-    return add_constants(
-        path,
-        flat_shape=np.array([0, 4 + CLASSES, -1]),
-        parts=np.array([4, CLASSES]),
-        sixteen=np.array(16, np.float32),
-    )
+            output0 = Concat <axis = 1> (positive, scores)"""
+
+
+RAW_CONSTANTS: dict[str, NDArray[Any]] = {
+    "flat_shape": np.array([0, 4 + CLASSES, -1]),
+    "parts": np.array([4, CLASSES]),
+    "sixteen": np.array(16, np.float32),
+}
+
+
+def raw_model(path: Path, *, opset: int = 17, batch: str = "N") -> Path:
+    """[N, 4 + C, A], as YOLOv8 exports it."""
+    conv_model(path, raw_end("cells"), f"{batch}, {4 + CLASSES}, 64", 4 + CLASSES, opset=opset, batch=batch)
+    return add_constants(path, **RAW_CONSTANTS)
 
 
 THREE_LEVELS = """
@@ -207,13 +210,81 @@ TABLE = {
 }
 
 
-def add_names(path: Path) -> Path:
-    """Class names in the metadata, as YOLO exports write them."""
+def add_metadata(path: Path, key: str, value: str) -> Path:
+    """Put an entry into the metadata of a model's file."""
     model = onnx.load(path)
     entry = model.metadata_props.add()
-    entry.key, entry.value = "names", str({number: f"thing {number}" for number in range(CLASSES)})
+    entry.key, entry.value = key, value
     onnx.save(model, path)
     return path
+
+
+def add_names(path: Path) -> Path:
+    """Put class names into the metadata, as YOLO exports write them."""
+    return add_metadata(path, "names", str({number: f"thing {number}" for number in range(CLASSES)}))
+
+
+def open_size(path: Path) -> Path:
+    """Leave height and width of a raw model's input open, and the number of its anchors."""
+    model = onnx.load(path)
+    for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        dim.dim_param = name
+    model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "anchors"
+    onnx.save(model, path)
+    return path
+
+
+def two_layers(path: Path) -> Path:
+    """The raw head with a second convolution after a Resize to twice the size."""
+    conv_model(
+        path,
+        f"""larger = Resize <mode = "nearest"> (cells, nothing, twice)
+            maps = Conv <strides = [2, 2]> (larger, second, second_bias)
+            {raw_end("maps")}""",
+        f"N, {4 + CLASSES}, 64",
+        6,
+    )
+    rng = np.random.default_rng(5)
+    return add_constants(
+        path,
+        nothing=np.zeros(0, np.float32),
+        twice=np.array([1, 1, 2, 2], np.float32),
+        second=rng.normal(0, 0.3, (4 + CLASSES, 6, 2, 2)).astype(np.float32),
+        second_bias=rng.normal(0, 0.5, 4 + CLASSES).astype(np.float32),
+        **RAW_CONSTANTS,
+    )
+
+
+FRAGILE = 18
+"""The layer of `deep_model` whose input has one channel a thousand times as large as the others."""
+
+
+def deep_model(path: Path, layers: int = 19) -> Path:
+    """The raw head after many small convolutions, one of which int8 harms."""
+    rng = np.random.default_rng(11)
+    width, body = 8, []
+    constants: dict[str, NDArray[Any]] = {}
+    last = "cells"
+    for number in range(layers):
+        weight = rng.normal(0, 0.35, (width, width, 1, 1)).astype(np.float32)
+        constants[f"w{number}"] = weight
+        if number == FRAGILE:
+            factor = np.ones((1, width, 1, 1), np.float32)
+            factor[0, 0] = 1000
+            constants["factor"] = factor
+            constants[f"w{number}"] = weight / factor
+            body.append(f"grown = Mul ({last}, factor)")
+            last = "grown"
+        body.append(f"m{number} = Conv ({last}, w{number})")
+        body.append(f"r{number} = LeakyRelu <alpha = 0.3> (m{number})")
+        last = f"r{number}"
+        if number % 4 == 3:  # keep the signal's size
+            body.append(f"n{number} = Add ({last}, cells)")
+            last = f"n{number}"
+    body += [f"maps = Conv ({last}, out)", raw_end("maps")]
+    conv_model(path, "\n".join(body), f"N, {4 + CLASSES}, 64", width)
+    out = rng.normal(0, 0.5, (4 + CLASSES, width, 1, 1)).astype(np.float32)
+    return add_constants(path, **constants, out=out, **RAW_CONSTANTS)
 
 
 HEADS = [

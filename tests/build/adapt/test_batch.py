@@ -2,48 +2,49 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.parser
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
-from support import ROOT
-from support.detectors import SIDE, add_constants, conv_model, raw_model, yolox_model
+from support.detectors import SIDE, add_constants, conv_model, yolox_model
 from triptych.errors import BuildError
 from triptych.runtimes import open_runtime
-from triptych_build.adapt import adapter as adapt
-from triptych_build.adapt import batch
-from triptych_build.adapt.adapter import Overrides
+from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.adapt.batch import open_batch
+
+Constants = dict[str, NDArray[Any]]
 
 ROWS = 64
 """Cells of the small models: an 8x8 grid."""
 
 
-def ints(*values: int) -> np.ndarray:
+def ints(*values: int) -> NDArray[np.int64]:
     return np.array(values, np.int64)
 
 
-def source(path: Path, body: str, channels: int = 9, fixed: int = 1, output: str = "", **constants: object) -> Path:
+def source(path: Path, body: str, constants: Constants, channels: int = 9, fixed: int = 1) -> Path:
     """A detector of a fixed batch with `body` from `cells` [B, channels, 8, 8] to `output0`."""
-    conv_model(path, body, output or f"{fixed}, {channels}, {ROWS}", channels, batch=str(fixed))
+    conv_model(path, body, f"{fixed}, {channels}, {ROWS}", channels, batch=str(fixed))
     return add_constants(path, **constants)
 
 
-def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+def run(model: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"images": images})[0]
+    results: NDArray[np.float32] = session.run(None, {"images": images})[0]
+    return results
 
 
 def check(path: Path, images: int = 3) -> onnx.ModelProto:
-    """Open the batch, and compare with the original image by image (a fixed batch is filled up with the same one)."""
+    """Open the batch, and compare with the original image by image (a fixed batch is filled with one image)."""
     original = onnx.load(path)
     fixed = original.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    opened = batch.open_batch(original, "images")
+    opened = open_batch(original, "images")
     pixels = np.random.default_rng(5).random((images, 3, SIDE, SIDE), np.float32)
     together = run(opened, pixels)
     apart = np.stack([run(original, np.repeat(image[None], fixed, 0))[0] for image in pixels])
@@ -71,14 +72,14 @@ HEADS_OF_ATTENTION = """
     linear = MatMul (table, linear_weight)
     back = Reshape (linear, sequence_shape)
     output0 = Transpose <perm = [1, 2, 0]> (back)"""
-"""Attention as torch exports it with the sequence first: heads beside the batch, then a table of rows."""
+"""Attention as torch exports it with the sequence first: heads next to the batch, then a table of rows."""
 
 WEIGHT = np.random.default_rng(1).normal(0, 1, (12, 12)).astype(np.float32)
 QUERIES = np.random.default_rng(2).normal(0, 1, (1, 9, 10)).astype(np.float32)
 
-PARTS = {"flat_shape": ints(1, 9, 64), "zero": ints(0), "end": ints(54), "two": ints(2)}
+PARTS: Constants = {"flat_shape": ints(1, 9, 64), "zero": ints(0), "end": ints(54), "two": ints(2)}
 
-OPENED = {
+OPENED: dict[str, tuple[str, Constants]] = {
     "reshape with the 1 in front": (FLAT, {"flat_shape": ints(1, 9, -1)}),
     "reshape to fixed sizes": (FLAT, {"flat_shape": ints(1, 9, 64)}),
     "reshape whose -1 is elsewhere": (FLAT, {"flat_shape": ints(1, -1, 64)}),
@@ -96,7 +97,7 @@ OPENED = {
            output0 = Reshape (turned, flat_shape)""",
         {"grid_shape": ints(1, 3, 3, 8, 8), "flat_shape": ints(1, 9, 64)},
     ),
-    "windows beside the batch": (
+    "windows next to the batch": (
         """halves = Reshape (cells, halves_shape)
            windows = Reshape (halves, windows_shape)
            soft = Softmax <axis = -1> (windows)
@@ -180,59 +181,64 @@ OPENED = {
 
 
 @pytest.mark.parametrize("name", OPENED)
-def test_what_holds_the_batch_is_opened(tmp_path, name):
+def test_what_holds_the_batch_is_opened(tmp_path: Path, name: str) -> None:
     body, constants = OPENED[name]
-    check(source(tmp_path / "source.onnx", body, **constants))
+    check(source(tmp_path / "source.onnx", body, constants))
 
 
-def test_attention_with_the_sequence_first_is_opened(tmp_path):
-    body, shapes = HEADS_OF_ATTENTION, {"rows_shape": ints(1, 12, 64), "split_shape": ints(64, 4, 3)}
-    shapes |= {"table_shape": ints(64, 12), "sequence_shape": ints(64, 1, 12), "linear_weight": WEIGHT}
-    check(source(tmp_path / "source.onnx", body, 12, **shapes))
+def test_attention_with_the_sequence_first_is_opened(tmp_path: Path) -> None:
+    constants: Constants = {
+        "rows_shape": ints(1, 12, 64),
+        "split_shape": ints(64, 4, 3),
+        "table_shape": ints(64, 12),
+        "sequence_shape": ints(64, 1, 12),
+        "linear_weight": WEIGHT,
+    }
+    check(source(tmp_path / "source.onnx", HEADS_OF_ATTENTION, constants, channels=12))
 
 
 @pytest.mark.parametrize("fixed", [2, 4])
-def test_a_larger_fixed_batch_is_opened(tmp_path, fixed):
-    path = source(tmp_path / "source.onnx", FLAT, fixed=fixed, flat_shape=ints(fixed, 9, 64))
+def test_a_larger_fixed_batch_is_opened(tmp_path: Path, fixed: int) -> None:
+    path = source(tmp_path / "source.onnx", FLAT, {"flat_shape": ints(fixed, 9, 64)}, fixed=fixed)
     check(path, images=1)
     check(path, images=fixed + 1)
 
 
-def test_a_reshape_that_needs_its_one_open_size_gets_a_copy_in_front(tmp_path):
-    opened = check(source(tmp_path / "source.onnx", FLAT, flat_shape=ints(1, 9, -1)))
+def test_a_reshape_that_needs_its_one_open_size_gets_a_copy_in_front(tmp_path: Path) -> None:
+    opened = check(source(tmp_path / "source.onnx", FLAT, {"flat_shape": ints(1, 9, -1)}))
     target = next(node for node in opened.graph.node if node.op_type == "Reshape").input[1]
-    values = [onnx.numpy_helper.to_array(each) for each in opened.graph.initializer if each.name == target]
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in opened.graph.initializer if tensor.name == target]
     assert values[0].tolist() == [0, 9, -1]
 
 
-def test_the_original_is_left_as_it_is(tmp_path):
-    original = onnx.load(source(tmp_path / "source.onnx", FLAT, flat_shape=ints(1, 9, 64)))
+def test_the_original_is_left_as_it_is(tmp_path: Path) -> None:
+    original = onnx.load(source(tmp_path / "source.onnx", FLAT, {"flat_shape": ints(1, 9, 64)}))
     before = original.SerializeToString(deterministic=True)
-    batch.open_batch(original, "images")
+    open_batch(original, "images")
     assert original.SerializeToString(deterministic=True) == before
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, Constants, str]] = {
     "one image taken out": (
         """first = Gather <axis = 0> (cells, index)
            flat = Reshape (first, flat_shape)
            output0 = Unsqueeze (flat, axis)""",
         {"index": np.array(0), "flat_shape": ints(9, 64), "axis": ints(0)},
-        r"behind the operator Gather 'first' the images of a batch cannot be told apart",
+        r"after the operator Gather 'first' the images of a batch cannot be told apart",
     ),
     "the batch squeezed away": (
         """first = Squeeze (cells, axis)
            flat = Reshape (first, flat_shape)
            output0 = Unsqueeze (flat, axis)""",
         {"flat_shape": ints(9, 64), "axis": ints(0)},
-        r"the operator Squeeze 'first' works for that batch alone",
+        r"the operator Squeeze 'first' works for that batch only",
     ),
     "images that look at each other": (
         """flat = Reshape (cells, flat_shape)
            mean = ReduceMean <axes = [0], keepdims = 1> (flat)
            output0 = Add (flat, mean)""",
         {"flat_shape": ints(1, 9, 64)},
-        r"behind the operator ReduceMean 'mean' the images of a batch cannot be told apart",
+        r"after the operator ReduceMean 'mean' the images of a batch cannot be told apart",
     ),
     "a normalization over the batch": (
         """flat = Reshape (cells, flat_shape)
@@ -264,29 +270,30 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_opened_is_refused_by_name_with_the_way_out(tmp_path, name):
+def test_what_cannot_be_opened_is_refused_by_name_with_the_way_out(tmp_path: Path, name: str) -> None:
     body, constants, message = REFUSED[name]
     with pytest.raises(BuildError, match=message) as caught:
-        batch.open_batch(onnx.load(source(tmp_path / "source.onnx", body, **constants)), "images")
+        open_batch(onnx.load(source(tmp_path / "source.onnx", body, constants)), "images")
     assert str(caught.value).startswith("the model's batch is fixed at 1 and cannot be opened: ")
     assert str(caught.value).endswith("(Ultralytics: dynamic=True), or serve it image by image with --keep-batch")
     assert "\n" not in str(caught.value)
 
 
-def test_a_constant_for_each_image_of_a_larger_batch_is_refused(tmp_path):
+def test_a_constant_for_each_image_of_a_larger_batch_is_refused(tmp_path: Path) -> None:
     body = "flat = Reshape (cells, flat_shape)\noutput0 = Add (flat, offsets)"
     offsets = np.zeros((4, 9, 64), np.float32)
-    path = source(tmp_path / "source.onnx", body, fixed=4, flat_shape=ints(4, 9, 64), offsets=offsets)
+    path = source(tmp_path / "source.onnx", body, {"flat_shape": ints(4, 9, 64), "offsets": offsets}, fixed=4)
     with pytest.raises(BuildError, match="the operator Add 'output0' takes a constant made for 4 images"):
-        batch.open_batch(onnx.load(path), "images")
+        open_batch(onnx.load(path), "images")
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_an_opened_detector_gives_each_image_the_same_candidates(tmp_path, runtime):
+def test_an_opened_detector_gives_each_image_the_same_candidates(
+    tmp_path: Path, runtime: str, pixels: NDArray[np.uint8]
+) -> None:
     path = yolox_model(tmp_path / "source.onnx")
-    adapt.adapt_file(path, tmp_path / "opened.onnx", Overrides())
-    adapt.adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
-    pixels = np.random.default_rng(7).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    adapt_file(path, tmp_path / "opened.onnx")
+    adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
     opened, kept = (
         open_runtime(runtime, tmp_path / name, threads=1).detect(pixels) for name in ("opened.onnx", "kept.onnx")
     )
@@ -299,46 +306,10 @@ def test_an_opened_detector_gives_each_image_the_same_candidates(tmp_path, runti
     assert batches == [["N", 64, 64, 3], ["N", 84, 6], [1, 64, 64, 3], [1, 84, 6]]
 
 
-def test_it_is_said_aloud_and_recorded(tmp_path, capsys):
-    out = tmp_path / "adapted.onnx"
-    fixed, dynamic = yolox_model(tmp_path / "fixed.onnx"), raw_model(tmp_path / "dynamic.onnx")
-    assert adapt.adapt_file(fixed, out, Overrides()).source_batch == 1
-    assert "batch: was fixed at 1, is dynamic now (checked on a batch of 2)" in capsys.readouterr().out
-    adapt.adapt_file(fixed, out, Overrides(keep_batch=True))
-    assert "batch: stays fixed at 1" in capsys.readouterr().out
-    assert adapt.adapt_file(dynamic, out, Overrides()).source_batch is None
-    assert "batch:" not in capsys.readouterr().out
-    adapt.adapt_file(source(tmp_path / "four.onnx", FLAT, fixed=4, flat_shape=ints(4, 9, 64)), out, Overrides())
-    assert "batch: was fixed at 4, is dynamic now (checked on a batch of 5)" in capsys.readouterr().out
-
-
-def test_image_by_image_needs_a_batch_of_one(tmp_path):
-    path = source(tmp_path / "source.onnx", FLAT, fixed=4, flat_shape=ints(4, 9, 64))
-    with pytest.raises(BuildError, match="--keep-batch serves image by image, but the model takes 4 at a time"):
-        adapt.adapt(path, Overrides(keep_batch=True))
-
-
-def test_the_option_reaches_the_command_line(tmp_path):
-    body, constants, _ = REFUSED["one image taken out"]
-    path = source(tmp_path / "source.onnx", body, **constants)
-
-    def build(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, ROOT / "build" / "adapt.py", path, "--out", tmp_path / "out.onnx", *options]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-
-    refused = build()
-    assert refused.returncode == 1
-    assert "--keep-batch" in refused.stderr
-    assert not (tmp_path / "out.onnx").exists()
-    kept = build("--keep-batch")
-    assert kept.returncode == 0, kept.stderr
-    assert (tmp_path / "out.onnx").exists()
-
-
-def test_real_yolox_nano_becomes_dynamic(shared_data, tmp_path):
+def test_real_yolox_nano_becomes_dynamic(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "yolox_nano" / "yolox_nano.onnx"
-    adapt.adapt_file(path, tmp_path / "opened.onnx", Overrides())
-    adapt.adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
+    adapt_file(path, tmp_path / "opened.onnx")
+    adapt_file(path, tmp_path / "kept.onnx", Overrides(keep_batch=True))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 416, 416, 3), dtype=np.uint8)
     opened, kept = (
         open_runtime("onnxruntime", tmp_path / name, threads=2).detect(pixels) for name in ("opened.onnx", "kept.onnx")

@@ -1,0 +1,111 @@
+"""`triptych adapt`: a detector's ONNX into one that keeps the contract."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from triptych.cli.options import Size, Triple, grouped
+
+if TYPE_CHECKING:
+    from triptych_build.adapt.adapter import Overrides
+
+
+class HeadName(str, Enum):
+    """The heads, by what `--head` calls them."""
+
+    YOLOX = "yolox"
+    OBJECTNESS = "objectness"
+    END_TO_END = "end-to-end"
+    RAW = "raw"
+    QUERY = "query"
+    MMDEPLOY = "mmdeploy"
+
+
+class ChannelOrder(str, Enum):
+    """The orders of a detector's channels."""
+
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class PlacementName(str, Enum):
+    """Where an image can lie in the letterbox."""
+
+    CENTER = "center"
+    TOP_LEFT = "top_left"
+    STRETCH = "stretch"
+
+
+def _divisors(text: str) -> Triple:
+    triple = Triple.parse(text)
+    if 0 in triple:
+        raise typer.BadParameter(f"nothing can be divided by 0, but got {text!r}")
+    return triple
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What the user knows of a detector. What is left out follows the habits of its family."""
+
+    PANEL: ClassVar[str] = "The detector (default: as its family has it)"
+
+    head: Annotated[HeadName | None, typer.Option(help="Its head, instead of recognising it.")] = None
+    size: Annotated[
+        Size | None,
+        typer.Option(parser=Size.parse, metavar="WxH", help="Input size of a model that was exported without one."),
+    ] = None
+    names: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Class names, one a line, or an .engine that has them. Default: the model's."
+        ),
+    ] = None
+    order: Annotated[ChannelOrder | None, typer.Option(help="Order of the input's channels.")] = None
+    scale: Annotated[float | None, typer.Option(help="Factor on the pixel values 0..255, before mean and std.")] = None
+    mean: Annotated[
+        Triple | None, typer.Option(parser=Triple.parse, metavar="A,B,C", help="Subtracted after the scale.")
+    ] = None
+    std: Annotated[
+        Triple | None, typer.Option(parser=_divisors, metavar="A,B,C", help="Divided by, after the mean.")
+    ] = None
+    placement: Annotated[PlacementName | None, typer.Option(help="Where the image lies in the letterbox.")] = None
+    pad_value: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level of the letterbox's border.")] = None
+    score_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Threshold of requests that name none. Default: 0.25.")
+    ] = None
+    iou_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Overlap that requests allow if they name none; 1 suppresses nothing."),
+    ] = None
+    keep_batch: Annotated[
+        bool, typer.Option("--keep-batch", help="Serve a model of batch 1 image by image; do not open its batch.")
+    ] = False
+
+    def overrides(self) -> Overrides:
+        """Return the options as a value, with the class names read.
+
+        Raises:
+            BuildError: there are no class names in the file.
+        """
+        from triptych_build.adapt.adapter import Overrides, read_names
+
+        values = {name: value.value if isinstance(value, Enum) else value for name, value in asdict(self).items()}
+        return Overrides(**values | {"names": read_names(self.names) if self.names else None})
+
+
+@grouped
+def adapt(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The detector.")],
+    out: Annotated[Path, typer.Option(metavar="ADAPTED.onnx", help="Where the adapted model goes.")],
+    detector: AdaptOptions,
+) -> None:
+    """Rewrite a detector into the contract: pixels in, candidates out."""
+    from triptych_build.adapt.adapter import adapt_file, describe
+
+    for line in describe(adapt_file(model, out, detector.overrides())):
+        typer.echo(line)

@@ -1,0 +1,89 @@
+"""`triptych quantize`: an adapted model in another precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from triptych.cli.options import Words, grouped
+
+if TYPE_CHECKING:
+    from triptych_build.quantize.calibrate import Calibration
+
+
+class MethodName(str, Enum):
+    """The ways to choose an int8 range from what was measured."""
+
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MAX = "max"
+
+
+class NarrowPrecision(str, Enum):
+    """The precisions that a float32 model can be given."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How int8 ranges are found, and which layers stay in float."""
+
+    PANEL: ClassVar[str] = "int8"
+
+    calibration_images: Annotated[
+        Path | None,
+        typer.Option("--calibration", metavar="DIR", help="Typical images that ranges come from, 200 or more."),
+    ] = None
+    method: Annotated[MethodName, typer.Option(help="How a range is chosen.")] = MethodName.PERCENTILE
+    exclude: Annotated[
+        Words | None,
+        typer.Option(
+            parser=Words.parse, metavar="LAYER,…", help="Layers, or patterns such as /head/*, to leave in float."
+        ),
+    ] = None
+    scan: Annotated[
+        bool, typer.Option("--scan", help="Find the most sensitive layers, and leave them in float; it takes minutes.")
+    ] = False
+
+    def calibration(self) -> Calibration | None:
+        """Return the options as a value; None without images.
+
+        Raises:
+            typer.BadParameter: `--exclude` or `--scan` without images.
+            BuildError: there are no images in the directory.
+        """
+        from triptych_build.quantize.calibrate import Calibration, calibration_images
+
+        if self.calibration_images is None:
+            if self.exclude or self.scan:
+                raise typer.BadParameter("--exclude and --scan need images; name a directory with --calibration")
+            return None
+        images = calibration_images(self.calibration_images)
+        return Calibration(images, self.method.value, tuple(self.exclude or ()), self.scan)
+
+
+@grouped
+def quantize(
+    adapted: Annotated[Path, typer.Argument(metavar="ADAPTED.onnx", help="A model of `triptych adapt`.")],
+    precision: Annotated[NarrowPrecision, typer.Option(help="The precision to give it.")],
+    out: Annotated[Path, typer.Option(metavar="MODEL.onnx", help="Where the model in that precision goes.")],
+    int8: QuantizeOptions,
+) -> None:
+    """Give an adapted model another precision."""
+    from triptych_build.quantize.calibrate import describe_calibration
+    from triptych_build.quantize.quantizer import describe, quantize_file
+
+    if precision is not NarrowPrecision.INT8 and int8 != QuantizeOptions():
+        raise typer.BadParameter(f"the options of int8 change nothing in {precision.value}; leave them out")
+    calibration = int8.calibration()
+    for line in describe_calibration(calibration) if calibration else ():
+        typer.echo(line)
+    for line in describe(quantize_file(adapted, out, precision.value, calibration), out, precision.value):
+        typer.echo(line)
