@@ -1,43 +1,56 @@
-"""`triptych report`: a run as a page."""
+"""`triptych report`: a run or a sweep as a page."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 import typer
+from click.testing import Result
 from typer.testing import CliRunner
 
-from support.reports import make_run, make_sweep
+from support import ROOT
 from triptych.cli.console import OK, USAGE
 from triptych.cli.report import report
 from triptych.errors import ContractError
-from triptych.measure import run_file, sweep_file
+
+DATA = ROOT / "tests" / "measure" / "data"
 
 app = typer.Typer()
 app.command()(report)
 
 
-def test_it_writes_both(tmp_path: Path) -> None:
-    run_file.write(tmp_path / "demo.json", make_run())
-    arguments = [str(tmp_path / "demo.json"), "--markdown", str(tmp_path / "demo.md"), "--budget-ms", "1"]
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert result.exit_code == OK
-    assert f"written to {tmp_path / 'demo.html'} and {tmp_path / 'demo.md'}" in result.output
-    for name in ("demo.html", "demo.md"):
-        assert "over the budget of 1 ms" in (tmp_path / name).read_text()
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, arguments)])
 
 
-def test_a_sweep_has_a_page_too(tmp_path: Path) -> None:
-    sweep_file.write(tmp_path / "sweep.json", make_sweep())
-    result = CliRunner().invoke(app, [str(tmp_path / "sweep.json"), "--out", str(tmp_path / "page.html")])
-    assert result.exit_code == OK
-    assert "What more load costs" in (tmp_path / "page.html").read_text()
+@pytest.mark.parametrize("name", ["run-2.json", "sweep-1.json"])
+def test_the_page_is_next_to_the_file_unless_it_is_named(tmp_path: Path, name: str) -> None:
+    file = shutil.copy(DATA / name, tmp_path)
+    done = run(file)
+    assert done.exit_code == OK, done.output
+    page = (tmp_path / name).with_suffix(".html")
+    assert done.stdout == f"written to {page}\n"
+    out, markdown = tmp_path / "page.html", tmp_path / "page.md"
+    done = run(file, "--out", out, "--markdown", markdown)
+    assert done.stdout == f"written to {out} and {markdown}\n"
+    assert out.read_text() == page.read_text()
+    assert ("What more load costs" in out.read_text()) == name.startswith("sweep")
+    assert markdown.read_text().startswith("#")
 
 
-def test_it_refuses_what_it_cannot_show(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"version": 99}))
-    with pytest.raises(ContractError, match="must be a run of version"):
-        CliRunner().invoke(app, [str(tmp_path / "run.json")], catch_exceptions=False)
-    assert CliRunner().invoke(app, [str(tmp_path / "run.json"), "--budget-ms", "0"]).exit_code == USAGE
+def test_a_budget(tmp_path: Path) -> None:
+    assert run(DATA / "run-2.json", "--out", tmp_path / "page.html", "--budget-ms", 50).exit_code == OK
+    assert "over the budget of 50 ms at p95" in (tmp_path / "page.html").read_text()
+
+
+def test_a_budget_of_nothing_is_a_wrong_command_line() -> None:
+    assert run(DATA / "run-2.json", "--budget-ms", 0).exit_code == USAGE
+
+
+def test_what_is_neither_run_nor_sweep(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    done = run(tmp_path / "x.json")
+    assert isinstance(done.exception, ContractError)
+    assert "must be a run of version 2" in str(done.exception)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -13,14 +14,15 @@ from support import ROOT
 from support.steady import measured_in_peace
 from triptych.cli.compare import compare as command
 from triptych.measure import run_file
-from triptych.measure.comparison import Comparison, compare
+from triptych.measure.comparison import Comparison, compare_runs
+from triptych.measure.remarks import of_pair
 from triptych.serving.server import Ports, TritonServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def int8_server(make_repository) -> Iterator[TritonServer]:
+def int8_server(make_repository: Callable[..., Path]) -> Iterator[TritonServer]:
     """The demo's detector, trained on with int8's rounding in place."""
     repository = make_repository(ROOT / "demo" / "pcb_qat.onnx")
     with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
@@ -28,7 +30,9 @@ def int8_server(make_repository) -> Iterator[TritonServer]:
 
 
 @pytest.mark.timeout(400)
-def test_amdahl_s_prediction_is_what_is_measured(demo_server, int8_server, images, loadtest, tmp_path):
+def test_amdahl_s_prediction_is_what_is_measured(
+    demo_server: TritonServer, int8_server: TritonServer, images: Path, loadtest: Any, tmp_path: Path
+) -> None:
     """Within 10%, of the quietest run of each side: what else the machine does is in neither's detector alone."""
     servers = {"f32": demo_server, "int8": int8_server}
     runs: dict[str, list[Path]] = {name: [] for name in servers}
@@ -47,24 +51,24 @@ def test_amdahl_s_prediction_is_what_is_measured(demo_server, int8_server, image
 
     def compared() -> Comparison:
         f32, int8 = (run_file.read(quietest(name)) for name in servers)
-        return compare(f32, int8, ("f32", "int8"))
+        return compare_runs(f32, int8, ("f32", "int8"))
 
     def check() -> None:
         measure_both_in_turn(2)
-        found = compared()
-        assert abs(found.amdahl_error_percent) <= 10, found.prediction
+        comparison = compared()
+        assert abs(comparison.amdahl_error_percent) <= 10, comparison.prediction
 
     measured_in_peace(check)
-    found = compared()
-    assert found.bottleneck_a == "detector"
-    assert found.differences == []
-    if 1 / 1.15 < found.amdahl < 1.15:
-        pytest.skip(f"int8 is no other than f32 here, and the law says nothing then: {found.prediction}")
+    comparison = compared()
+    assert comparison.bottleneck_a == "detector"
+    assert of_pair(run_file.read(quietest("f32")), run_file.read(quietest("int8"))) == []
+    if 1 / 1.15 < comparison.amdahl < 1.15:
+        pytest.skip(f"int8 is no faster than f32 here, and the law says nothing then: {comparison.prediction}")
 
     app = typer.Typer()
     app.command()(command)
-    arguments = [str(quietest("f32")), str(quietest("int8")), "--name", "f32", "--name", "int8"]
+    arguments = [str(quietest("f32")), str(quietest("int8")), "--names", "f32,int8"]
     shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
     assert shown.exit_code == 0, shown.output
-    assert found.sentence in shown.stdout
-    assert found.prediction in shown.stdout
+    assert comparison.sentence in shown.stdout
+    assert comparison.prediction in shown.stdout

@@ -14,7 +14,8 @@ import pytest
 
 from support.steady import steady_repository
 from triptych.contract import DETECTOR
-from triptych.measure import sweep as sweeps
+from triptych.measure import sweep_file
+from triptych.measure.sweep import MOST_STEPS
 from triptych.measure.traces import Tracing
 from triptych.serving.server import Ports, TritonServer
 from triptych.wire.model_control import ModelControl
@@ -22,7 +23,7 @@ from triptych.wire.model_control import ModelControl
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 SERVICE_S = 0.08
-"""Long beside all else, so that other work on the machine does not decide what is measured."""
+"""Long next to all else, so that other work on the machine does not decide what is measured."""
 
 # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
 MAIN = (
@@ -53,7 +54,7 @@ def start(steady: TritonServer, images: Path) -> Start:
     """Start a sweep with these arguments."""
 
     def begin(*arguments: object) -> subprocess.Popen[str]:
-        plain = ("--address", steady.grpc_address, "--images", images, "--warmup", 0.5)
+        plain = ("--address", steady.grpc_address, "--images", images, "--warmup-s", 0.5)
         return subprocess.Popen(
             [sys.executable, "-c", MAIN, "sweep", *map(str, (*plain, *arguments))],
             stdout=subprocess.PIPE,
@@ -68,10 +69,12 @@ def start(steady: TritonServer, images: Path) -> Start:
 def test_users_and_instances(start, control, tmp_path):
     before = control.config(DETECTOR.name)
     out = tmp_path / "sweep.json"
-    with start("--users", "1,2,4", "--instances", "1,2", "--duration", 2, "--out", out, "--budget-ms", 5000) as process:
+    with start(
+        "--users", "1,2,4", "--instances", "1,2", "--duration-s", 2, "--out", out, "--budget-ms", 5000
+    ) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stdout + stderr
-    result = sweeps.read(out)
+    result = sweep_file.read(out)
     one, two = result.series
     assert [one.label, two.label] == ["1 instance", "2 instances"]
     assert [point.users for point in one.points] == [1, 2, 4]
@@ -95,24 +98,24 @@ def test_the_highest_rate_within_a_budget_with_batching(start, control, tmp_path
     before = control.config(DETECTOR.name)
     out, runs = tmp_path / "sweep.json", tmp_path / "runs"
     with start(
-        *("--rates", "6,24", "--instances", 1, "--batching-delay-us", 0, "--duration", 2, "--budget-ms", 600),
+        *("--rates", "6,24", "--instances", 1, "--max-queue-delay-us", 0, "--duration-s", 2, "--budget-ms", 600),
         *("--out", out, "--keep-runs", runs),
     ) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stdout + stderr
-    (series,) = sweeps.read(out).series
+    (series,) = sweep_file.read(out).series
     assert series.best_within_budget is not None
     best, beyond = series.points[series.best_within_budget : series.best_within_budget + 2]
     assert best.p95_ms <= 600
     assert best.rate_per_s <= 1.05 / SERVICE_S
-    assert beyond.rate_per_s <= 1.05 * best.rate_per_s or len(series.points) == 2 + sweeps.MOST_STEPS
+    assert beyond.rate_per_s <= 1.05 * best.rate_per_s or len(series.points) == 2 + MOST_STEPS
     assert series.points[-1].mean_batch > 1.2, "what has to wait is batched"
     assert len(list(runs.glob("*.json"))) == len(series.points)
     assert control.config(DETECTOR.name) == before
 
 
 def test_no_load_within_the_budget_is_an_exit_code(start):
-    with start("--users", "1", "--duration", 1, "--budget-ms", 5) as process:
+    with start("--users", "1", "--duration-s", 1, "--budget-ms", 5) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 1, stdout + stderr
     assert "no concurrency keeps p95 <= 5 ms: at 1 user it is " in stdout
@@ -122,7 +125,10 @@ def test_no_load_within_the_budget_is_an_exit_code(start):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(steady, start, control, stop, tmp_path):
     before = control.config(DETECTOR.name)
-    with Tracing(steady.grpc_address) as tracing, start("--users", "1", "--instances", 1, "--duration", 60) as process:
+    with (
+        Tracing(steady.grpc_address) as tracing,
+        start("--users", "1", "--instances", 1, "--duration-s", 60) as process,
+    ):
         traces = tracing._set({})
         while tracing._set({}) == traces:  # its load test has begun to measure
             assert process.poll() is None

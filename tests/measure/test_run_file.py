@@ -1,24 +1,26 @@
-"""The run file: what is written comes back, and is what its schema says."""
+"""The run file: what is written comes back, its schema, and files of earlier releases."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
-from support import RUN_SCHEMA
+from support import ROOT
 from triptych.errors import ContractError
-from triptych.measure import remarks as findings
 from triptych.measure import run_file
 from triptych.measure.attribution import Attribution, Breakdown
+from triptych.measure.documents import to_json
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
 from triptych.wire.statistics import Counters
+
+OLD = Path(__file__).parent / "data" / "run-2.json"
 
 
 @pytest.fixture
@@ -44,95 +46,117 @@ def run() -> Run:
             "traces",
             3,
             {"mean": Breakdown(10.5, 0.5, 0.5, {"detector": parts}, {"track": 0.5})},
-            {"detector": {"p50": 1.0}},
-            ["a tail"],
+            {"detector": {"p50": 1.0, "p95": 2.0, "p99": 3.0}},
         ),
         intervals=[Interval(0.0, 5.0, 2, 1, 10.0, 10.0, 11.0, 11.5, {"detector": 9.0})],
         command=["python", "loadtest"],
     )
 
 
-def test_what_is_written_comes_back(run, tmp_path):
+def test_what_is_written_comes_back(run: Run, tmp_path: Path) -> None:
     run_file.write(tmp_path / "run.json", run)
     assert run_file.read(tmp_path / "run.json") == run
     assert list(tmp_path.iterdir()) == [tmp_path / "run.json"]
 
 
-def test_a_written_run_is_what_the_schema_says(run):
-    jsonschema.Draft202012Validator.check_schema(RUN_SCHEMA)
-    data = json.loads(json.dumps(run_file.to_json(run)))
-    data["attribution"]["percentiles_ms"]["detector"] |= {"p95": 1.0, "p99": 2.0}
-    jsonschema.validate(data, RUN_SCHEMA)
+def test_a_written_run_is_what_the_schema_says(run: Run) -> None:
+    schema = run_file.FORMAT.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    data = json.loads(json.dumps(to_json(run)))
+    jsonschema.validate(data, schema)
     data["client"]["latencies"]["count"] = "three"
     with pytest.raises(jsonschema.ValidationError, match="three"):
-        jsonschema.validate(data, RUN_SCHEMA)
+        jsonschema.validate(data, schema)
 
 
-def test_the_schema_names_every_field(run):
-    def walk(data: object, schema: dict, at: str) -> None:
-        if isinstance(data, dict) and "properties" in schema:
-            open_ended = schema.get("type") == ["object", "null"] and "required" not in schema
-            assert open_ended or set(data) == set(schema["properties"]) == set(schema["required"]), at
+def test_the_schema_names_and_explains_every_field(run: Run) -> None:
+    schema = run_file.FORMAT.schema()
+
+    def walk(data: Any, part: dict[str, Any], at: str) -> None:
+        if "$ref" in part:
+            part = schema["$defs"][part["$ref"].rpartition("/")[2]]
+        for choice in part.get("anyOf", ()):
+            if data is not None and choice != {"type": "null"}:
+                walk(data, choice, at)
+        if isinstance(data, dict) and "properties" in part:
+            assert set(data) == set(part["properties"]), at
             for key, value in data.items():
-                walk(value, schema["properties"][key], f"{at}.{key}")
+                assert part["properties"][key]["description"], f"{at}.{key}"
+                walk(value, part["properties"][key], f"{at}.{key}")
+        for key, value in data.items() if isinstance(data, dict) and "additionalProperties" in part else ():
+            walk(value, part["additionalProperties"], f"{at}.{key}")
 
-    walk(run_file.to_json(run), RUN_SCHEMA, "run")
+    walk(to_json(run), schema, "run")
+
+
+def test_the_schema_in_the_docs_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "run_file.schema.json").read_text()
+    again = "write it again with `python -m triptych.measure.run_file > docs/run_file.schema.json`"
+    assert json.loads(text) == run_file.FORMAT.schema(), again
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("{", "is not a run that can be read"),
         ('{"version": 99}', "must be a run of version 2, but its version is 99"),
         ("[]", "must be a run of version 2"),
-        ('{"version": 2}', "is not a whole run"),
+        (
+            '{"version": 2, "client": {}}',
+            r"is not a whole run: Object missing required field `latencies` - at `\$\.client`",
+        ),
     ],
 )
-def test_what_is_no_run_is_one_sentence(tmp_path, text, said):
+def test_what_is_no_run_is_one_sentence(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=reason):
         run_file.read(tmp_path / "run.json")
 
 
-def test_a_run_that_was_not_written_leaves_nothing(run, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("section", "field", "value", "reason"),
+    [
+        ("workload", "users", "many", r"Expected `int`, got `str` - at `\$\.workload\.users`"),
+        ("workload", "loop", "open", r"Invalid enum value 'open' - at `\$\.workload\.loop`"),
+        ("client", "latencies", {"count": 1}, r"a histogram cannot be read: .* - at `\$\.client\.latencies`"),
+        ("server", "detector", {"batches": {"one": 1}}, r"Expected `int`, got `str`"),
+    ],
+)
+def test_an_error_names_the_place(
+    run: Run, tmp_path: Path, section: str, field: str, value: object, reason: str
+) -> None:
+    data = to_json(run)
+    data[section][field] = value
+    (tmp_path / "run.json").write_text(json.dumps(data))
+    with pytest.raises(ContractError, match=reason):
+        run_file.read(tmp_path / "run.json")
+
+
+def test_a_run_that_was_not_written_leaves_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ContractError, match="cannot be written"):
         run_file.write(tmp_path / "file" / "run.json", run)
 
 
-def test_an_image_set_is_told_by_its_images_and_their_order():
+def test_a_run_of_an_earlier_release_is_read() -> None:
+    run = run_file.read(OLD)
+    data = json.loads(OLD.read_text())
+    assert data["attribution"].pop("long_tails") == ["detector has a long tail"], "derived from the percentiles now"
+    assert json.loads(json.dumps(to_json(run))) == data
+    assert run.server["detector"].batches == {1: 10, 2: 10}
+    assert run.client.by_request["640x480"].count == 2
+
+
+def test_percentiles_of_an_earlier_release_from_the_server_s_metrics_are_left_out(tmp_path: Path) -> None:
+    data = json.loads(OLD.read_text())
+    data["attribution"]["source"] = "summaries"
+    (tmp_path / "run.json").write_text(json.dumps(data))
+    attribution = run_file.read(tmp_path / "run.json").attribution
+    assert (attribution.source, attribution.percentiles_ms) == ("statistics", {})
+    assert attribution.breakdowns["mean"].total_ms > 0
+
+
+def test_an_image_set_is_known_by_its_images_and_their_order() -> None:
     assert ImageSet.of([b"ab", b"c"]).sha256 != ImageSet.of([b"a", b"bc"]).sha256
     assert ImageSet.of([b"a", b"b"]).sha256 != ImageSet.of([b"b", b"a"]).sha256
     assert ImageSet.of([b"ab", b"c"]).total_bytes == 3
-
-
-def test_what_a_run_shows_besides(run):
-    assert findings.batches(run) == "the detector ran 2 times, on 1.5 images on average (1 of 1, 1 of 2)"
-    assert findings.batches(replace(run, server={})) == ""
-    assert findings.generator(run) == []
-    busy = replace(run, client=replace(run.client, busiest=0.93))
-    (sentence,) = findings.generator(busy)
-    assert "used 93% of a core" in sentence
-    assert "--processes 3" in sentence, "it had 2"
-    assert findings.generator(replace(busy, workload=replace(run.workload, loop="video"))) == []
-
-
-def test_histograms_add_up():
-    one, other = [1.0 + 0.1 * i for i in range(500)], [100.0 + i for i in range(500)]
-    merged = Histogram(one)
-    merged.merge(Histogram.from_json(json.loads(json.dumps(Histogram(other).to_json()))))
-    assert merged == Histogram(one + other)
-    assert merged.count == 1000
-    assert merged.mean_ms == pytest.approx(sum(one + other) / 1000)
-    for percent, true in ((0, 1.0), (25, 26.0), (75, 349.5), (100, 599.0)):
-        assert merged.percentile_ms(percent) == pytest.approx(true, rel=0.01)
-    assert (Histogram().percentile_ms(99), Histogram().mean_ms) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [({"relative_accuracy": 0.01}, "relative accuracy"), ({"count": 7}, "says it counts 7"), ({"bins": 1}, "read")],
-)
-def test_a_histogram_that_is_not_ours_is_refused(change, said):
-    with pytest.raises(ContractError, match=said):
-        Histogram.from_json({**Histogram([1.0, 2.0]).to_json(), **change})

@@ -1,15 +1,11 @@
-"""Statistics differenced over a window, and what the table makes of them."""
+"""Statistics differenced over a window."""
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 from tritonclient.grpc import service_pb2
 
 from triptych.measure.window import Window, summary_line
-from triptych.report.terminal import window_table
 from triptych.wire.statistics import Counters, parse_statistics
 
 MS = 1_000_000
@@ -67,14 +63,7 @@ def test_an_empty_window_divides_by_nothing() -> None:
     window = Window.between({}, {}, [], 0.0)
     assert (window.client_mean_ms, window.percentile_ms(99), Counters().mean_ms("infer")) == (0, 0, 0)
     assert "0 requests" in summary_line(window)
-    Console(quiet=True).print(window_table(window))
 
 
-def test_what_the_table_shows(window: Window) -> None:
-    console = Console(width=100, record=True, file=io.StringIO())
-    console.print(window_table(window))
-    text = console.export_text()
-    assert "detector" in text
-    assert "70%" in text, "16 of 23 ms"
-    assert "network and client" in text
+def test_the_window_in_one_line(window: Window) -> None:
     assert "4 requests in 2.0 s: 2.0 requests/s, client p50 22.5 ms" in summary_line(window)

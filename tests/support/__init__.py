@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
-RUN_SCHEMA = json.loads((ROOT / "client" / "triptych" / "measure" / "run_file.schema.json").read_text())
+RUN_SCHEMA = json.loads((ROOT / "docs" / "run_file.schema.json").read_text())
 """What a run file is, as JSON Schema."""
 
 DATA = ROOT.parent / "shared" / "data"

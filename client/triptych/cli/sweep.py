@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import signal
+import sys
 import tempfile
-from collections.abc import Callable
-from importlib.util import find_spec
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from triptych.client import DEFAULT_ADDRESS
+from triptych.cli.console import REFUSED
+from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, Integers, Numbers
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError, ImageError
-from triptych.measure import sweep as sweeps
-from triptych.measure.sweep_runner import LoadTest, measure_all
-from triptych.report.terminal import SweepProgress
-from triptych.vision.decode import image_files
-from triptych.wire.channel import check_address
+from triptych.measure.sweep import Percentile
+
+if TYPE_CHECKING:
+    from triptych.measure.sweep_file import Sweep
 
 USERS = "1,2,4,8,16"
 """The loads of a sweep that names none."""
@@ -27,126 +26,146 @@ USERS = "1,2,4,8,16"
 SERVED = "served"
 """In a list of settings: what the server has anyway."""
 
-Number = TypeVar("Number", int, float)
+
+class Settings(tuple[int | None, ...]):
+    """Values of a setting of the server, separated by commas, the smallest first; None, for `served`, comes first."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_1(cls, text: str) -> Settings:
+        """Read `served,1,2`.
+
+        Raises:
+            typer.BadParameter: a value is neither `served` nor a whole number from 1 on.
+        """
+        return cls._parse(text, 1)
+
+    @classmethod
+    def from_0(cls, text: str) -> Settings:
+        """Read `served,0,500`.
+
+        Raises:
+            typer.BadParameter: a value is neither `served` nor a whole number from 0 on.
+        """
+        return cls._parse(text, 0)
+
+    @classmethod
+    def _parse(cls, text: str, lowest: int) -> Settings:
+        values = {value.strip() for value in text.split(",")}
+        numbers = values - {SERVED}
+        if not all(number.isdecimal() and int(number) >= lowest for number in numbers):
+            raise typer.BadParameter(
+                f"expected whole numbers from {lowest} on, or `{SERVED}`, with commas between them, but got {text!r}"
+            )
+        return cls([None] * (SERVED in values) + sorted(map(int, numbers)))
 
 
 def sweep(
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images to send, in turn.")],
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's gRPC address.")] = DEFAULT_ADDRESS,
+    address: Address = DEFAULT_ADDRESS,
     users: Annotated[
-        str | None, typer.Option(metavar="N,N,…", help=f"Users that each wait for their answer. [default: {USERS}]")
+        Integers | None,
+        typer.Option(
+            parser=Integers.parse, metavar="N,…", help=f"Users that each wait for their answer. Default: {USERS}."
+        ),
     ] = None,
     rates: Annotated[
-        str | None, typer.Option(metavar="N,N,…", help="Open loop instead: requests a second, whatever the answers do.")
+        Numbers | None,
+        typer.Option(
+            parser=Numbers.parse, metavar="N,…", help="Open loop instead: requests a second, whatever the answers do."
+        ),
     ] = None,
     instances: Annotated[
-        str,
-        typer.Option(metavar="N,N,…", help=f"The detector's instance counts to compare; `{SERVED}`: as it has them."),
-    ] = SERVED,
-    batching_delay_us: Annotated[
-        str,
+        Settings,
         typer.Option(
-            metavar="N,N,…",
-            help="Delays of the detector's dynamic batching to compare, in microseconds; 0: it batches what waits "
-            f"anyway; `{SERVED}`: as it does it.",
+            parser=Settings.from_1,
+            metavar="N,…",
+            help=f"The detector's instance counts to compare; `{SERVED}`: as it has them.",
         ),
-    ] = SERVED,
-    budget_ms: Annotated[float | None, typer.Option(min=0.001, metavar="MS", help="What an answer may take.")] = None,
-    at: Annotated[str, typer.Option(metavar="p50|p95|p99", help="The percentile that the budget holds for.")] = "p95",
-    duration: Annotated[float, typer.Option(min=0.5, metavar="S", help="Seconds that each load is measured.")] = 5,
-    warmup: Annotated[float, typer.Option(min=0, metavar="S", help="Seconds of each load before anything counts.")] = 1,
+    ] = SERVED,  # type: ignore[assignment]  # typer parses it
+    max_queue_delay_us: Annotated[
+        Settings,
+        typer.Option(
+            parser=Settings.from_0,
+            metavar="N,…",
+            help="How long the detector's dynamic batching may hold a request back for others to join, to compare; 0: "
+            f"it batches what waits anyway; `{SERVED}`: as it is.",
+        ),
+    ] = SERVED,  # type: ignore[assignment]
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0.001, metavar="MS", help="What an answer may take, held against --at.")
+    ] = None,
+    at: Annotated[Percentile, typer.Option(help="The percentile that the budget holds for.")] = "p95",
+    duration_s: Annotated[float, typer.Option(min=0.5, metavar="SECONDS", help="How long each load is measured.")] = 5,
+    warmup_s: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long each load goes on before anything counts.")
+    ] = 1,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images in a request.")] = 1,
     out: Annotated[
-        Path | None, typer.Option(dir_okay=False, metavar="SWEEP", help="A JSON file; its page goes beside it.")
+        Path | None,
+        typer.Option(dir_okay=False, metavar="SWEEP", help="Write a JSON file, and a page next to it."),
     ] = None,
     keep_runs: Annotated[
         Path | None, typer.Option(file_okay=False, metavar="DIR", help="Keep the run file of each load test here.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find the load that a server bears: the knee of its throughput, and the most within a latency budget.
 
     With --rates and --budget-ms, further rates between those given close in on the highest within the budget, to 5%.
-    --instances and --batching-delay-us change the running server, which has its own settings back at the end.
+    --instances and --max-queue-delay-us change the running server, which has its own settings back at the end.
 
     Exit codes: 0 it was measured, 1 it could not be, or no load keeps the budget.
     """
+    from triptych import report as reports
+    from triptych.measure.sweep import Budget, LoadLevel, Setting
+    from triptych.measure.sweep_runner import LoadTests, interrupted_by_sigterm, measure_all
+    from triptych.report.terminal import SweepProgress
+    from triptych.vision.decode import image_files
+    from triptych.wire.channel import check_address
+
+    if users and rates:
+        raise typer.BadParameter("--users and --rates are two sweeps: users that wait, or requests at a rate")
     try:
-        # Imported here because the other commands run without the packages that only load tests need.
-        from triptych import report as reports
-    except ModuleNotFoundError as error:
-        raise _missing(str(error.name)) from error
-    if find_spec("locust") is None:
-        raise _missing("locust")
-    if users is not None and rates is not None:
-        raise ContractError("--users and --rates are two sweeps; choose one: users that wait, or requests at a rate")
-    if at not in sweeps.PERCENTILES:
-        raise ContractError(f"--at must be one of {', '.join(sweeps.PERCENTILES)}, but is {at!r}")
-    check_address(address)
-    page = reports.beside(out) if out else None
+        check_address(address)
+        page = reports.page_path(out) if out else None
+    except ContractError as error:
+        raise typer.BadParameter(str(error)) from error
     if not image_files(images):
         raise ImageError(f"there are no images in {images}")
-    if rates is not None:
-        loads = [sweeps.Load(rate_per_s=rate) for rate in parse_numbers("--rates", rates, float, 0.1)]
-    else:
-        loads = [
-            sweeps.Load(users=count) for count in parse_numbers("--users", USERS if users is None else users, int, 1)
-        ]
-    settings = [
-        sweeps.Setting(count, delay_us)
-        for count in parse_settings("--instances", instances, 1)
-        for delay_us in parse_settings("--batching-delay-us", batching_delay_us, 0)
-    ]
-    budget = sweeps.Budget(budget_ms, at) if budget_ms else None
-    # Stopped in any way, we leave the server with its own settings.
-    on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console(highlight=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(prefix="triptych-sweep-") as temporary:
-        loadtest = LoadTest(address, images, duration, warmup, batch, keep_runs or Path(temporary))
+    loads = [LoadLevel(rate_per_s=rate) for rate in rates or ()]
+    loads = loads or [LoadLevel(users=count) for count in users or Integers.parse(USERS)]
+    settings = [Setting(count, delay_us) for count in instances for delay_us in max_queue_delay_us]
+    budget = Budget(budget_ms, at) if budget_ms else None
+    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+
+    with nullcontext(keep_runs) if keep_runs else tempfile.TemporaryDirectory(prefix="triptych-sweep-") as directory:
+        load_tests = LoadTests(address, images, duration_s, warmup_s, batch, Path(directory))
         try:
-            with SweepProgress(console, budget) as progress:
-                measure_all(loadtest, settings, loads, budget, progress)
+            with interrupted_by_sigterm(), SweepProgress(console, budget) as progress:
+                measure_all(load_tests, settings, loads, budget, progress)
         finally:
-            signal.signal(signal.SIGTERM, on_sigterm)
             # What was measured before a server went away, or somebody lost patience, is worth keeping.
-            if loadtest.runs:
-                result = loadtest.result(budget, at)
-                for sentence in result.sentences:
-                    console.print(sentence, markup=False)
-                if out and page:
-                    sweeps.write(out, result)
-                    reports.write(page, reports.html(reports.of_sweep(result, out.stem)))
-                    console.print(f"written to {out} and {page}", markup=False)
+            if load_tests.runs:
+                result = load_tests.result(budget, at, ["triptych", *sys.argv[1:]])
+                _hand_over(result, out, page, as_json, console)
     if budget and all(series.best_within_budget is None for series in result.series):
-        raise typer.Exit(1)
+        raise typer.Exit(REFUSED)
 
 
-def _missing(package: str) -> ContractError:
-    return ContractError(f"a sweep needs the package {package}; install it with `pip install 'triptych[loadtest]'`")
+def _hand_over(result: Sweep, out: Path | None, page: Path | None, as_json: bool, console: Console) -> None:
+    """Print a sweep and write its files."""
+    from triptych import report as reports
+    from triptych.measure import remarks, sweep_file
 
-
-def parse_numbers(option: str, text: str, kind: Callable[[str], Number], lowest: float) -> list[Number]:
-    """The numbers of a comma-separated list, each once, the smallest first.
-
-    Raises:
-        ContractError: one is none, or below `lowest`.
-    """
-    try:
-        numbers = sorted({kind(part) for part in text.split(",")})
-    except ValueError:
-        numbers = []
-    if not numbers or not lowest <= numbers[0] <= numbers[-1] < float("inf"):
-        what = "whole numbers" if kind is int else "numbers"
-        raise ContractError(f"{option} must be {what} from {lowest:g} on, with commas between them, but is {text!r}")
-    return numbers
-
-
-def parse_settings(option: str, text: str, lowest: int) -> list[int | None]:
-    """The numbers of a comma-separated list, which may hold `served`; that is None, and comes first.
-
-    Raises:
-        ContractError: as `parse_numbers`.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    numbers = [part for part in parts if part != SERVED]
-    as_served: list[int | None] = [None] if len(numbers) < len(parts) else []
-    return [*as_served, *(parse_numbers(option, ",".join(numbers), int, lowest) if numbers else [])]
+    for sentence in result.sentences:
+        console.print(sentence, markup=False)
+    for remark in remarks.of_sweep(result):
+        console.print(str(remark), style="yellow", markup=False)
+    if as_json:
+        typer.echo(remarks.to_json(result))
+    if out and page:
+        sweep_file.write(out, result)
+        reports.write(page, reports.html(reports.of_sweep(result, out.stem)))
+        console.print(f"written to {out} and {page}", markup=False)

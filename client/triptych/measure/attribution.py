@@ -30,15 +30,6 @@ OVERHEAD = "ensemble overhead"
 WIDEST_WINDOW = 0.025
 """At most this share of all requests on either side of a percentile explains it."""
 
-LONG_TAIL_RATIO = 2.0
-"""A stage whose p99 is so many times its p95 has a long tail..."""
-
-LONG_TAIL_SHARE = 0.2
-"""...if what lies between the two is also this share of the client's median, at least."""
-
-FEWEST_FOR_A_TAIL = 200
-"""Of fewer requests the last percent is one or two, which may be chance."""
-
 
 @dataclass(frozen=True)
 class Breakdown:
@@ -60,7 +51,7 @@ class Breakdown:
     client: dict[str, float] = field(default_factory=dict)
 
     def owners(self) -> dict[str, float]:
-        """Milliseconds by owner: each stage, the ensemble's overhead, network and client, the client's own stages."""
+        """Return milliseconds by owner: each stage, ensemble overhead, network and client, the client's own stages."""
         stages = {name: sum(parts.values()) for name, parts in self.stages.items()}
         return {**stages, OVERHEAD: self.ensemble_overhead_ms, NETWORK: self.network_and_client_ms, **self.client}
 
@@ -73,16 +64,14 @@ class Attribution:
         source: `traces`, or `statistics` where there were none that could be read.
         requests: how many requests it rests on.
         breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
-        percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each for itself. They do not add
-            up: the slowest percent of one stage need not be that of another. From statistics there are none.
-        long_tails: a sentence for each owner whose p99 is far above its p95.
+        percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each on its own. They do not add
+            up: the slowest percent of one stage need not be the slowest of another. From statistics there are none.
     """
 
     source: Source
     requests: int
     breakdowns: dict[str, Breakdown]
     percentiles_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    long_tails: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ class Requests:
         latencies_ms: Mapping[str, float],
         client_ms: Mapping[str, Mapping[str, float]] | None = None,
     ) -> Requests:
-        """The requests that both sides know, by id; what the server did not see is network and client.
+        """Join the requests that both sides know, by id; what the server did not see is network and client.
 
         Args:
             traced: as the server saw them.
@@ -127,14 +116,16 @@ class Requests:
         shaped = np.array(stages, dtype=np.float64).reshape(len(both), len(STAGES), len(PARTS))
         ids = [request.request_id for request in both]
         names = client_ms[ids[0]] if client_ms and ids else ()
-        own = {name: np.array([client_ms[each][name] for each in ids]) for name in names} if client_ms else {}
+        own = (
+            {name: np.array([client_ms[request_id][name] for request_id in ids]) for name in names} if client_ms else {}
+        )
         return cls(total, total - server - sum(own.values(), np.zeros(len(both))), overhead, shaped, own, ids)
 
     def __len__(self) -> int:
         return len(self.total_ms)
 
     def columns(self) -> dict[str, npt.NDArray[np.float64]]:
-        """float64 [n] by owner, then by `stage part`."""
+        """Return float64 [n] by owner, then by `stage part`."""
         owners = {stage.name: self.stages_ms[:, i].sum(axis=1) for i, stage in enumerate(STAGES)}
         parts = {
             f"{stage.name} {part}": self.stages_ms[:, i, j]
@@ -144,7 +135,7 @@ class Requests:
         return {**owners, OVERHEAD: self.overhead_ms, NETWORK: self.network_ms, **self.client_ms, **parts}
 
     def breakdown(self, rows: Sequence[int] | npt.NDArray[np.intp] | slice = slice(None)) -> Breakdown:
-        """The mean over some of the requests, or over all; at least one."""
+        """Return the mean over some of the requests, or over all; at least one."""
         stages = self.stages_ms[rows].mean(axis=0)
         return Breakdown(
             float(self.total_ms[rows].mean()),
@@ -155,7 +146,7 @@ class Requests:
         )
 
     def around(self, percent: float) -> Breakdown:
-        """A percentile of the total, explained by the requests that are it.
+        """Explain a percentile of the total by the requests around it.
 
         Percentiles of parts do not add up to the percentile of their sum. So the requests are ranked by their total,
         those around the percentile's rank are taken (half of what lies beyond it, on either side, and at most 2.5% of
@@ -170,15 +161,13 @@ class Requests:
 
 
 def from_requests(requests: Requests) -> Attribution:
-    """The attribution of requests that were traced; at least one."""
+    """Return the attribution of requests that were traced; at least one."""
     breakdowns = {"mean": requests.breakdown(), **{f"p{p}": requests.around(p) for p in PERCENTS}}
     percentiles = {
         name: {f"p{p}": float(np.percentile(values, p)) for p in PERCENTS}
         for name, values in requests.columns().items()
     }
-    enough = len(requests) >= FEWEST_FOR_A_TAIL
-    tails = long_tails(percentiles, float(np.median(requests.total_ms))) if enough else []
-    return Attribution("traces", len(requests), breakdowns, percentiles, tails)
+    return Attribution("traces", len(requests), breakdowns, percentiles)
 
 
 def from_statistics(window: Window) -> Attribution:
@@ -199,33 +188,10 @@ def from_statistics(window: Window) -> Attribution:
     return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
 
 
-def long_tails(percentiles_ms: Mapping[str, Mapping[str, float]], client_p50_ms: float) -> list[str]:
-    """A sentence for each owner whose p99 is far above its p95, by enough that a client notices."""
-    sentences = []
-    for name in (name for name in percentiles_ms if " " not in name or name in (OVERHEAD, NETWORK)):
-        p95, p99 = percentiles_ms[name]["p95"], percentiles_ms[name]["p99"]
-        if p99 < LONG_TAIL_RATIO * p95 or p99 - p95 < LONG_TAIL_SHARE * client_p50_ms:
-            continue
-        parts = {part: percentiles_ms.get(f"{name} {part}") for part in PARTS}
-        grown = {part: found["p99"] - found["p95"] for part, found in parts.items() if found}
-        part = max(grown, key=lambda each: grown[each]) if grown else name
-        sentences.append(f"{name} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{_CAUSES.get(part, '')}")
-    return sentences
-
-
-_CAUSES = {
-    NETWORK: "; look at the network, and at whether the machine of either side is short of CPU",
-    "queue": ", mostly waiting for a free instance: requests come in bursts, or there are too few instances",
-    "input": ", mostly gathering its inputs: large requests, or too little CPU for the server",
-    "infer": ", mostly in the model: some inputs cost more, or something else takes its CPU or GPU at times",
-    "output": ", mostly handing out its outputs: too little CPU for the server",
-}
-
-
 def owner_sentence(breakdown: Breakdown, at: str) -> str:
-    """Who has most of a latency, and for what, in one sentence; `at` names the latency, such as `mean` or `p95`."""
+    """Say who has most of a latency, and for what, in one sentence; `at` names the latency, such as `mean` or `p95`."""
     owners = breakdown.owners()
-    name = max(owners, key=lambda each: owners[each])
+    name = max(owners, key=lambda owner: owners[owner])
     share = owners[name] / breakdown.total_ms if breakdown.total_ms else 0.0
     sentence = f"{name} owns {share:.0%} of the {at}"
     if name not in breakdown.stages:
@@ -257,7 +223,7 @@ class Headroom:
         return 1000 / self.latency_ms - 1000 / self.budget_ms if self.latency_ms else 0.0
 
     def sentence(self, at: str) -> str:
-        """Both in one sentence; `at` names the latency."""
+        """Say both in one sentence; `at` names the latency."""
         if self.ms >= 0:
             return (
                 f"within the budget of {self.budget_ms:g} ms at {at}, {self.ms:.1f} ms to spare: one camera that waits "

@@ -1,13 +1,13 @@
-"""Two runs beside each other: what became faster, what Amdahl's law expected of it, and what may be chance.
+"""Two runs side by side: what became faster, what Amdahl's law expected of it, and what may be chance.
 
-Pure functions. Chance is judged by the intervals of each run, as repeated samples of it; what drifts from one run to
-the next they do not see. Several runs of one side, put together by `pool`, do.
+Pure functions. Chance is judged by the intervals of each run, as repeated samples of it. They do not see what drifts
+from one run to the next; several runs of one side, put together by `pool`, do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,9 @@ import numpy as np
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
-from triptych.measure.attribution import PERCENTS, Attribution, Breakdown
+from triptych.measure.attribution import PERCENTS, Breakdown
 from triptych.measure.histogram import RELATIVE_ACCURACY, Histogram
-from triptych.measure.intervals import Interval
-from triptych.measure.remarks import BUSY
-from triptych.measure.run_file import ClientSide, Failure, Run
-from triptych.wire.statistics import Counters
+from triptych.measure.run_file import Run
 
 CONFIDENCE = 0.95
 
@@ -31,7 +28,7 @@ QUEUE_SHARE = 0.05
 """From this share of the changed owner's time on, its queue is mentioned."""
 
 AMDAHL_ERROR_PERCENT = 5.0
-"""From this error of Amdahl's prediction on, the owner that changed besides is named."""
+"""From this error of Amdahl's prediction on, the other owner that changed most is named."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +92,11 @@ class Comparison:
         a_ms, b_ms: those latencies themselves, in milliseconds.
         rate: B's requests a second over A's.
         a_rate_per_s, b_rate_per_s: those rates themselves.
-        amdahl: the speed-up of the mean that Amdahl's law predicts; `compare` has the formula.
+        amdahl: the speed-up of the mean that Amdahl's law predicts; `compare_runs` has the formula.
         changed: the owner whose speed-up the prediction takes.
         bottleneck_a, bottleneck_b: who owns most of the mean.
         sentence: all of it in one sentence.
-        prediction: the prediction beside the measurement, in one sentence.
-        differences: a sentence for whatever else differs, or makes the comparison weak.
+        prediction: the prediction and the measurement, in one sentence.
         regressions: a sentence for each limit that was broken.
     """
 
@@ -119,7 +115,6 @@ class Comparison:
     bottleneck_b: str
     sentence: str
     prediction: str
-    differences: list[str]
     regressions: list[str] = field(default_factory=list)
 
     @property
@@ -128,11 +123,11 @@ class Comparison:
         return 100 * (self.amdahl / self.latency["mean"].value - 1)
 
     def owner(self, name: str) -> OwnerChange:
-        """One of the owners."""
-        return next(each for each in self.owners if each.owner == name)
+        """Return one of the owners."""
+        return next(change for change in self.owners if change.owner == name)
 
 
-def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = DETECTOR.name) -> Comparison:
+def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = DETECTOR.name) -> Comparison:
     """Compare run B with run A.
 
     Amdahl's law (Amdahl, AFIPS 1967): if a share p of the time becomes s times as fast and the rest stays as it was,
@@ -149,19 +144,19 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = 
     Raises:
         ContractError: their loops differ, one has no request that succeeded, or none of their owners is `changed`.
     """
-    _check(a, b, names)
+    check_comparable(a, b, names)
     before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
     owners = _owners(a, b)
-    found = {each.owner: each for each in owners}
-    if changed not in found:
-        raise ContractError(f"no owner of time is called {changed}; these are: {', '.join(found)}")
+    by_name = {change.owner: change for change in owners}
+    if changed not in by_name:
+        raise ContractError(f"no owner of time is called {changed}; the owners are: {', '.join(by_name)}")
     a_ms, b_ms = _latencies_ms(a.client.latencies), _latencies_ms(b.client.latencies)
     latency = {
         at: _ratio(
             a_ms[at],
             b_ms[at],
-            [getattr(each, f"{at}_ms") for each in samples(a)],
-            [getattr(each, f"{at}_ms") for each in samples(b)],
+            [getattr(interval, f"{at}_ms") for interval in a.samples],
+            [getattr(interval, f"{at}_ms") for interval in b.samples],
             # The mean of a histogram is exact, its percentiles are not.
             1.0 if at == "mean" else (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY),
         )
@@ -170,8 +165,8 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = 
     rate = _ratio(
         b.client.rate_per_s,
         a.client.rate_per_s,
-        [each.rate_per_s for each in samples(b)],
-        [each.rate_per_s for each in samples(a)],
+        [interval.rate_per_s for interval in b.samples],
+        [interval.rate_per_s for interval in a.samples],
         (1 + 1 / a.client.latencies.count) * (1 + 1 / b.client.latencies.count),  # whole requests are counted
     )
     comparison = Comparison(
@@ -184,95 +179,18 @@ def compare(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = 
         rate=rate,
         a_rate_per_s=a.client.rate_per_s,
         b_rate_per_s=b.client.rate_per_s,
-        amdahl=before.total_ms / (before.total_ms - found[changed].a_ms + found[changed].b_ms),
+        amdahl=before.total_ms / (before.total_ms - by_name[changed].a_ms + by_name[changed].b_ms),
         changed=changed,
-        bottleneck_a=max(owners, key=lambda each: each.a_ms).owner,
-        bottleneck_b=max(owners, key=lambda each: each.b_ms).owner,
+        bottleneck_a=max(owners, key=lambda change: change.a_ms).owner,
+        bottleneck_b=max(owners, key=lambda change: change.b_ms).owner,
         sentence="",
         prediction="",
-        differences=[*differences(a, b, names), *_weaknesses(a, b, names)],
     )
     return replace(comparison, sentence=_sentence(comparison), prediction=_prediction(comparison, before, after))
 
 
-def samples(run: Run) -> list[Interval]:
-    """The intervals in which requests were answered."""
-    return [interval for interval in run.intervals if interval.requests]
-
-
-def pool(runs: Sequence[Run]) -> Run:
-    """Several runs of the same as one; its workload and environment are those of the first.
-
-    From three runs on, each run is one interval of the whole, so that what changes from run to run widens the
-    confidence intervals; the intervals of two are put after each other. The breakdowns are the mean's alone.
-
-    Raises:
-        ContractError: their loops differ, or one has no request that succeeded.
-    """
-    if len(runs) == 1:
-        return runs[0]
-    for number, run in enumerate(runs[1:], start=2):
-        _check(runs[0], run, ("the first run of a side", f"run {number} of it"))
-    latencies = Histogram()
-    for run in runs:
-        latencies.merge(run.client.latencies)
-    client = ClientSide(
-        latencies=latencies,
-        by_request={},
-        failures=_pooled_failures(runs),
-        seconds=sum(run.client.seconds for run in runs),
-        cpu_s=sum(run.client.cpu_s for run in runs),
-        busiest=max(run.client.busiest for run in runs),
-    )
-    whole = len(runs) >= FEWEST_SAMPLES
-    intervals = [each for run in runs for each in ([_as_interval(run)] if whole else run.intervals)]
-    first = runs[0]
-    return replace(
-        first,
-        client=client,
-        server={name: sum((run.server.get(name, Counters()) for run in runs), Counters()) for name in first.server},
-        attribution=Attribution(
-            first.attribution.source,
-            sum(run.attribution.requests for run in runs),
-            {"mean": _pooled_mean(runs)},
-        ),
-        intervals=intervals,
-    )
-
-
-def differences(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> list[str]:
-    """A sentence for each thing, but for the detector, that was not the same in both runs."""
-
-    def differ(what: str, of: Callable[[Run], object]) -> list[str]:
-        return [] if of(a) == of(b) else [f"{what} differ: {of(a)} in {names[0]}, {of(b)} in {names[1]}"]
-
-    sentences = [
-        *differ("processors", lambda run: run.environment.cpu or "unknown"),
-        *differ("cores", lambda run: run.environment.cores),
-        *differ("GPUs", lambda run: ", ".join(run.environment.gpus) or "none"),
-        *differ("server machines", lambda run: run.environment.address.rpartition(":")[0]),
-        *differ("users", lambda run: run.workload.users),
-        *differ("rates asked for", lambda run: run.workload.rate_per_s or "none"),
-        *differ("shapes of the load", lambda run: run.workload.shape),
-        *differ("batch sizes of the requests", lambda run: run.workload.batch),
-        *differ("sizes of the images", lambda run: ", ".join(run.workload.sizes) or "as they are"),
-        *differ("numbers of load generators", lambda run: run.workload.processes),
-        *differ("detector instances", _instances),
-        *differ("sources of the attribution", lambda run: run.attribution.source),
-    ]
-    if a.workload.images.sha256 != b.workload.images.sha256:
-        counts = [run.workload.images.count for run in (a, b)]
-        sentences.append(f"images differ: {counts[0]} in {names[0]} are not the {counts[1]} in {names[1]}")
-    mine, others = a.environment.versions, b.environment.versions
-    changed = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
-    if changed:
-        each = (f"{name} {mine.get(name) or 'none'} and {others.get(name) or 'none'}" for name in changed)
-        sentences.append(f"versions differ between {names[0]} and {names[1]}: {', '.join(each)}")
-    return sentences
-
-
 def times(ratio: float) -> str:
-    """A ratio with as many digits as a reader wants.
+    """Write a ratio with as many digits as a reader wants.
 
     >>> [times(ratio) for ratio in (0.25, 1.004, 1.5, 4.125, 12.0)]
     ['0.25x', '1.004x', '1.50x', '4.1x', '12x']
@@ -282,7 +200,7 @@ def times(ratio: float) -> str:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain objects; the ends of a confidence interval that there is not are null."""
+    """Return a comparison as plain objects; where there is no confidence interval, its ends are null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -295,11 +213,16 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         return value
 
     data = {name: plain(value) for name, value in vars(comparison).items() if name != "owners"}
-    data["owners"] = [plain(vars(each)) for each in comparison.owners]
+    data["owners"] = [plain(vars(change)) for change in comparison.owners]
     return {**data, "amdahl_error_percent": comparison.amdahl_error_percent}
 
 
-def _check(a: Run, b: Run, names: tuple[str, str]) -> None:
+def check_comparable(a: Run, b: Run, names: tuple[str, str]) -> None:
+    """Refuse runs that cannot be held against each other.
+
+    Raises:
+        ContractError: their loops differ, or one has no request that succeeded.
+    """
     if a.workload.loop != b.workload.loop:
         raise ContractError(
             f"runs of the same loop were expected, but {names[0]} is {a.workload.loop} and {names[1]} is "
@@ -311,7 +234,7 @@ def _check(a: Run, b: Run, names: tuple[str, str]) -> None:
 
 
 def _ratio(over: float, under: float, overs: Sequence[float], unders: Sequence[float], known_to: float = 1.0) -> Ratio:
-    """A ratio of two figures of whole runs, and its confidence interval from samples of each.
+    """Return a ratio of two figures of whole runs, and its confidence interval from samples of each.
 
     The interval is that of Welch's t-test on the logarithms of the samples (Welch, Biometrika 1947). Its middle, and
     what the samples vary about, are the figures of the whole runs ("sectioning": Asmussen and Glynn, Stochastic
@@ -322,7 +245,7 @@ def _ratio(over: float, under: float, overs: Sequence[float], unders: Sequence[f
     if min(len(overs), len(unders)) < FEWEST_SAMPLES or min(*overs, *unders) <= 0:
         return Ratio(value)
     variances = [_variance(overs, over), _variance(unders, under)]
-    from scipy.special import stdtrit  # here, as reports of single runs do without
+    from scipy.special import stdtrit  # here: it takes long to import, and reports of single runs do without
 
     half = 0.0
     if total := sum(variances):
@@ -343,14 +266,14 @@ def _owners(a: Run, b: Run) -> list[OwnerChange]:
     a_ms, b_ms = before.owners(), after.owners()
     changes = []
     for name in {**a_ms, **b_ms}:
-        mine, others = a_ms.get(name, 0.0), b_ms.get(name, 0.0)
-        speedup = _ratio(mine, others, _owner_ms(a, name), _owner_ms(b, name)) if min(mine, others) > 0 else None
-        changes.append(OwnerChange(name, mine, others, mine / before.total_ms, others / after.total_ms, speedup))
+        ours, theirs = a_ms.get(name, 0.0), b_ms.get(name, 0.0)
+        speedup = _ratio(ours, theirs, _owner_ms(a, name), _owner_ms(b, name)) if min(ours, theirs) > 0 else None
+        changes.append(OwnerChange(name, ours, theirs, ours / before.total_ms, theirs / after.total_ms, speedup))
     return changes
 
 
 def _owner_ms(run: Run, name: str) -> list[float]:
-    return [interval.owners_ms[name] for interval in samples(run) if name in interval.owners_ms]
+    return [interval.owners_ms[name] for interval in run.samples if name in interval.owners_ms]
 
 
 def _latencies_ms(latencies: Histogram) -> dict[str, float]:
@@ -358,7 +281,7 @@ def _latencies_ms(latencies: Histogram) -> dict[str, float]:
 
 
 def _sentence(comparison: Comparison) -> str:
-    """Who became faster, by how much the whole did, and who owns most of it now; or that it may be chance."""
+    """Say who became faster, by how much the whole did, and who owns most of it now; or that it may be chance."""
     mean = comparison.latency["mean"]
     who = _who_changed(comparison)
     part = f"{who.owner} {_faster(who.speedup)}, " if who and who.speedup else ""
@@ -375,12 +298,12 @@ def _sentence(comparison: Comparison) -> str:
 
 
 def _who_changed(comparison: Comparison) -> OwnerChange | None:
-    """The owner that was exchanged, unless it did not change and others did; then the one that did by most."""
+    """Return the owner that was exchanged; where only others changed, the one that changed most."""
     exchanged = comparison.owner(comparison.changed)
     if exchanged.speedup and (exchanged.speedup.significant or not exchanged.speedup.known):
         return exchanged
-    others = [each for each in comparison.owners if each.speedup and each.speedup.significant]
-    return max(others, key=lambda each: abs(each.b_ms - each.a_ms), default=None)
+    others = [change for change in comparison.owners if change.speedup and change.speedup.significant]
+    return max(others, key=lambda change: abs(change.b_ms - change.a_ms), default=None)
 
 
 def _prediction(comparison: Comparison, before: Breakdown, after: Breakdown) -> str:
@@ -396,78 +319,10 @@ def _prediction(comparison: Comparison, before: Breakdown, after: Breakdown) -> 
     )
     if abs(error) < AMDAHL_ERROR_PERCENT:
         return sentence
-    others = (each for each in comparison.owners if each is not changed)
-    most = max(others, key=lambda each: abs(each.b_ms - each.a_ms))
-    return f"{sentence}; {most.owner} changed besides, from {most.a_ms:.1f} to {most.b_ms:.1f} ms"
-
-
-def _weaknesses(a: Run, b: Run, names: tuple[str, str]) -> list[str]:
-    """A sentence for whatever makes either run weak evidence."""
-    sentences = []
-    for run, name in ((a, names[0]), (b, names[1])):
-        asked = run.client.failed + run.client.latencies.count
-        if run.client.failed:
-            kinds = ", ".join(run.client.failures)
-            sentences.append(
-                f"{run.client.failed} of {asked} requests failed in {name} ({kinds}): its latencies are of the others"
-            )
-        if run.client.busiest >= BUSY and run.workload.loop != "video":
-            sentences.append(
-                f"the load generator used {run.client.busiest:.0%} of a core in {name}: it may be what was measured"
-            )
-        if (count := len(samples(run))) < FEWEST_SAMPLES:
-            sentences.append(
-                f"{name} has {count} intervals with answers, and {FEWEST_SAMPLES} are needed to tell a difference from "
-                "chance; measure longer or in more --intervals"
-            )
-    if "constant" not in (a.workload.shape, b.workload.shape):
-        sentences.append(
-            "the load changes over the time, and intervals with it: a difference must be larger to stand out from that"
-        )
-    return sentences
-
-
-def _pooled_failures(runs: Sequence[Run]) -> dict[str, Failure]:
-    total: dict[str, Failure] = {}
-    for run in runs:
-        for kind, failure in run.client.failures.items():
-            seen = total.get(kind, Failure(0, failure.example))
-            total[kind] = replace(seen, count=seen.count + failure.count)
-    return total
-
-
-def _pooled_mean(runs: Sequence[Run]) -> Breakdown:
-    """The mean breakdown of all requests of all runs."""
-    means = [run.attribution.breakdowns["mean"] for run in runs]
-    weights = [run.attribution.requests for run in runs]
-
-    def over(pick: Callable[[Breakdown], float]) -> float:
-        return float(np.average([pick(mean) for mean in means], weights=weights))
-
-    return Breakdown(
-        over(lambda mean: mean.total_ms),
-        over(lambda mean: mean.network_and_client_ms),
-        over(lambda mean: mean.ensemble_overhead_ms),
-        {
-            stage: {part: over(lambda mean, s=stage, p=part: mean.stages[s][p]) for part in parts}  # type: ignore[misc]
-            for stage, parts in means[0].stages.items()
-        },
-        {name: over(lambda mean, n=name: mean.client[n]) for name in means[0].client},  # type: ignore[misc]
-    )
-
-
-def _as_interval(run: Run) -> Interval:
-    client = run.client
-    p50, p95, p99 = map(client.latencies.percentile_ms, PERCENTS)
-    owners_ms = run.attribution.breakdowns["mean"].owners() if run.attribution.source == "traces" else {}
-    return Interval(
-        0.0, client.seconds, client.latencies.count, client.failed, client.latencies.mean_ms, p50, p95, p99, owners_ms
-    )
+    others = (change for change in comparison.owners if change is not changed)
+    most = max(others, key=lambda change: abs(change.b_ms - change.a_ms))
+    return f"{sentence}; {most.owner} changed too, from {most.a_ms:.1f} to {most.b_ms:.1f} ms"
 
 
 def _faster(ratio: Ratio) -> str:
     return f"{times(ratio.value)} faster" if ratio.value >= 1 else f"{times(1 / ratio.value)} slower"
-
-
-def _instances(run: Run) -> str:
-    return str(run.environment.detector.instances) if run.environment.detector else "unknown"

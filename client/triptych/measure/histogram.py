@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ddsketch import DDSketch
+import msgspec
 
 from triptych.errors import ContractError
 
@@ -16,84 +18,110 @@ RELATIVE_ACCURACY = 0.005
 SHORTEST_MS = 1e-6
 """What is shorter counts as this long: the logarithmic bins have no place for zero."""
 
+_GAMMA = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
+
 
 class Histogram:
-    """Latencies in milliseconds, in DDSketch's logarithmic bins.
+    """Latencies in milliseconds, in logarithmic bins.
 
     With gamma = (1 + a) / (1 - a), where a is the relative accuracy, bin k holds what is longer than gamma^(k-1) and
     at most gamma^k. Count, sum, shortest and longest are exact. (Masson, Rim and Lee, DDSketch, VLDB 2019.)
     """
 
     def __init__(self, latencies_ms: Iterable[float] = ()) -> None:
-        """A histogram of these latencies, in milliseconds."""
-        self._sketch: Any = DDSketch(RELATIVE_ACCURACY)
+        """Count these latencies, in milliseconds."""
+        self.count = 0
+        self._sum_ms, self._min_ms, self._max_ms = 0.0, math.inf, -math.inf
+        self._bins: Counter[int] = Counter()
         for latency_ms in latencies_ms:
             self.add(latency_ms)
 
     def add(self, latency_ms: float) -> None:
         """Count one latency."""
-        self._sketch.add(max(latency_ms, SHORTEST_MS))
+        latency_ms = max(float(latency_ms), SHORTEST_MS)
+        self._bins[math.ceil(math.log(latency_ms) / math.log(_GAMMA))] += 1
+        self._extend(1, latency_ms, latency_ms, latency_ms)
 
     def merge(self, other: Histogram) -> None:
         """Count all that `other` has counted."""
-        self._sketch.merge(other._sketch)
+        self._bins.update(other._bins)
+        self._extend(other.count, other._sum_ms, other._min_ms, other._max_ms)
 
-    @property
-    def count(self) -> int:
-        """How many latencies there are."""
-        return int(self._sketch.count)
+    def _extend(self, count: int, sum_ms: float, min_ms: float, max_ms: float) -> None:
+        self.count += count
+        self._sum_ms += sum_ms
+        self._min_ms, self._max_ms = min(self._min_ms, min_ms), max(self._max_ms, max_ms)
 
     @property
     def mean_ms(self) -> float:
         """Their mean; 0 if there are none."""
-        return float(self._sketch.avg) if self.count else 0.0
+        return self._sum_ms / self.count if self.count else 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """The latency at a percentile, 0..100; 0 if there are none."""
-        if not self.count:
-            return 0.0
-        value = float(self._sketch.get_quantile_value(percent / 100))
-        return float(min(max(value, self._sketch._min), self._sketch._max))
+        """Return the latency at a percentile, 0..100; 0 if there are none."""
+        rank, passed = percent / 100 * (self.count - 1), 0
+        for key, count in sorted(self._bins.items()):
+            passed += count
+            if passed > rank:
+                return min(max(2 * _GAMMA**key / (1 + _GAMMA), self._min_ms), self._max_ms)
+        return 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads: plain numbers and lists."""
-        store = self._sketch._store
-        bins = [[key, round(count)] for key, count in enumerate(store.bins, start=store.offset) if count]
-        return {
-            "relative_accuracy": RELATIVE_ACCURACY,
-            "count": self.count,
-            "sum_ms": self._sketch.sum,
-            "min_ms": self._sketch._min if self.count else 0.0,
-            "max_ms": self._sketch._max if self.count else 0.0,
-            "bins": bins,
-        }
+        """Return plain numbers and lists, for `from_json`."""
+        shortest_ms, longest_ms = (self._min_ms, self._max_ms) if self.count else (0.0, 0.0)
+        bins = sorted(self._bins.items())
+        return asdict(Saved(RELATIVE_ACCURACY, self.count, self._sum_ms, shortest_ms, longest_ms, bins))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Histogram:
+    def from_json(cls, data: Any) -> Histogram:
         """Read back what `to_json` gave.
 
         Raises:
-            ContractError: it is no such thing, or its bins are others than ours.
+            ContractError: it is something else, or its bins are not ours.
         """
-        histogram = cls()
-        sketch = histogram._sketch
         try:
-            if not math.isclose(data["relative_accuracy"], RELATIVE_ACCURACY):
-                raise ContractError(
-                    f"a histogram of relative accuracy {RELATIVE_ACCURACY} was expected, but this one has "
-                    f"{data['relative_accuracy']}"
-                )
-            for key, count in data["bins"]:
-                sketch.add(sketch._mapping.value(key), count)
-            if histogram.count != data["count"]:
-                raise ContractError(f"a histogram says it counts {data['count']}, but its bins hold {histogram.count}")
-            if histogram.count:
-                sketch._sum, sketch._min, sketch._max = data["sum_ms"], data["min_ms"], data["max_ms"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ContractError(f"a histogram cannot be read: {type(error).__name__} {error}") from error
+            saved = msgspec.convert(data, Saved)
+        except msgspec.ValidationError as error:
+            raise ContractError(f"a histogram cannot be read: {error}") from error
+        if not math.isclose(saved.relative_accuracy, RELATIVE_ACCURACY):
+            raise ContractError(
+                f"a histogram of relative accuracy {RELATIVE_ACCURACY} was expected, but this one has "
+                f"{saved.relative_accuracy}"
+            )
+        histogram = cls()
+        histogram._bins.update(dict(saved.bins))
+        if histogram._bins.total() != saved.count:
+            raise ContractError(
+                f"a histogram says it counts {saved.count}, but its bins hold {histogram._bins.total()}"
+            )
+        if saved.count:
+            histogram._extend(saved.count, saved.sum_ms, saved.min_ms, saved.max_ms)
         return histogram
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and self.to_json() == other.to_json()
 
     __hash__ = None  # type: ignore[assignment]  # it changes
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A histogram of latencies in a file.
+
+    With gamma = (1 + a) / (1 - a), a the relative accuracy, bin k holds the latencies above gamma^(k-1) and up to
+    gamma^k milliseconds. (DDSketch, VLDB 2019.)
+
+    Attributes:
+        relative_accuracy: a percentile read from the bins is within this share of the true one.
+        count: how many latencies there are.
+        sum_ms: their sum.
+        min_ms, max_ms: the shortest and the longest; 0 if there are none.
+        bins: [k, count], by k.
+    """
+
+    relative_accuracy: float
+    count: int
+    sum_ms: float
+    min_ms: float
+    max_ms: float
+    bins: list[tuple[int, int]]

@@ -1,10 +1,24 @@
-"""What a run shows beside the attribution, in sentences: for the terminal and for the report."""
+"""Warnings about what was measured: each has an id, a condition, and advice.
+
+The ids stay as they are, for scripts that read them; `docs/measure.md` lists them.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
 from triptych.contract import DETECTOR
+from triptych.measure import documents
 from triptych.measure.attribution import NETWORK
+from triptych.measure.comparison import FEWEST_SAMPLES, compare_runs
+from triptych.measure.limits import Breach
+from triptych.measure.pool import Side
 from triptych.measure.run_file import Run
+from triptych.measure.sweep_file import Sweep
+from triptych.measure.traces import PARTS
 from triptych.wire.statistics import Counters
 
 BUDGET_AT = 95
@@ -13,23 +27,275 @@ BUDGET_AT = 95
 BUSY = 0.8
 """A load generator that uses this share of a core is near its own limit: Python runs on one core at a time."""
 
+LONG_TAIL_RATIO = 2.0
+"""An owner whose p99 is so many times its p95 has a long tail..."""
+
+LONG_TAIL_SHARE = 0.2
+"""...if what lies between the two is also this share of the client's median, at least."""
+
+FEWEST_FOR_A_TAIL = 200
+"""Of fewer requests the last percent is one or two, which may be chance."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A warning.
+
+    Attributes:
+        id: which one, such as `long-tail`.
+        text: what was seen.
+        advice: what to do about it.
+    """
+
+    id: str
+    text: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.advice}"
+
+
+def to_json(document: Run | Sweep) -> str:
+    """Return a run or a sweep as its file has it, with its remarks."""
+    remarks = of_run(document) if isinstance(document, Run) else of_sweep(document)
+    return json.dumps({**documents.to_json(document), "remarks": documents.to_json(remarks)}, indent=1)
+
 
 def batches(run: Run) -> str:
-    """How many images the detector had at a time; empty where the server does not say."""
+    """Say how many images the detector had at a time; empty where the server does not say."""
     by_size = run.server.get(DETECTOR.name, Counters()).batches
     executions = sum(by_size.values())
     if not executions:
         return ""
     mean = sum(size * times for size, times in by_size.items()) / executions
-    each = ", ".join(f"{times} of {size}" for size, times in sorted(by_size.items()))
-    return f"the detector ran {executions} times, on {mean:.1f} images on average ({each})"
+    counts = ", ".join(f"{times} of {size}" for size, times in sorted(by_size.items()))
+    return f"the detector ran {executions} times, on {mean:.1f} images on average ({counts})"
 
 
-def generator(run: Run) -> list[str]:
-    """A warning where the load generator itself may be what was measured."""
-    if run.client.busiest < BUSY or run.workload.loop == "video":  # tracking is such a client's own work
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+def of_run(run: Run) -> list[Remark]:
+    """Return what makes a run weak evidence, and what in it deserves a look."""
+    return [*_busy_generator(run), *_untraced(run), *_long_tails(run)]
+
+
+def _busy_generator(run: Run) -> list[Remark]:
+    if not _is_busy(run):
         return []
     return [
-        f"the load generator used {run.client.busiest:.0%} of a core: it may be the bottleneck, and its own time "
-        f"counts as {NETWORK}; share the load with --processes {run.workload.processes + 1}"
+        Remark(
+            "generator-busy",
+            f"the load generator used {run.client.busiest:.0%} of a core: it may be the bottleneck, and its own time "
+            f"counts as {NETWORK}",
+            f"share the load with --processes {run.workload.processes + 1}",
+        )
+    ]
+
+
+def _is_busy(run: Run) -> bool:
+    return run.client.busiest >= BUSY and run.workload.loop != "video"  # whose client tracks, which is work of its own
+
+
+def _untraced(run: Run) -> list[Remark]:
+    missing = run.client.latencies.count - run.attribution.requests
+    if run.attribution.source != "traces" or missing <= 0:
+        return []
+    return [
+        Remark(
+            "traces-incomplete",
+            f"{missing} of {run.client.latencies.count} requests left no whole trace: the breakdowns leave them out",
+            "measure again if they are many",
+        )
+    ]
+
+
+def _long_tails(run: Run) -> list[Remark]:
+    """Name each owner whose p99 is far above its p95, by enough that a client notices."""
+    percentiles_ms, client_p50_ms = run.attribution.percentiles_ms, run.client.latencies.percentile_ms(50)
+    if run.attribution.requests < FEWEST_FOR_A_TAIL:
+        return []
+    remarks = []
+    for owner in (name for name in percentiles_ms if name.rpartition(" ")[2] not in PARTS):
+        p95, p99 = percentiles_ms[owner]["p95"], percentiles_ms[owner]["p99"]
+        if p99 < LONG_TAIL_RATIO * p95 or p99 - p95 < LONG_TAIL_SHARE * client_p50_ms:
+            continue
+        growth = {
+            part: parts["p99"] - parts["p95"] for part in PARTS if (parts := percentiles_ms.get(f"{owner} {part}"))
+        }
+        where, advice = _TAILS.get(max(growth, key=lambda part: growth[part]) if growth else owner, _TAIL_ELSEWHERE)
+        text = f"{owner} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{where}"
+        remarks.append(Remark("long-tail", text, advice))
+    return remarks
+
+
+_TAILS = {
+    NETWORK: ("", "look at the network, and at whether the machine of either side is short of CPU"),
+    "queue": (
+        ", mostly waiting for a free instance",
+        "look for requests that come in bursts, or serve more instances",
+    ),
+    "input": (", mostly gathering its inputs", "send smaller requests, or give the server more CPU"),
+    "infer": (
+        ", mostly in the model",
+        "look for inputs that cost more, and for what else takes its CPU or GPU at times",
+    ),
+    "output": (", mostly handing out its outputs", "give the server more CPU"),
+}
+_TAIL_ELSEWHERE = ("", "look at whether its machine is short of CPU at times")
+
+
+# --- a sweep ---------------------------------------------------------------------------------------------------------
+
+
+def of_sweep(sweep: Sweep) -> list[Remark]:
+    """Return what makes a sweep weak evidence."""
+    busiest = max((point for series in sweep.series for point in series.points), key=lambda point: point.busiest)
+    if busiest.busiest < BUSY:
+        return []
+    return [
+        Remark(
+            "generator-busy",
+            f"the load generator used {busiest.busiest:.0%} of a core at {busiest.load}: it may be the bottleneck, and "
+            f"its own time counts as {NETWORK}",
+            "measure this load with `triptych loadtest --processes 2`",
+        )
+    ]
+
+
+# --- runs side by side -----------------------------------------------------------------------------------------------
+
+
+def of_sides(sides: Sequence[Side]) -> list[Remark]:
+    """Return what makes a comparison of each side with the first weak evidence, each remark once."""
+    remarks: list[Remark] = []
+    for side in sides[1:]:
+        remarks += of_pair(sides[0].run, side.run, (sides[0].name, side.name))
+    for side in sides:
+        remarks += _of_one_side(side)
+    if any(len(side.runs) < FEWEST_SAMPLES for side in sides):
+        remarks.append(
+            Remark(
+                "drift-unseen",
+                "the 95% intervals do not see what drifts from run to run",
+                f"take {FEWEST_SAMPLES} runs or more of each side, in turn, and compare A1,A2,A3 B1,B2,B3",
+            )
+        )
+    return list(dict.fromkeys(remarks))
+
+
+def of_pair(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> list[Remark]:
+    """Return what differs between two runs, but for the detector, and what makes either weak evidence."""
+    return [*differences(a, b, names), *_weaknesses(a, names[0]), *_weaknesses(b, names[1]), *_changing_load(a, b)]
+
+
+_ONE_PLACE = "measure both on the same machines"
+_ONE_LOAD = "measure both with the same load"
+_ONE_SERVER = "measure both with the same settings of the server"
+_DIFFERENCES: tuple[tuple[str, str, str, Callable[[Run], object]], ...] = (
+    ("processors-differ", "processors", _ONE_PLACE, lambda run: run.environment.cpu or "unknown"),
+    ("cores-differ", "cores", _ONE_PLACE, lambda run: run.environment.cores),
+    ("gpus-differ", "GPUs", _ONE_PLACE, lambda run: ", ".join(run.environment.gpus) or "none"),
+    ("servers-differ", "server machines", _ONE_PLACE, lambda run: run.environment.address.rpartition(":")[0]),
+    ("users-differ", "users", _ONE_LOAD, lambda run: run.workload.users),
+    ("rates-differ", "rates asked for", _ONE_LOAD, lambda run: run.workload.rate_per_s or "none"),
+    ("shapes-differ", "shapes of the load", _ONE_LOAD, lambda run: run.workload.shape),
+    ("batches-differ", "batch sizes of the requests", _ONE_LOAD, lambda run: run.workload.batch),
+    ("sizes-differ", "sizes of the images", _ONE_LOAD, lambda run: ", ".join(run.workload.sizes) or "as they are"),
+    ("generators-differ", "numbers of load generators", _ONE_LOAD, lambda run: run.workload.processes),
+    (
+        "instances-differ",
+        "detector instances",
+        _ONE_SERVER,
+        lambda run: run.environment.detector.instances if run.environment.detector else "unknown",
+    ),
+    (
+        "sources-differ",
+        "sources of the attribution",
+        "measure both with traces, or both without",
+        lambda run: run.attribution.source,
+    ),
+)
+
+
+def differences(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> list[Remark]:
+    """Return a remark for each thing, but for the detector, that was not the same in both runs."""
+    remarks = [
+        Remark(name, f"{what} differ: {of(a)} in {names[0]}, {of(b)} in {names[1]}", advice)
+        for name, what, advice, of in _DIFFERENCES
+        if of(a) != of(b)
+    ]
+    if a.workload.images.sha256 != b.workload.images.sha256:
+        counts = [run.workload.images.count for run in (a, b)]
+        text = f"images differ: {counts[0]} in {names[0]} are not the {counts[1]} in {names[1]}"
+        remarks.append(Remark("images-differ", text, "measure both with the same images"))
+    ours, theirs = a.environment.versions, b.environment.versions
+    changed = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if changed:
+        pairs = ", ".join(f"{name} {ours.get(name) or 'none'} and {theirs.get(name) or 'none'}" for name in changed)
+        text = f"versions differ between {names[0]} and {names[1]}: {pairs}"
+        remarks.append(Remark("versions-differ", text, "measure both with the same versions"))
+    return remarks
+
+
+def _weaknesses(run: Run, name: str) -> Iterable[Remark]:
+    if run.client.failed:
+        requests, kinds = run.client.failed + run.client.latencies.count, ", ".join(run.client.failures)
+        yield Remark(
+            "requests-failed",
+            f"{run.client.failed} of {requests} requests failed in {name} ({kinds}): its latencies are of the others",
+            "mend that first",
+        )
+    if _is_busy(run):
+        yield Remark(
+            "generator-busy",
+            f"the load generator used {run.client.busiest:.0%} of a core in {name}: it may be what was measured",
+            f"share the load with --processes {run.workload.processes + 1}",
+        )
+    if len(run.samples) < FEWEST_SAMPLES:
+        yield Remark(
+            "intervals-few",
+            f"{name} has {len(run.samples)} intervals with answers, and {FEWEST_SAMPLES} are needed to tell a "
+            "difference from chance",
+            "measure longer or in more --intervals",
+        )
+
+
+def _changing_load(a: Run, b: Run) -> Iterable[Remark]:
+    if "constant" not in (a.workload.shape, b.workload.shape):
+        yield Remark(
+            "load-changes",
+            "the load changes over the time, and intervals with it: a difference must be larger to stand out from that",
+            "measure with --shape constant",
+        )
+
+
+def _of_one_side(side: Side) -> Iterable[Remark]:
+    """Return in what the runs of one side are not the same."""
+    for path, run in zip(side.paths[1:], side.runs[1:], strict=True):
+        for remark in differences(side.runs[0], run, (str(side.paths[0]), str(path))):
+            yield replace(remark, text=f"of one side, but {remark.text}")
+    if len(side.runs) >= FEWEST_SAMPLES:
+        return  # the runs themselves are the samples, and what drifts widens the intervals
+    for (one, run), (other, another) in combinations(zip(side.paths, side.runs, strict=True), 2):
+        mean = compare_runs(run, another).latency["mean"]
+        if mean.significant:
+            yield Remark(
+                "runs-disagree",
+                f"{one} and {other}, of one side, disagree by {mean}: the confidence intervals are too narrow, since "
+                "the machine drifts between runs",
+                f"give {FEWEST_SAMPLES} runs or more of each side",
+            )
+
+
+def of_breaches(breaches: Iterable[Breach]) -> list[Remark]:
+    """Return a remark for each limit that may have been broken by chance."""
+    return [
+        Remark(
+            "limit-unproven",
+            f"{breach.sentence}; but these runs cannot tell that from chance, so no limit is broken",
+            "measure longer, or more runs of each side",
+        )
+        for breach in breaches
+        if not breach.proven
     ]

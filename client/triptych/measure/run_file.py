@@ -1,35 +1,26 @@
 """The run file: one load and all that was seen of it, as JSON.
 
-`run_file.schema.json`, beside this module, documents every field. A reader refuses a version that it does not know.
+`docs/run_file.schema.json` documents every field; `python -m triptych.measure.run_file` makes it from this module.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import types
-import typing
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Literal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
-from triptych.errors import ContractError
-from triptych.files import atomic_write
-from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.measure.attribution import Attribution
+from triptych.measure.documents import Format
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
 from triptych.wire.statistics import Counters
 
-VERSION = 2
+VERSION: Final = 2
 
 Loop = Literal["closed", "constant", "poisson", "camera", "video"]
-
-PACKAGES = ("triptych", "locust", "grpcio", "tritonclient", "gevent", "numpy")
 
 
 @dataclass(frozen=True)
@@ -192,96 +183,25 @@ class Run:
     attribution: Attribution
     intervals: list[Interval]
     command: list[str]
-    version: int = field(default=VERSION)
+    version: Literal[2] = VERSION
+
+    @property
+    def samples(self) -> list[Interval]:
+        """The intervals in which requests were answered."""
+        return [interval for interval in self.intervals if interval.requests]
 
 
-def write(path: Path, run: Run) -> None:
-    """Write a run; the file is whole or not there.
-
-    Raises:
-        ContractError: it cannot be written.
-    """
-    text = json.dumps(to_json(run), indent=1)
-    try:
-        with atomic_write(path) as aside:
-            aside.write_text(text + "\n")
-    except OSError as error:
-        raise ContractError(f"the run cannot be written to {path} ({error.strerror}); choose another --out") from error
-
-
-def read(path: Path) -> Run:
-    """Read a run.
-
-    Raises:
-        ContractError: there is no such file, it is no run, or one of another version.
-    """
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path} is not a run that can be read: {error}") from error
-    found = data.get("version") if isinstance(data, dict) else None
-    if found != VERSION:
-        raise ContractError(f"{path} must be a run of version {VERSION}, but its version is {found!r}")
-    try:
-        run: Run = from_json(Run, data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ContractError(f"{path} is not a whole run: {type(error).__name__} {error}") from error
-    return run
-
-
-def to_json(value: Any) -> Any:
-    """Dataclasses as objects, and all that is in them, for `json.dumps`."""
-    if isinstance(value, Histogram):
-        return value.to_json()
-    if is_dataclass(value):
-        return {each.name: to_json(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    return value
-
-
-def from_json(kind: Any, data: Any) -> Any:
-    """What `to_json` took apart, by the annotations of the dataclass `kind`.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is no such thing.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Histogram:
-        return Histogram.from_json(data)
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{each.name: from_json(hints[each.name], data[each.name]) for each in fields(kind)})
-    if origin in (types.UnionType, typing.Union):
-        return None if data is None else from_json(arguments[0], data)
-    if origin is Counter:
-        return Counter({int(key): count for key, count in data.items()})
-    if origin is dict:
-        return {key: from_json(arguments[1], item) for key, item in data.items()}
-    if origin is list:
-        return [from_json(arguments[0], item) for item in data]
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out percentiles from the server's metrics: they were of the last minute, not of the measured time."""
+    attribution = data.get("attribution")
+    if isinstance(attribution, dict) and attribution.get("source") == "summaries":
+        return {**data, "attribution": {**attribution, "source": "statistics", "percentiles_ms": {}}}
     return data
 
 
-def describe_machine(address: str) -> Environment:
-    """The environment as far as this machine knows it; the server at `address` knows the rest.
+FORMAT = Format("run", Run, VERSION, mark="client", upgrade=_upgrade)
 
-    Starts a process, which gRPC and gevent together do not bear once there is a connection: call it before.
-    """
-    versions = {package: found for package in PACKAGES if (found := _installed(package))}
-    return Environment(
-        address,
-        cpu_model(),
-        available_cores(),
-        [gpu.name for gpu in nvidia_gpus()],
-        {"python": platform.python_version(), **versions},
-    )
+read, write = FORMAT.read, FORMAT.write
 
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(FORMAT.schema(), indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +17,12 @@ import grpc
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
-from triptych.errors import ContractError, DeadlineExceeded, TriptychError
+from triptych.errors import ContractError, DeadlineExceeded, ServerUnavailable, TriptychError
 from triptych.measure import run_file
 from triptych.measure.run_file import Run
-from triptych.measure.sweep import Budget, Load, Point, Series, Setting, Sweep, explore, sentences
+from triptych.measure.sweep import Budget, LoadLevel, Percentile, Point, Series, Setting, explore
+from triptych.measure.sweep_file import Sweep
+from triptych.measure.sweep_sentences import sentences
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -29,22 +32,25 @@ LOAD_TIMEOUT_S = 60.0
 POINT_TIMEOUT_S = 60.0
 """How much longer than warm-up and measurement together a load test may take."""
 
+SERVER_DEAD = 3
+"""The exit code of a load test whose server does not answer; `triptych.cli.console` has all of them."""
+
 INTERRUPT_TIMEOUT_S = 15.0
 """How long a load test that is interrupted may take to switch the server's traces off."""
 
-# Locust patches the standard library for gevent as it is imported: first, and in no process but its own.
-_LOADTEST = "import locust; from triptych.cli.console import run; from triptych_loadtest.main import main; run(main)"
+# A process of its own, since Locust patches the standard library for gevent as it is imported.
+_LOADTEST = [sys.executable, "-m", "triptych_loadtest"]
 
 
 @dataclass
-class LoadTest:
-    """Load tests, each a process of its own, and what they found.
+class LoadTests:
+    """LoadLevel tests, each a process of its own, and what they measured.
 
     Attributes:
         address: the server's.
         images: the directory of what is sent.
         duration_s, warmup_s, batch: of each.
-        directory: where their run files go.
+        directory: for their run files.
         original: the detector's configuration before the sweep, if the sweep changes it.
         runs: in the order in which they were measured.
         points: the same, by setting.
@@ -60,8 +66,8 @@ class LoadTest:
     runs: list[Run] = field(default_factory=list)
     points: dict[Setting, list[Point]] = field(default_factory=dict)
 
-    def measure(self, load: Load, setting: Setting) -> Point:
-        """Run one.
+    def measure(self, load: LoadLevel, setting: Setting) -> Point:
+        """Run one load test.
 
         Raises:
             TriptychError: it could not be measured; the sentence is the load test's own.
@@ -69,19 +75,28 @@ class LoadTest:
         out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', f'{setting} {load}'.replace('µ', 'u'))}.json"
         out.unlink(missing_ok=True)
         options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
-        options += ["--warmup", self.warmup_s, "--duration", self.duration_s]
+        options += ["--warmup-s", self.warmup_s, "--duration-s", self.duration_s]
         options += ["--users", load.users] if load.rate_per_s is None else ["--rate", load.rate_per_s]
-        said = _run([sys.executable, "-c", _LOADTEST, *map(str, options)], self.duration_s + self.warmup_s)
+        code, messages = _run([*_LOADTEST, *map(str, options)], self.duration_s + self.warmup_s)
         if not out.exists():  # requests that fail set an exit code too, but have their run
-            raise TriptychError(said[-1].removeprefix("error: ") if said else f"the load test of {load} left no run")
+            reason = messages[-1].removeprefix("error: ") if messages else f"the load test of {load} left no run"
+            if code == SERVER_DEAD:
+                raise ServerUnavailable(reason, grpc.StatusCode.UNAVAILABLE)
+            raise TriptychError(reason)
         run = run_file.read(out)
         point = Point.of(run, load, setting)
         self.runs.append(run)
         self.points.setdefault(setting, []).append(point)
         return point
 
-    def result(self, budget: Budget | None, at: str) -> Sweep:
-        """All of it; there is at least one run."""
+    def result(self, budget: Budget | None, at: Percentile, command: list[str]) -> Sweep:
+        """Put the points together; there is at least one.
+
+        Args:
+            budget: what an answer may take, if anybody set one.
+            at: the percentile that it holds for.
+            command: what was typed.
+        """
         series = [Series.of(str(setting), points, budget) for setting, points in self.points.items()]
         first = self.runs[0]
         environment = first.environment
@@ -96,17 +111,17 @@ class LoadTest:
             budget_at=at,
             series=series,
             sentences=sentences(series, budget),
-            command=["triptych", *sys.argv[1:]],
+            command=command,
         )
 
 
-def _run(command: Sequence[str], seconds: float) -> list[str]:
-    """Run a load test of so many seconds to its end; the lines that it wrote on standard error.
+def _run(command: Sequence[str], seconds: float) -> tuple[int, list[str]]:
+    """Run a load test of so many seconds to its end; return its exit code and the lines of its standard error.
 
     Raises:
         DeadlineExceeded: it did not end.
     """
-    # In a session of its own: Ctrl-C is for us, who then give it the time to leave the server as it was.
+    # In a session of its own: Ctrl-C reaches this process alone, which gives it time to leave the server as it was.
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -128,13 +143,23 @@ def _run(command: Sequence[str], seconds: float) -> list[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    return [line for line in stderr.splitlines() if line.strip()]
+    return process.returncode, [line for line in stderr.splitlines() if line.strip()]
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: however it is stopped, a sweep leaves the server with its own settings."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Progress(Protocol):
     """What shows how far a sweep has come."""
 
-    def under_way(self, setting: Setting, load: Load | None, points: Sequence[Point]) -> None:
+    def under_way(self, setting: Setting, load: LoadLevel | None, points: Sequence[Point]) -> None:
         """Take what is measured now, and the points so far; without a load, the detector is being loaded."""
 
     def finished(self, setting: Setting, points: Sequence[Point]) -> None:
@@ -142,7 +167,11 @@ class Progress(Protocol):
 
 
 def measure_all(
-    loadtest: LoadTest, settings: Sequence[Setting], loads: Sequence[Load], budget: Budget | None, progress: Progress
+    load_tests: LoadTests,
+    settings: Sequence[Setting],
+    loads: Sequence[LoadLevel],
+    budget: Budget | None,
+    progress: Progress,
 ) -> None:
     """Measure every load with every setting.
 
@@ -150,34 +179,34 @@ def measure_all(
         TriptychError: a setting could not be made, or a load could not be measured.
     """
     changes = any(setting != Setting() for setting in settings)
-    with changed_settings(loadtest) if changes else nullcontext(lambda _setting: None) as change:
+    with changed_settings(load_tests) if changes else nullcontext(lambda _setting: None) as change:
         for setting in settings:
             try:
                 progress.under_way(setting, None, [])
                 change(setting)
-                explore(loads, partial(_measure, loadtest, setting, progress), budget)
+                explore(loads, partial(_measure, load_tests, setting, progress), budget)
             finally:
-                progress.finished(setting, loadtest.points.get(setting, []))
+                progress.finished(setting, load_tests.points.get(setting, []))
 
 
-def _measure(loadtest: LoadTest, setting: Setting, progress: Progress, load: Load) -> Point:
-    progress.under_way(setting, load, loadtest.points.get(setting, []))
-    return loadtest.measure(load, setting)
+def _measure(load_tests: LoadTests, setting: Setting, progress: Progress, load: LoadLevel) -> Point:
+    progress.under_way(setting, load, load_tests.points.get(setting, []))
+    return load_tests.measure(load, setting)
 
 
 @contextmanager
-def changed_settings(loadtest: LoadTest) -> Iterator[Callable[[Setting], None]]:
-    """What changes the settings of the running detector; at the end it has its own again.
+def changed_settings(load_tests: LoadTests) -> Iterator[Callable[[Setting], None]]:
+    """Give the function that changes the settings of the running detector; at the end it has its own again.
 
     Raises:
         ContractError: the server does not allow it, or did not take them back.
         RequestError: it does not answer, or cannot load the detector so.
     """
-    control = ModelControl(loadtest.address)
-    target = Target(loadtest.address, DETECTOR.name, CALL_TIMEOUT_S)
+    control = ModelControl(load_tests.address)
+    target = Target(load_tests.address, DETECTOR.name, CALL_TIMEOUT_S)
     try:
         try:
-            original = loadtest.original = control.config(DETECTOR.name)
+            original = load_tests.original = control.config(DETECTOR.name)
         except grpc.RpcError as error:
             raise explain_rpc_error(error, target).error from error
         now = original
@@ -187,16 +216,16 @@ def changed_settings(loadtest: LoadTest) -> Iterator[Callable[[Setting], None]]:
             wanted = setting.applied(original)
             if wanted == now:
                 return
-            now = wanted  # whether it arrives or not: it is put back
+            now = wanted  # whether it arrives or not, it is put back
             try:
                 control.load(DETECTOR.name, LOAD_TIMEOUT_S, wanted)
             except grpc.RpcError as error:
                 if "not allowed" in (error.details() or ""):
                     now = original
                     raise ContractError(
-                        f"the server at {loadtest.address} does not let its models be changed; start it with "
-                        "`triptych serve` or with --model-control-mode=explicit, or leave --instances and "
-                        "--batching-delay-us away"
+                        f"the server at {load_tests.address} does not let its models be changed; start it with "
+                        "`triptych serve` or with --model-control-mode=explicit, or leave out --instances and "
+                        "--max-queue-delay-us"
                     ) from error
                 raise explain_rpc_error(error, replace(target, timeout_s=LOAD_TIMEOUT_S)).error from error
 
@@ -204,7 +233,7 @@ def changed_settings(loadtest: LoadTest) -> Iterator[Callable[[Setting], None]]:
             yield change
         finally:
             if now != original:
-                _put_back(control, original, loadtest.address)
+                _put_back(control, original, load_tests.address)
     finally:
         control.close()
 
@@ -214,7 +243,7 @@ def _put_back(control: ModelControl, original: model_config_pb2.ModelConfig, add
         control.load(DETECTOR.name, LOAD_TIMEOUT_S, original)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAVAILABLE:
-            return  # it is gone, and what we changed with it
+            return  # it is gone, and its changed settings with it
         raise ContractError(
             f"the detector of {address} does not take its own settings back ({error.details()}); restart the server"
         ) from error

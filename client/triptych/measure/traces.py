@@ -1,8 +1,9 @@
 """Triton's own traces: when each request reached and left each model, switched on for a while and read back.
 
-A server writes them where it was told to at its start (`triptych serve` does), so they can be had only on its own
-machine; switching them on and off goes through the API. Each trace is one model's part in one request; those of the
-composing models name the ensemble's as their parent, and all carry the id that the client gave the request.
+A server writes them to the file that it was started with (`triptych serve` names one), so that they can be read on its
+own machine alone. Switching them on and off goes through the API. Each trace is one model's part in one request. The
+traces of preprocess, detector and postprocess name the ensemble's trace as their parent, and all have the id that the
+client gave the request.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class TracedRequest:
 
 
 def parse(text: str) -> dict[int, Trace]:
-    """The traces of a file by their ids; what is cut off at its end is left out."""
+    """Return the traces of a file by their ids; what is cut off at its end is left out."""
     traces = {
         int(number): Trace(model, request_id or "", int(parent) if parent else None)
         for number, model, request_id, parent in _MODEL.findall(text)
@@ -95,7 +96,7 @@ def parse(text: str) -> dict[int, Trace]:
 
 
 def join(traces: Mapping[int, Trace]) -> list[TracedRequest]:
-    """The requests to the ensemble whose every stage was traced to its end; the others, failed or cut off, are left."""
+    """Return the requests whose every stage was traced to its end; others, failed or cut off, are left out."""
     children: defaultdict[int, dict[str, Trace]] = defaultdict(dict)
     for trace in traces.values():
         if trace.parent_id is not None:
@@ -177,9 +178,9 @@ class Tracing:
         try:
             self._switch_back()
             while True:
-                found = {path: path.read_text(errors="replace") for path in self._newer()}
-                if found != texts:
-                    texts = found
+                read = {path: path.read_text(errors="replace") for path in self._newer()}
+                if read != texts:
+                    texts = read
                     joined = join({number: trace for text in texts.values() for number, trace in parse(text).items()})
                 if len(joined) >= requests or time.monotonic() > deadline:
                     break

@@ -1,7 +1,7 @@
 """What the server says of its own time: per model, differenced over a window.
 
 Triton's counters are cumulative. Two snapshots around a load, taken while nothing is in flight, give the time of
-exactly that load, which then stands beside what clients saw in the same window.
+exactly that load, to compare with what clients saw in the same window.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class Window:
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot, latencies_ms: Sequence[float], duration_s: float) -> Window:
-        """The window between two snapshots; a model loaded in between counts from zero."""
+        """Return the window between two snapshots; a model loaded in between counts from zero."""
         counters = {name: after[name] - before.get(name, Counters()) for name in after}
         return cls(latencies_ms, duration_s, counters)
 
     def percentile_ms(self, percent: float) -> float:
-        """A percentile of the client's latencies, in milliseconds."""
+        """Return a percentile of the client's latencies, in milliseconds."""
         return float(np.percentile(self.latencies_ms, percent)) if len(self.latencies_ms) else 0.0
 
     @property
@@ -65,7 +65,7 @@ def _counters(window: Window, model: str) -> Counters:
 
 
 def summary_line(window: Window) -> str:
-    """Requests, rate and the client's percentiles, in one sentence."""
+    """Say requests, rate and the client's percentiles in one sentence."""
     count = len(window.latencies_ms)
     p50, p95, p99 = (window.percentile_ms(percent) for percent in (50, 95, 99))
     rate = count / window.duration_s if window.duration_s else 0.0

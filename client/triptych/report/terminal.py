@@ -12,10 +12,10 @@ from rich.text import Text
 
 from triptych.contract import STAGES
 from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution
-from triptych.measure.comparison import Comparison, Ratio, samples
+from triptych.measure.comparison import Comparison, Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
-from triptych.measure.sweep import Budget, Load, Point, Series, Setting
+from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.traces import PARTS
 from triptych.measure.window import Window
 from triptych.wire.statistics import Counters
@@ -110,7 +110,7 @@ class SweepProgress:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def under_way(self, setting: Setting, load: Load | None, points: Sequence[Point]) -> None:
+    def under_way(self, setting: Setting, load: LoadLevel | None, points: Sequence[Point]) -> None:
         """Show the points so far, and the load that is being measured; without one, the detector is being loaded."""
         spinner = Spinner("dots", f"{setting}: {load}" if load else f"the detector is loaded: {setting}")
         self._live.update(Group(*([self._table(setting, points)] if points else ()), spinner))
@@ -125,10 +125,24 @@ class SweepProgress:
         return sweep_table(Series.of(str(setting), points, self._budget))
 
 
+def run_line(run: Run) -> str:
+    """Say which detector served which load, in one line."""
+    workload, detector = run.workload, run.environment.detector
+    what = "an unknown detector"
+    if detector:
+        manifest = detector.manifest or {}
+        known = [str(manifest.get("adapted", {}).get("source", "")), str(manifest.get("precision", ""))]
+        runtime = manifest.get("target", detector.backend)
+        what = " ".join(part for part in (*known, f"version {detector.version} on {runtime}") if part)
+    users = f" of {workload.users}" if workload.users else ""
+    rate = f", {workload.rate_per_s:g}/s" if workload.rate_per_s else ""
+    return f"{what}; {workload.loop} loop{users}{rate}, {run.client.latencies.count} requests, {run.started[:16]}"
+
+
 def comparison_table(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> Table:
     """Show milliseconds and shares of the mean for each run, and from the second on the ratio to the first."""
     first = comparisons[0]
-    counts = ", ".join(str(len(samples(run))) for run in runs)
+    counts = ", ".join(str(len(run.samples)) for run in runs)
     table = Table(title="Who takes the mean, and end to end (ms)", title_justify="left", caption_justify="left")
     table.caption = f"In parentheses: 95% intervals, from {counts} samples. Dim: may be chance."
     table.add_column("owner")

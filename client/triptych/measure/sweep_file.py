@@ -1,0 +1,44 @@
+"""The sweep file: several load tests of one server, and what they show together, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from triptych.measure.documents import Format
+from triptych.measure.run_file import Environment, ImageSet
+from triptych.measure.sweep import Percentile, Series
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several load tests of one server.
+
+    Attributes:
+        started: when the first measurement began, UTC, ISO 8601.
+        environment: where; the detector as it was served before the sweep.
+        images: what was sent.
+        budget_ms: what an answer may take; None for no budget.
+        budget_at: the percentile that the budget holds for.
+        series: for each setting of the server.
+        sentences: what they show.
+        command: what was typed.
+        version: of this format.
+    """
+
+    started: str
+    environment: Environment
+    images: ImageSet
+    budget_ms: float | None
+    budget_at: Percentile
+    series: list[Series]
+    sentences: list[str]
+    command: list[str]
+    version: Literal[1] = VERSION
+
+
+FORMAT = Format("sweep", Sweep, VERSION, mark="series")
+
+read, write = FORMAT.read, FORMAT.write

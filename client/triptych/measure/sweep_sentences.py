@@ -1,0 +1,69 @@
+"""What a sweep shows, in sentences: the knee, the most within the budget, and what another setting changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from triptych.measure.sweep import Budget, Series
+
+
+def sentences(series: Sequence[Series], budget: Budget | None) -> list[str]:
+    """Return the knee of each series, the most within the budget, and what each other setting changes."""
+    lines = []
+    for one in series:
+        name = f"{one.label}: " if len(series) > 1 else ""
+        own = (knee_sentence(one), budget_sentence(one, budget) if budget else "")
+        lines += [name + sentence for sentence in own if sentence]
+    return [*lines, *(effect_sentence(other, series[0], budget) for other in series[1:])]
+
+
+def knee_sentence(series: Series) -> str:
+    """Say where the knee is and what the next load brings; empty if there is no knee."""
+    if series.knee is None:
+        return ""
+    at = series.points[series.knee]
+    where = f"the knee is at {at.load}"
+    if series.knee == 0 and at.users != 1:
+        where += " or below"
+    there = f"{at.answered_per_s:.1f} requests/s at p50 {at.p50_ms:.1f} ms"
+    if series.knee + 1 == len(series.points):
+        return f"{where} or beyond: {there}"
+    after = series.points[series.knee + 1]
+    gain = after.answered_per_s / at.answered_per_s - 1
+    s = "" if after.users else "s"
+    return (
+        f"{where}: {there}; {after.load} bring{s} {abs(gain):.0%} {'more' if gain >= 0 else 'less'} "
+        f"and wait{s} {after.p50_ms / at.p50_ms:.1f}x as long"
+    )
+
+
+def budget_sentence(series: Series, budget: Budget) -> str:
+    """Name the heaviest load within the budget, or say that there is none."""
+    what = "concurrency" if series.points[0].users else "rate"
+    if series.best_within_budget is None:
+        lightest = series.points[0]
+        return f"no {what} keeps {budget}: at {lightest.load} {budget.broken_by(lightest)}"
+    best = series.points[series.best_within_budget]
+    best_load = (
+        f"{best.load}: {best.answered_per_s:.1f} requests/s" if best.users else f"{best.rate_per_s:g} requests/s"
+    )
+    if best is series.points[-1]:
+        return f"every {what} up to the highest keeps {budget}, {best_load}; the limit is beyond"
+    beyond = series.points[series.best_within_budget + 1]
+    return f"the highest {what} within {budget} is {best_load} (at {beyond.load} {budget.broken_by(beyond)})"
+
+
+def effect_sentence(series: Series, base: Series, budget: Budget | None) -> str:
+    """Say what a setting changes against another: at most, within the budget, and at the loads that both have."""
+    ratio = f"{series.most_per_s / base.most_per_s:.2f}x the requests/s at most" if base.most_per_s else "no comparison"
+    effects = [f"{ratio} ({series.most_per_s:.1f} and {base.most_per_s:.1f})"]
+    if budget and series.best_within_budget is not None and base.best_within_budget is not None:
+        ours, theirs = series.points[series.best_within_budget], base.points[base.best_within_budget]
+        effects.append(f"{ours.answered_per_s:.1f} and {theirs.answered_per_s:.1f} within {budget}")
+    pairs = [(ours, theirs) for ours in series.points for theirs in base.points if ours.load == theirs.load]
+    if pairs:
+        ends = dict.fromkeys((0, len(pairs) - 1))
+        at = [f"{pairs[i][0].p50_ms:.1f} and {pairs[i][1].p50_ms:.1f} ms at {pairs[i][0].load}" for i in ends]
+        ours, theirs = pairs[-1]
+        effects += [f"p50 {', '.join(at)}", f"mean batch {ours.mean_batch:.1f} and {theirs.mean_batch:.1f} there"]
+    return f"{series.label} against {base.label}: {'; '.join(effects)}"

@@ -1,0 +1,27 @@
+"""Files of two kinds, told from each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from triptych.errors import ContractError
+from triptych.measure import run_file, sweep_file
+from triptych.measure.documents import read_either
+from triptych.measure.run_file import Run
+from triptych.measure.sweep_file import Sweep
+
+DATA = Path(__file__).parent / "data"
+
+
+def test_a_run_and_a_sweep_are_told_from_each_other() -> None:
+    assert isinstance(read_either(DATA / "run-2.json", run_file.FORMAT, sweep_file.FORMAT), Run)
+    assert isinstance(read_either(DATA / "sweep-1.json", run_file.FORMAT, sweep_file.FORMAT), Sweep)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"version": 2}'])
+def test_what_is_neither_is_held_against_the_first(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ContractError, match="must be a run of version 2"):
+        read_either(tmp_path / "x.json", run_file.FORMAT, sweep_file.FORMAT)

@@ -1,0 +1,139 @@
+"""Runs and points of sweeps that are made up, so that their truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from triptych.contract import STAGES
+from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution, Breakdown, Requests
+from triptych.measure.histogram import Histogram
+from triptych.measure.intervals import Interval
+from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, ServedDetector, Workload
+from triptych.measure.sweep import LoadLevel, Point
+from triptych.measure.traces import PARTS, TracedRequest
+from triptych.wire.statistics import Counters
+
+STAGE_MS = {"preprocess": 4.0, "detector": 80.0, "postprocess": 12.0}
+OTHER_MS = {OVERHEAD: 1.0, NETWORK: 3.0}
+INTERVALS = 10
+
+
+def made_up(
+    seed: int = 0,
+    noise: float = 0.1,
+    requests: int = 200,
+    slower: float = 1.0,
+    queue_ms: float = 0.0,
+    intervals: int = INTERVALS,
+    **stage_ms: float,
+) -> Run:
+    """A closed loop of one user whose requests take what STAGE_MS says, or `stage_ms`; each owner varies by itself.
+
+    `noise` is the standard deviation of the logarithm of each owner's time; `slower` multiplies all of them.
+    """
+    rng = np.random.default_rng(seed)
+    typical = {**STAGE_MS, **stage_ms, **OTHER_MS}
+    columns = {
+        owner: slower * milliseconds * np.exp(rng.normal(-(noise**2) / 2, noise, requests))
+        for owner, milliseconds in typical.items()
+    }
+    queue = np.full(requests, queue_ms)
+    total = sum(columns.values()) + queue
+    part = np.minimum(np.cumsum(total) / total.sum() * intervals, intervals - 1).astype(int)
+    seconds = float(total.sum()) / 1000
+
+    def owners_ms(rows: npt.NDArray[np.bool_]) -> dict[str, float]:
+        means = {owner: float(values[rows].mean()) for owner, values in columns.items()}
+        return {**means, "detector": means["detector"] + queue_ms}
+
+    def interval(number: int) -> Interval:
+        rows = part == number
+        p50, p95, p99 = map(float, np.percentile(total[rows], (50, 95, 99)))
+        length = seconds / intervals
+        return Interval(
+            number * length, length, int(rows.sum()), 0, float(total[rows].mean()), p50, p95, p99, owners_ms(rows)
+        )
+
+    everything = np.ones(requests, dtype=bool)
+    means = owners_ms(everything)
+    stages = {
+        stage.name: {
+            **dict.fromkeys(PARTS, 0.0),
+            "infer": means[stage.name] - (queue_ms if stage.name == "detector" else 0),
+        }
+        for stage in STAGES
+    }
+    stages["detector"]["queue"] = queue_ms
+    return Run(
+        started="2026-01-02T03:04:05+00:00",
+        workload=Workload("closed", 1, None, "constant", 1, [], 1, 1.0, seconds, ImageSet.of([b"image"])),
+        environment=Environment(
+            "127.0.0.1:8001", "a CPU", 2, [], {"triton": "2.51.0"}, ServedDetector(1, "python", 2, 16)
+        ),
+        client=ClientSide(Histogram(total), {}, {}, seconds, 1.0, 0.1),
+        server={"detector": Counters(requests=requests)},
+        attribution=Attribution(
+            "traces", requests, {"mean": Breakdown(float(total.mean()), means[NETWORK], means[OVERHEAD], stages)}
+        ),
+        intervals=[interval(number) for number in range(intervals)],
+        command=["python", "loadtest"],
+    )
+
+
+def with_workload(run: Run, **changes: Any) -> Run:
+    return replace(run, workload=replace(run.workload, **changes))
+
+
+def with_environment(run: Run, **changes: Any) -> Run:
+    return replace(run, environment=replace(run.environment, **changes))
+
+
+def with_client(run: Run, **changes: Any) -> Run:
+    return replace(run, client=replace(run.client, **changes))
+
+
+def without_traces(run: Run) -> Run:
+    intervals = [replace(interval, owners_ms={}) for interval in run.intervals]
+    return replace(run, attribution=replace(run.attribution, source="statistics"), intervals=intervals)
+
+
+def traced_requests(detector_ms: npt.NDArray[np.float64], **late: npt.NDArray[np.float64]) -> Requests:
+    """Requests of 1 ms in pre- and postprocess, 1 ms of overhead and 2 ms of network, and the detector as given.
+
+    `late` adds milliseconds to a stage, or to the `network`.
+    """
+    none = np.zeros(len(detector_ms))
+    traced, latencies_ms = [], {}
+    for number, detector in enumerate(detector_ms):
+        infer = {"preprocess": 1.0, "detector": float(detector), "postprocess": 1.0}
+        for name in infer:
+            infer[name] += float(late.get(name, none)[number])
+        stages = {stage.name: {**dict.fromkeys(PARTS, 0.0), "infer": infer[stage.name]} for stage in STAGES}
+        server_ms = sum(infer.values()) + 1.0
+        traced.append(TracedRequest(str(number), server_ms, stages, 1.0))
+        latencies_ms[str(number)] = server_ms + 2.0 + float(late.get("network", none)[number])
+    return Requests.join(traced, latencies_ms)
+
+
+def make_point(load: LoadLevel, answered_per_s: float, mean_ms: float, **changes: Any) -> Point:
+    """A point whose p95 is twice its mean and whose p99 is three times it."""
+    plain = Point(
+        *(load.users, load.rate_per_s, None, None, answered_per_s),
+        *(mean_ms, mean_ms, 2 * mean_ms, 3 * mean_ms),
+        *(0, 1.0, {"detector": mean_ms * 0.75, "network and client": mean_ms * 0.25}, 0.1),
+    )
+    return replace(plain, **changes)
+
+
+def users(*points: tuple[int, float, float]) -> list[Point]:
+    """Points of (users, answered/s, ms)."""
+    return [make_point(LoadLevel(count), answered, ms) for count, answered, ms in points]
+
+
+def rates(*points: tuple[float, float]) -> list[Point]:
+    """Points of (rate, ms), all of it answered."""
+    return [make_point(LoadLevel(rate_per_s=rate), rate, ms) for rate, ms in points]
