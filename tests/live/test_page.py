@@ -120,6 +120,7 @@ def test_the_page_lives_through_a_server_that_goes_and_comes_back(repository: Pa
             assert {row["stage"]: row for row in shown()["rows"]}["detector"]["infer"] > SERVICE_MS
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_what_the_page_is_filled_in_with_reaches_the_users_of_workers(repository: Path, images: Path) -> None:
     log = repository.parent / "log"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.reports import PAGES, pages
+from support.pages import PAGES, pages
 from triptych.report.blocks import Page
 
 

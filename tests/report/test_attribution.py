@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.reports import Reader
+from support.pages import Reader
 from triptych import report
 from triptych.report.blocks import Page
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.reports import Reader, make_run
+from support.pages import Reader, make_run
 from triptych import report
 from triptych.measure.comparison import compare_runs
 from triptych.report.blocks import Page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.reports import make_run
+from support.pages import make_run
 from triptych.report.latencies import histogram_chart
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.reports import PAGES, Reader
+from support.pages import PAGES, Reader
 from triptych import report
 from triptych.report.blocks import Page
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from support.reports import Reader, make_run
+from support.pages import Reader, make_run
 from triptych import report
 from triptych.report.blocks import Page
 
