@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from support.reports import report
 from triptych.errors import BuildError
 from triptych_build.verify.drift import Drift
-from triptych_build.verify.limits import Check, Gate
-from triptych_build.verify.metrics import Accuracy
-from triptych_build.verify.report import Report, print_report, verdict, write_report
+from triptych_build.verify.limits import Check
+from triptych_build.verify.report import print_report, verdict, write_report
 
 CAT = Check("AP drop of cat (points, 144 boxes)", 2.1, 2.0, False, 1.0, "cat")
 FINE = Check("change when sent again (images)", 0, 0, True)
@@ -22,26 +22,6 @@ STAGES = (
     Drift("detector", 0.2, "from the same pixels it finds 40 of the source's 40 confident candidates"),
     Drift("postprocess", 52.0, "from the same candidates its boxes are up to 12.0 px off, and 2 of 40 are missing"),
 )
-
-
-def report(*checks: Check, stages: tuple[Drift, ...] = (), drifted: str | None = None) -> Report:
-    measured = Accuracy(0.7, 0.9, 0.8, 0.85, {"cat": 0.7})
-    return Report(
-        passed=all(check.passed for check in checks),
-        verdict=verdict(checks, stages, drifted, "int8"),
-        drifted=drifted,
-        precision="int8",
-        gate=Gate.for_precision("int8"),
-        checks=checks,
-        truth="labels",
-        images=40,
-        source=measured,
-        deployed=measured,
-        latency_ms={"p50": 20.0, "p95": 25.5, "p99": 30.0},
-        stages=stages,
-        date="2026-11-25T17:00:00+00:00",
-        versions={"triton": "2.51.0"},
-    )
 
 
 def test_a_verdict_that_passes() -> None:

@@ -1,0 +1,65 @@
+"""What is said of what was built: refusals, and whether int8 is worth it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from triptych_build.built import Built, refusal, remarks
+
+
+def verified(precision: str, *, p50_ms: float = 10, map50_95: float = 0.8, verdict: str = "passed: fine") -> Built:
+    report: dict[str, Any] = {
+        "passed": verdict.startswith("passed"),
+        "verdict": verdict,
+        "latency_ms": {"p50": p50_ms, "p95": 2 * p50_ms, "p99": 3 * p50_ms},
+        "deployed": {"map50_95": map50_95},
+    }
+    return Built(precision, Path(__file__), None, report)
+
+
+def test_nothing_refused() -> None:
+    assert refusal([verified("fp32"), Built("fp16", Path(__file__), None)], force=False) == ""
+
+
+def test_each_refusal_with_its_reason() -> None:
+    built = [
+        verified("fp32"),
+        verified("fp16", verdict="refused: p95 latency (ms) is 9, the limit is 5"),
+        verified("int8", verdict="refused: mAP50-95 drop (points) is 3, the limit is 1"),
+    ]
+    assert refusal(built, force=False) == (
+        "fp16 was not published: p95 latency (ms) is 9, the limit is 5; "
+        "int8 was not published: mAP50-95 drop (points) is 3, the limit is 1"
+    )
+    assert refusal(built[:2], force=True).startswith("fp16 was published all the same, as --force says: p95 latency")
+
+
+def test_int8_that_is_worth_it() -> None:
+    assert remarks([verified("fp16"), verified("int8", p50_ms=5, map50_95=0.797)]) == []
+    assert remarks([verified("int8")]) == []
+
+
+def test_int8_that_is_not() -> None:
+    assert remarks([verified("fp16"), verified("int8", p50_ms=11, map50_95=0.78)]) == [
+        "int8 is no faster than fp16 here (11.0 against 10.0 ms): serve fp16",
+        "int8 costs 2.00 points of mAP50-95 against fp16: more calibration images, --scan or --exclude may win them "
+        "back",
+    ]
+
+
+def test_as_plain_values(tmp_path: Path) -> None:
+    built = verified("fp16")
+    built.version = tmp_path / "7"
+    assert built.to_dict() == {
+        "precision": "fp16",
+        "version": 7,
+        "directory": str(tmp_path / "7"),
+        "megabytes": Path(__file__).stat().st_size / 1e6,
+        "map50_95": 80.0,
+        "latency_ms": {"p50": 10, "p95": 20, "p99": 30},
+        "passed": True,
+        "verdict": "passed: fine",
+    }
+    plain = Built("fp32", Path(__file__), None).to_dict()
+    assert [plain[key] for key in ("version", "map50_95", "latency_ms", "passed", "verdict")] == [None] * 5
