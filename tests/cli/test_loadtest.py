@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from support.pages import make_run
 from triptych.cli.console import USAGE
-from triptych.cli.loadtest import loadtest
+from triptych.cli.loadtest import loadtest, print_run
+from triptych.measure.run_file import Failure, Run
+from triptych.measure.window import Window
 
 app = typer.Typer()
 app.command()(loadtest)
 
 
-def run(*arguments: str) -> Result:
+def invoke(*arguments: str) -> Result:
     return CliRunner(env={"COLUMNS": "400"}).invoke(app, arguments)
 
 
@@ -41,14 +46,14 @@ def run(*arguments: str) -> Result:
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_starts(arguments: list[str], message: str) -> None:
-    result = run("--images", "DIR", *arguments)
+    result = invoke("--images", "DIR", *arguments)
     assert result.exit_code == USAGE
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_images_are_required() -> None:
-    result = run()
+    result = invoke()
     assert result.exit_code == USAGE
     assert "--images" in result.stderr
 
@@ -72,8 +77,46 @@ def test_it_starts_again_where_locust_is_not_the_first_import(monkeypatch: pytes
     assert commands == [[sys.executable, "-m", "triptych_loadtest", *arguments]]
 
 
-def test_help_names_every_group(tmp_path: Path) -> None:
-    result = run("--help")
+def test_help_names_every_group() -> None:
+    result = invoke("--help")
     assert result.exit_code == 0
     for heading in ("Load", "Measurement", "Limits"):
         assert f"─ {heading} " in result.stdout
+
+
+def printed(shown: Run, budget_ms: float | None = None) -> str:
+    """Return what a terminal shows of a run whose requests took 10, 20 and 30 ms."""
+    console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False)
+    print_run(shown, Window([10.0, 20.0, 30.0], 1.5, shown.server), budget_ms, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_run_on_the_terminal() -> None:
+    text = printed(make_run(), budget_ms=50)
+    assert text.startswith("3 requests in 1.5 s: 2.0 requests/s, client p50 20.0 ms, p95 29.0 ms, p99 29.8 ms\n")
+    for line in (
+        "  2 images a request: 80.0 images/s\n",
+        "Where the time goes (ms, 400 requests, from the server's traces)",
+        "detector owns",
+        "within the budget of 50 ms at p95, 21.0 ms to spare",
+        "the detector ran 400 times, on 1.8 images on average",
+    ):
+        assert line in text, line
+
+
+def test_means_warnings_and_failures_on_the_terminal() -> None:
+    means = make_run(source="statistics")
+    assert "Means only, from the server's statistics: no traces can be read here.\n" in printed(means)
+    busy = replace(means, client=replace(means.client, busiest=0.93, failures={"ImageError": Failure(2, "[/red] x")}))
+    text = printed(busy)
+    assert "the load generator used 93% of a core" in text
+    assert "2 failed: ImageError: [/red] x\n" in text
+
+
+def test_requests_of_several_kinds_on_the_terminal() -> None:
+    run = make_run()
+    kinds = dict.fromkeys(("detect 64x48 x2", "detect 32x32 x2"), run.client.latencies)
+    text = printed(replace(run, client=replace(run.client, by_request=kinds)))
+    assert "  detect 32x32 x2: 400 requests, p50 " in text
+    assert text.index("detect 32x32 x2") < text.index("detect 64x48 x2")
