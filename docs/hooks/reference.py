@@ -20,7 +20,7 @@ NAV_ENTRY = "commands/"
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put a page for each command into the navigation."""
-    pages = ["commands/index.md", *(f"commands/{name}.md" for name, _, _ in _commands())]
+    pages = ["commands/index.md", *({name: f"commands/{name}.md"} for name, _, _ in _commands())]
     config.nav = [_filled(entry, pages) for entry in config.nav or []]
     return config
 
@@ -34,7 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def _filled(entry: Any, pages: list[str]) -> Any:
+def _filled(entry: Any, pages: list[Any]) -> Any:
     if isinstance(entry, dict):
         return {title: pages if inside == NAV_ENTRY else inside for title, inside in entry.items()}
     return entry
@@ -50,20 +50,20 @@ def _commands() -> Iterator[tuple[str, Any, Any]]:
 
 
 def _overview() -> str:
-    rows = [f"| [`{name}`]({name}.md) | {_plain(_first_sentence(command.help))} |" for name, command, _ in _commands()]
-    return "\n".join(
-        [
-            "# Commands",
-            "",
-            "`triptych COMMAND --help` says the same on your terminal. Every command ends with one of these "
-            "[exit codes](../exit_codes.md).",
-            "",
-            "| command | what it does |",
-            "| --- | --- |",
-            *rows,
-            "",
+    lines = [
+        "# Commands",
+        "",
+        "`triptych COMMAND --help` says the same on your terminal. Every command ends with one of these "
+        "[exit codes](../exit_codes.md).",
+        "",
+    ]
+    for heading, commands in groupby(_commands(), key=lambda entry: str(entry[1].rich_help_panel)):
+        lines += [f"## {heading}", "", "| command | what it does |", "| --- | --- |"]
+        lines += [
+            f"| [`{name}`]({name}.md) | {_plain(_first_sentence(command.help))} |" for name, command, _ in commands
         ]
-    )
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _page(name: str, command: Any, context: Any) -> str:

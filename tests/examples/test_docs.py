@@ -128,7 +128,8 @@ class Reader:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout[-4000:]
+        print(done.stdout)  # pytest shows it where a block fails
+        assert done.returncode == 0, done.stdout.splitlines()[-1]
 
     def end_servers(self) -> None:
         """End the servers that the blocks started."""
