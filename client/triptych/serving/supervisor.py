@@ -28,7 +28,6 @@ MAX_DEATHS = 5
 DEATHS_WINDOW_S = 60.0
 
 _logger = logging.getLogger("triptych.serving")
-_logger.addHandler(logging.NullHandler())
 
 
 class Supervisor:
