@@ -8,21 +8,18 @@ triptych loadtest --images DIR --users 4 --out after.json && python examples/gat
 import sys
 from pathlib import Path
 
-from triptych.measure import comparison, run_file
+from triptych.measure import comparison, limits, run_file
 
-LIMIT_PERCENT = 5.0
+LIMITS = limits.Limits(latency_percent={"p95": 5})
 
 
 def main(before: str, after: str) -> None:
     """Print what changed, in a sentence, and exit with what a CI job should end with."""
-    result = comparison.compare(run_file.read(Path(before)), run_file.read(Path(after)), names=("before", "after"))
+    runs = run_file.read(Path(before)), run_file.read(Path(after))
+    result = comparison.compare_runs(*runs, names=("before", "after"))
     print(result.sentence)
-    p95 = result.latency["p95"]  # the time before over the time after: below 1, the service became slower
-    longer_percent = 100 * (1 / p95.value - 1)
-    if longer_percent > LIMIT_PERCENT and p95.significant:
-        sys.exit(
-            f"the p95 is {longer_percent:.0f}% longer: {result.a_ms['p95']:.1f} ms, then {result.b_ms['p95']:.1f} ms"
-        )
+    breaches = [breach.sentence for breach in limits.judge(result, LIMITS) if breach.proven]
+    sys.exit("\n".join(breaches) or None)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,17 @@ def test_every_option_in_the_prose_is_there(document: str) -> None:
     assert not unknown, f"no command has {', '.join(sorted(unknown))}"
 
 
+@pytest.mark.parametrize("document", documents())
+def test_every_path_is_there(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = set(re.findall(r"`((?:client|build|loadtest|tests|docs|examples|model_repository)/[\w/.-]*)`", text))
+    linked = {target for target in re.findall(r"\]\(([^)#\s:]+)[^)]*\)", text) if not target.startswith("http")}
+    missing = [path for path in named if not (ROOT / path).exists()]
+    # The site makes these pages from the code.
+    missing += [path for path in linked if not ((ROOT / document).parent / path).exists() and path != "exit_codes.md"]
+    assert not missing
+
+
 class Reader:
     """A reader who pastes the blocks of a document into one shell."""
 

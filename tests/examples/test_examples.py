@@ -90,7 +90,7 @@ def test_the_gate_refuses_a_slower_service(tmp_path: Path) -> None:
     )
     run_file.write(tmp_path / "slower.json", slower)
     done = run_example("gate.py", RUN, tmp_path / "slower.json", exit_code=1)
-    assert re.search(r"the p95 is (9\d|10\d)% longer", done.stderr)
+    assert re.search(r"after: p95 is longer by (9\d|10\d)\.\d%", done.stderr)
 
 
 def test_every_example_is_short_and_says_how_to_run_it() -> None:
