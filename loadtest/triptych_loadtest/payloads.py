@@ -43,7 +43,7 @@ def read_images(directory: Path) -> list[bytes]:
 
 
 def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
-    """Read `1920x1080,640x480` as widths and heights; an empty text holds none.
+    """Read `1920x1080,640x480` as widths and heights; `640` is a square, and an empty text holds none.
 
     Raises:
         ContractError: one is not a size.
@@ -53,9 +53,10 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
     """
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
     for part in parts:
-        if not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", part, re.ASCII):
+        if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", part, re.ASCII):
             raise ContractError(f"a size must be WIDTHxHEIGHT in pixels, such as 1920x1080, but got {part!r}")
-    sizes = tuple((int(width), int(height)) for width, height in (part.split("x") for part in parts))
+    sides = [part.split("x") for part in parts]
+    sizes = tuple((int(side[0]), int(side[-1])) for side in sides)
     check_sizes(sizes)
     return sizes
 

@@ -44,7 +44,7 @@ def test_batches_wrap_around() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["640", "640x", "x480", "0x10", "10x0", "-1x5", "640x480x3", "６x４", "large", "1x2,", "1x2 3x4"]
+    "text", ["640x", "x480", "0x10", "10x0", "-1x5", "640x480x3", "６x４", "large", "1x2,", "1x2 3x4"]
 )
 def test_a_word_that_is_not_a_size(text: str) -> None:
     with pytest.raises(ContractError, match="a size must be WIDTHxHEIGHT in pixels, such as 1920x1080, but got '"):
@@ -58,7 +58,9 @@ def test_a_size_with_too_many_pixels() -> None:
         check_sizes([(9999, 9999)])
 
 
-@pytest.mark.parametrize(("text", "sizes"), [("", ()), (" ", ()), ("1x2", ((1, 2),)), ("1x2, 3x4", ((1, 2), (3, 4)))])
+@pytest.mark.parametrize(
+    ("text", "sizes"), [("", ()), (" ", ()), ("1x2", ((1, 2),)), ("1x2, 3x4", ((1, 2), (3, 4))), ("640", ((640, 640),))]
+)
 def test_sizes_come_with_commas(text: str, sizes: tuple[tuple[int, int], ...]) -> None:
     assert parse_sizes(text) == sizes
 
