@@ -66,7 +66,7 @@ def demo_server(demo_repository: Path) -> Iterator[TritonServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def yolox_server(make_repository: MakeRepository, shared_data: Path) -> Iterator[TritonServer]:
     """YOLOX-Nano with COCO's classes, served."""
     names = adapt.read_names(shared_data / "yolox_nano" / "coco_classes.txt")

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from support.doctor_facts import pretend_plan
+from triptych import __version__
 from triptych.cli.doctor import doctor
 from triptych.errors import ServerUnavailable
 
@@ -46,6 +48,13 @@ def test_a_sound_repository_passes(repository: Path) -> None:
     }
     assert loads["id"] == "loads"
     assert loads["text"].startswith("nothing found that keeps Triton from pip on this machine")
+
+
+def test_a_report_of_a_fault_names_the_machine(repository: Path) -> None:
+    _, report = run("--model-repository", repository)
+    assert report["machine"]["triptych"] == __version__
+    assert report["machine"]["packages"]["nvidia-pytriton"] == version("nvidia-pytriton")
+    assert {"python", "platform", "cpu", "cores", "gpus"} <= set(report["machine"])
 
 
 def test_a_finding_is_a_line_for_people(repository: Path) -> None:

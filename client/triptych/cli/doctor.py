@@ -14,7 +14,7 @@ from triptych.cli.console import REFUSED
 from triptych.cli.options import DEFAULT_REPOSITORY, AsJson, ModelRepository
 from triptych.serving.doctor import Finding, worst
 from triptych.serving.doctor.findings import Severity
-from triptych.serving.doctor.gathering import diagnose
+from triptych.serving.doctor.gathering import describe_machine, diagnose
 
 STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "will not load": "bold red"}
 
@@ -35,9 +35,8 @@ def doctor(
     """
     findings = diagnose(model_repository, address)
     if as_json:
-        typer.echo(
-            json.dumps({"worst": worst(findings), "findings": [asdict(finding) for finding in findings]}, indent=2)
-        )
+        document = {"worst": worst(findings), "findings": list(map(asdict, findings)), "machine": describe_machine()}
+        typer.echo(json.dumps(document, indent=2))
     else:
         _print(findings)
     if worst(findings) == "will not load":

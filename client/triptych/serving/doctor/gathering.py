@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, replace
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
+from typing import Any
 
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from triptych._version import __version__
 from triptych.contract import DETECTION, DETECTOR, MAX_BATCH, MODELS
 from triptych.errors import BuildError, ContractError, ServerStartError
 from triptych.files import sha256
-from triptych.machine import Gpu, nvidia_gpus
+from triptych.machine import Gpu, available_cores, cpu_model, nvidia_gpus
 from triptych.model_config import read_config
 from triptych.serving import preflight, repository
 from triptych.serving.doctor.examination import examine
@@ -37,11 +40,29 @@ DISTRIBUTIONS = {
 }
 """The names under which pip knows each runtime."""
 
+OWN_PACKAGES = ("nvidia-pytriton", "tritonclient", "openvino", "onnx", "onnxruntime", "numpy", "locust")
+"""What a report of a fault should name, with `DISTRIBUTIONS`."""
+
 JETSON_RELEASE = Path("/etc/nv_tegra_release")
 
 
 EMBEDDED = "triptych-"
 """How the names of servers begin that `triptych serve` starts."""
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return what this machine is and which packages it has, as plain values: what a report of a fault should name."""
+    wanted = (*OWN_PACKAGES, *(name for names in DISTRIBUTIONS.values() for name in names))
+    installed = {package.metadata["Name"]: package.version for package in distributions()}
+    return {
+        "triptych": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "cores": available_cores(),
+        "gpus": [asdict(gpu) for gpu in nvidia_gpus()],
+        "packages": {name: installed[name] for name in wanted if name in installed},
+    }
 
 
 def diagnose(model_repository: Path, address: str | None = None) -> list[Finding]:
