@@ -1,1 +1,5 @@
-"""The build line: a trained detector's ONNX to verified, published engines in every precision."""
+"""The build line: a trained detector's ONNX to verified, published engines in every precision.
+
+`line` is the whole of it, in the order `adapt`, `quantize`, `tensorrt`, `verify`, `publish`. Each step also
+stands alone.
+"""

@@ -1,1 +1,5 @@
-"""TensorRT plans: what the builder is told, the build, and what is known of a plan afterwards."""
+"""TensorRT plans: `engine` builds one from an adapted ONNX, for TensorRT or TensorRT for RTX.
+
+`options` says how, `network` describes it to the builder, `layers` lists what came of each layer, and `plan` is the
+record that lies next to a plan, since only its own GPU can open it.
+"""
