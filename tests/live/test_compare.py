@@ -29,6 +29,7 @@ def int8_server(make_repository: Callable[..., Path]) -> Iterator[TritonServer]:
         yield server
 
 
+@pytest.mark.timing
 @pytest.mark.timeout(400)
 def test_amdahl_s_prediction_is_what_is_measured(
     demo_server: TritonServer, int8_server: TritonServer, images: Path, loadtest: Any, tmp_path: Path

@@ -34,7 +34,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def steady(make_repository) -> Iterator[TritonServer]:
+def steady(make_repository: Callable[..., Path]) -> Iterator[TritonServer]:
     """A server with three instances of the steady detector, a count that no test asks for."""
     repository = steady_repository(make_repository, SERVICE_S * 1000)
     with TritonServer(
@@ -66,7 +66,8 @@ def start(steady: TritonServer, images: Path) -> Start:
     return begin
 
 
-def test_users_and_instances(start, control, tmp_path):
+@pytest.mark.timing
+def test_users_and_instances(start: Start, control: ModelControl, tmp_path: Path) -> None:
     before = control.config(DETECTOR.name)
     out = tmp_path / "sweep.json"
     with start(
@@ -94,7 +95,8 @@ def test_users_and_instances(start, control, tmp_path):
     assert control.config(DETECTOR.name) == before
 
 
-def test_the_highest_rate_within_a_budget_with_batching(start, control, tmp_path):
+@pytest.mark.timing
+def test_the_highest_rate_within_a_budget_with_batching(start: Start, control: ModelControl, tmp_path: Path) -> None:
     before = control.config(DETECTOR.name)
     out, runs = tmp_path / "sweep.json", tmp_path / "runs"
     with start(
@@ -107,14 +109,14 @@ def test_the_highest_rate_within_a_budget_with_batching(start, control, tmp_path
     assert series.best_within_budget is not None
     best, beyond = series.points[series.best_within_budget : series.best_within_budget + 2]
     assert best.p95_ms <= 600
-    assert best.rate_per_s <= 1.05 / SERVICE_S
-    assert beyond.rate_per_s <= 1.05 * best.rate_per_s or len(series.points) == 2 + MOST_STEPS
+    assert best.load.size <= 1.05 / SERVICE_S
+    assert beyond.load.size <= 1.05 * best.load.size or len(series.points) == 2 + MOST_STEPS
     assert series.points[-1].mean_batch > 1.2, "what has to wait is batched"
     assert len(list(runs.glob("*.json"))) == len(series.points)
     assert control.config(DETECTOR.name) == before
 
 
-def test_no_load_within_the_budget_is_an_exit_code(start):
+def test_no_load_within_the_budget_is_an_exit_code(start: Start) -> None:
     with start("--users", "1", "--duration-s", 1, "--budget-ms", 5) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 1, stdout + stderr
@@ -123,7 +125,9 @@ def test_no_load_within_the_budget_is_an_exit_code(start):
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(steady, start, control, stop, tmp_path):
+def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(
+    steady: TritonServer, start: Start, control: ModelControl, stop: signal.Signals
+) -> None:
     before = control.config(DETECTOR.name)
     with (
         Tracing(steady.grpc_address) as tracing,

@@ -98,7 +98,8 @@ def compare(
     if as_json:
         typer.echo(result.to_json())
     if out or markdown:
-        page = reports.of_comparisons(result.comparisons, [side.run for side in result.sides], map(str, result.remarks))
+        runs_shown = [side.run for side in result.sides]
+        page = reports.of_comparisons(result.comparisons, runs_shown, [str(remark) for remark in result.remarks])
         if out:
             reports.write(out, reports.html(page))
         if markdown:

@@ -58,7 +58,7 @@ class Settings(tuple[int | None, ...]):
             raise typer.BadParameter(
                 f"expected whole numbers from {lowest} on, or `{SERVED}`, with commas between them, but got {text!r}"
             )
-        return cls([None] * (SERVED in values) + sorted(map(int, numbers)))
+        return cls([*([None] if SERVED in values else ()), *sorted(map(int, numbers))])
 
 
 def sweep(
