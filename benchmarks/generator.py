@@ -1,13 +1,14 @@
-"""What the load generator itself can do, and what a request costs it: `python loadtest` against an instant server.
+"""What the load generator can do, and what a request costs it: `triptych loadtest` against an instant server.
 
     python benchmarks/generator.py
 
-The server is a process of its own that answers every request at once with the same bytes, so that what is measured is
-the client: Locust, gevent, gRPC, the request built and the answer read. When a load test comes near these rates, or its
-latencies near these, it measures itself.
+The server is another process. It answers every request at once with the same bytes, so that only the client is
+measured: Locust, gevent, gRPC, building the request and reading the answer. A load test that comes near these rates or
+latencies measures itself.
 
-Each load runs twice, short and long; CPU time a request is the difference of the two, in which starting up, warming up
-and writing the run cancel out. The server shares the cores with the load generator, so that more cores allow more.
+Each load runs twice, short and long. The CPU time per request comes from the difference of the two, in which starting
+up, warming up and writing the run cancel out. The server shares the cores with the load generator, so more cores allow
+more.
 """
 
 from __future__ import annotations
@@ -31,19 +32,15 @@ import grpc
 import grpc.aio
 import numpy as np
 import psutil
+from fixtures import ROOT, encoded_boards
 from rich.console import Console
 from tritonclient.grpc import service_pb2
 
 from triptych import DetectionClient
 from triptych.contract import DETECTION, DETECTOR, ERROR, PIXELS, POSTPROCESS, PREPROCESS, DetectorSpec
 from triptych.machine import available_cores, cpu_model
-from triptych.measure import run_file
-from triptych.measure.run_file import ClientSide
+from triptych.measure.run_file import FORMAT, ClientSide
 from triptych.wire.protocol import encode_bytes
-
-ROOT = Path(__file__).parent.parent
-
-from pipeline import encoded_boards
 
 PACKAGES = ("locust", "gevent", "grpcio", "protobuf", "tritonclient")
 
@@ -53,9 +50,9 @@ class Load:
     """One row of the table.
 
     Attributes:
-        users: of a closed loop; 0 in an open one.
+        users: users of a closed loop; 0 in an open one.
         rate: requests a second of an open loop; 0 in a closed one.
-        processes: that share the load.
+        processes: how many processes share the load.
     """
 
     users: int = 0
@@ -64,9 +61,11 @@ class Load:
 
     @property
     def name(self) -> str:
+        """What the row is called."""
         return f"{self.rate} requests/s, open" if self.rate else f"{self.users} user{'s' * (self.users > 1)}, closed"
 
     def arguments(self) -> list[object]:
+        """Return the options of `triptych loadtest`."""
         loop = ["--rate", self.rate] if self.rate else ["--users", self.users]
         return [*loop, "--processes", self.processes]
 
@@ -85,7 +84,7 @@ class Spent:
 
     Attributes:
         client: what its clients saw.
-        requests: that the server answered, those of the warm-up among them.
+        requests: how many requests the server answered, with the warm-up.
         generator_s: CPU seconds of the load generator with all of its processes.
         server_s: CPU seconds of the server.
     """
@@ -97,17 +96,17 @@ class Spent:
 
 
 def instant_answer() -> bytes:
-    """The ensemble's answer to one image in which there is nothing, as it travels."""
+    """Return the ensemble's answer to one image without objects, as it travels."""
     response = service_pb2.ModelInferResponse(model_name=DETECTION.name)
     for tensor in DETECTION.outputs:
         response.outputs.add(name=tensor.name, datatype=tensor.dtype, shape=(1, *tensor.shape))
         raw = encode_bytes([b""]) if tensor == ERROR else np.zeros(tensor.shape, "<i4").tobytes()
         response.raw_output_contents.append(raw)
-    return response.SerializeToString()
+    return bytes(response.SerializeToString())
 
 
 def service() -> grpc.GenericRpcHandler:
-    """What `python loadtest` asks of a server; bytes in, bytes out, so that the server hardly costs anything."""
+    """Return the calls that a load test makes. They take and give bytes, so that the server costs hardly anything."""
     answer, answered = instant_answer(), 0
 
     async def infer(_request: bytes, _context: object) -> bytes:
@@ -123,17 +122,17 @@ def service() -> grpc.GenericRpcHandler:
             response.config.input.add(name=PIXELS.name, dims=(640, 640, 3))
             for key, value in DetectorSpec(640, 640, ("nothing",)).to_parameters().items():
                 response.config.parameters[key].string_value = value
-        return response.SerializeToString()
+        return bytes(response.SerializeToString())
 
     async def statistics(_request: bytes, _context: object) -> bytes:
         response = service_pb2.ModelStatisticsResponse()
         for model in (DETECTION, PREPROCESS, DETECTOR, POSTPROCESS):
             stats = response.model_stats.add(name=model.name, inference_count=answered, execution_count=answered)
             stats.inference_stats.success.count = answered
-        return response.SerializeToString()
+        return bytes(response.SerializeToString())
 
     async def metadata(_request: bytes, _context: object) -> bytes:
-        return service_pb2.ServerMetadataResponse(name="instant", version="none").SerializeToString()
+        return bytes(service_pb2.ServerMetadataResponse(name="instant", version="none").SerializeToString())
 
     methods = {"ModelInfer": infer, "ModelConfig": config, "ModelStatistics": statistics, "ServerMetadata": metadata}
     return grpc.method_handlers_generic_handler(
@@ -143,7 +142,7 @@ def service() -> grpc.GenericRpcHandler:
 
 
 def serve(port: Connection) -> None:
-    """Serve until this process is ended; send the port."""
+    """Send the port, and serve until this process is ended."""
 
     async def forever() -> None:
         server = grpc.aio.server(handlers=[service()])
@@ -157,7 +156,7 @@ def serve(port: Connection) -> None:
 
 @contextmanager
 def instant_server() -> Iterator[tuple[str, psutil.Process]]:
-    """The address of a server in another process, and that process."""
+    """Yield the address of a server in another process, and that process."""
     context = multiprocessing.get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=serve, args=(its,), daemon=True)
@@ -170,7 +169,7 @@ def instant_server() -> Iterator[tuple[str, psutil.Process]]:
 
 
 def run(load: Load, seconds: float, address: str, server: psutil.Process, images: Path) -> Spent:
-    """One run of `python loadtest`."""
+    """Run `triptych loadtest` once."""
 
     def so_far() -> tuple[int, float]:
         with DetectionClient(address) as client:
@@ -182,7 +181,7 @@ def run(load: Load, seconds: float, address: str, server: psutil.Process, images
         out = Path(directory) / "run.json"
         command = [sys.executable, str(ROOT / "loadtest"), "--address", address, "--images", str(images)]
         command += [*map(str, load.arguments()), "--no-traces", "--warmup-s", "1", "--duration-s", str(seconds)]
-        command += ["--max-failures", "1000000"]  # an open loop beyond what it can do runs into its deadline
+        command += ["--max-failures", "1000000"]  # an open loop that is too fast runs into its deadline
         requests, server_s = so_far()
         process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)  # with the processes that it has started and waited for
@@ -191,11 +190,11 @@ def run(load: Load, seconds: float, address: str, server: psutil.Process, images
             sys.exit(f"{' '.join(command)} ended with {process.returncode}")
         requests_after, server_s_after = so_far()
         generator_s = usage.ru_utime + usage.ru_stime
-        return Spent(run_file.read(out).client, requests_after - requests, generator_s, server_s_after - server_s)
+        return Spent(FORMAT.read(out).client, requests_after - requests, generator_s, server_s_after - server_s)
 
 
 def row(load: Load, short: Spent, long: Spent) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     requests = long.requests - short.requests
     generator_ms = (long.generator_s - short.generator_s) / requests * 1000
     server_ms = (long.server_s - short.server_s) / requests * 1000
@@ -207,6 +206,7 @@ def row(load: Load, short: Spent, long: Spent) -> str:
 
 
 def main() -> None:
+    """Measure each load and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument(
         "--seconds", type=float, default=8, help="of a load's long run (8); the short one takes a quarter"
@@ -223,7 +223,9 @@ def main() -> None:
         titles += ["generator, CPU ms a request", "server, CPU ms a request"]
         console.print(f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}")
         for load in LOADS:
-            short, long = (run(load, each, address, server, Path(directory)) for each in (seconds / 4, seconds))
+            short, long = (
+                run(load, duration_s, address, server, Path(directory)) for duration_s in (seconds / 4, seconds)
+            )
             console.print(row(load, short, long))
     console.print(f"\nload average of the last 5 minutes: {os.getloadavg()[1]:.1f}")
 

@@ -2,14 +2,14 @@
 
     python benchmarks/pipeline.py
 
-Three things take turns on the same cores, so that a noisy machine treats them alike:
+Three contestants take turns on the same cores, so that a noisy machine treats them alike:
 
 - bare: as many processes as the published detector has instances, each looping over decoded pixels in OpenVINO;
 - ours: the deployed ensemble over gRPC;
 - tutorial: the same weights as most tutorials serve them (`tutorial_repository`), over gRPC, with the same client.
 
-CPU time is read from the operating system for each process, so every stage's share is its own; within the detector's
-process a stopwatch (`stopwatch.py`) tells the inference from what is around it.
+The operating system gives the CPU time of each process, and so of each stage. Within the detector's process a stopwatch
+(`stopwatch.py`) separates the inference from the code around it.
 """
 
 from __future__ import annotations
@@ -29,27 +29,21 @@ from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-import cv2
 import numpy as np
 import psutil
+from fixtures import DEMO, ROOT, encoded_boards, our_repository, tutorial_repository
 from rich.console import Console
 from rich.table import Table
 
-from triptych import DetectionClient
+from triptych import DetectionClient, TritonServer
 from triptych.machine import available_cores
 from triptych.model_config import read_detector_spec
 from triptych.runtimes import open_runtime
-from triptych.serving.repository import activate
-from triptych.serving.server import Ports, TritonServer
+from triptych.serving.preflight import Ports
 from triptych.vision.letterbox import preprocess
-
-ROOT = Path(__file__).parent.parent
-
-from triptych_build.adapt import adapter as adapt
-from triptych_build.publish import publish
 from triptych_build.publish.target import InstanceGroup
-from triptych_demo.detector import boards
 
 LONGEST_OVERHEAD_MS = 4.5
 LEAST_THROUGHPUT = 0.8
@@ -57,13 +51,14 @@ LEAST_THROUGHPUT = 0.8
 
 @dataclass
 class Turns:
-    """What one contestant did over all of its turns.
+    """The work of one contestant over all of its turns.
 
     Attributes:
         images: images done.
         seconds: wall-clock time.
-        cpu_s: CPU seconds by process role.
+        cpu_s: CPU seconds by the process's role.
         latencies_ms: by the client's clock.
+        rates: images a second of each turn.
     """
 
     images: int = 0
@@ -78,25 +73,12 @@ class Turns:
         self.rates.append(images / seconds)
 
     def cpu_ms(self, *roles: str) -> float:
-        """CPU milliseconds an image, of some roles or of all."""
+        """Return CPU milliseconds per image, of some roles or of all."""
         return sum(self.cpu_s[role] for role in (roles or tuple(self.cpu_s))) / self.images * 1000
 
 
-def encoded_boards(count: int) -> list[bytes]:
-    """640x640 JPEGs of about 70 KB."""
-    images = []
-    for index in range(count):
-        image = boards.generate(seed=11, index=index).image
-        for quality in range(98, 40, -2):
-            encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-            if len(encoded) <= 75_000:
-                break
-        images.append(encoded)
-    return images
-
-
-def bare_loop(model: Path, pixels_file: Path, threads: int, seconds: float, barrier, results) -> None:
-    """One process of the bare contestant."""
+def bare_loop(model: Path, pixels_file: Path, threads: int, seconds: float, barrier: Any, results: Any) -> None:
+    """Run one process of the bare contestant."""
     pixels = np.load(pixels_file)
     runtime = open_runtime("openvino", model, threads=threads)
     for row in pixels[:3]:
@@ -110,6 +92,7 @@ def bare_loop(model: Path, pixels_file: Path, threads: int, seconds: float, barr
 
 
 def turn_of_bare(turns: Turns, model: Path, pixels_file: Path, group: InstanceGroup, seconds: float) -> None:
+    """Let the bare contestant run in processes of its own."""
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(group.count), context.Queue()
     arguments = (model, pixels_file, group.threads, seconds, barrier, results)
@@ -124,7 +107,7 @@ def turn_of_bare(turns: Turns, model: Path, pixels_file: Path, group: InstanceGr
 
 
 def put_stopwatch(repository: Path, watch: str) -> Path:
-    """Have the detector's processes add up the CPU time of their inferences in files."""
+    """Make the detector's processes add up the CPU time of their inferences in files."""
     version = repository / "detector" / "1"
     shutil.copyfile(ROOT / "benchmarks" / "stopwatch.py", version / "stopwatch.py")
     model = version / "model.py"
@@ -133,7 +116,7 @@ def put_stopwatch(repository: Path, watch: str) -> Path:
 
 
 def cpu_by_role(server: TritonServer, repository: Path) -> dict[str, float]:
-    """CPU seconds so far: inference, each model's process around it, the server, and this process as the client."""
+    """Return CPU seconds so far: inference, the rest of each model, the server, and this process as the client."""
 
     def seconds(pid: int) -> float:
         times = psutil.Process(pid).cpu_times()
@@ -150,6 +133,7 @@ def cpu_by_role(server: TritonServer, repository: Path) -> dict[str, float]:
 def turn_of_ensemble(
     turns: Turns, server: TritonServer, repository: Path, images: list[bytes], concurrency: int, seconds: float
 ) -> None:
+    """Let an ensemble answer users that each wait for their answer."""
     with DetectionClient(server.grpc_address, timeout_s=60) as client, ThreadPoolExecutor(concurrency) as pool:
         list(pool.map(client.detect, images[: 2 * concurrency]))
         before, started, stop = cpu_by_role(server, repository), time.perf_counter(), threading.Event()
@@ -174,34 +158,8 @@ def turn_of_ensemble(
         turns.cpu_s[role] += used - before[role]
 
 
-def tutorial_repository(source: Path, directory: Path, group: InstanceGroup) -> Path:
-    """The baseline's repository with the source ONNX in place and as many instances as ours."""
-    repository = directory / "tutorial_repository"
-    shutil.copytree(ROOT / "benchmarks" / "tutorial_repository", repository)
-    shutil.copyfile(source, repository / "detector" / "1" / "model.onnx")
-    for path, text, filled in (
-        (repository / "detector" / "config.pbtxt", "count: 2", f"count: {group.count}"),
-        (
-            repository / "detector" / "1" / "model.py",
-            '"INFERENCE_NUM_THREADS": 1',
-            f'"INFERENCE_NUM_THREADS": {group.threads}',
-        ),
-    ):
-        path.write_text(path.read_text().replace(text, filled))
-    return repository
-
-
-def our_repository(source: Path, directory: Path, group: InstanceGroup) -> Path:
-    """A copy of the model repository with the detector published."""
-    repository = directory / "model_repository"
-    shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector"))
-    adapt.adapt_file(source, directory / "adapted.onnx", adapt.Overrides())
-    activate(repository, int(publish.publish(directory / "adapted.onnx", "openvino", repository, group).name))
-    return repository
-
-
 def report(bare: Turns, ours: Turns, tutorial: Turns, console: Console) -> dict[str, object]:
-    """Print the tables; the figures as a dictionary."""
+    """Print the tables, and return the figures."""
     throughput = Table(title="Throughput, and CPU ms an image", title_justify="left")
     for column in ("", "images/s", "of bare", "p50 ms", "p95 ms", "p99 ms", "inference", "all"):
         throughput.add_column(column, justify="left" if not column else "right")
@@ -260,8 +218,9 @@ def report(bare: Turns, ours: Turns, tutorial: Turns, console: Console) -> dict[
 
 
 def main() -> None:
+    """Measure, print the tables, and write the figures on request."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", type=Path, default=ROOT / "demo" / "pcb.onnx", help="source ONNX, raw head")
+    parser.add_argument("--model", type=Path, default=DEMO, help="source ONNX, raw head")
     parser.add_argument("--concurrency", type=int, default=4, help="requests in flight (4)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant (3)")
     parser.add_argument("--seconds", type=float, default=8, help="length of a turn (8)")

@@ -1,8 +1,8 @@
-"""What our own code costs with warm caches, stage by stage, outside of any server.
+"""How much CPU time our own code takes with warm caches, stage by stage, outside of a server.
 
     python benchmarks/stages.py
 
-Beside `pipeline.py`, whose stages run between inferences that fill the caches, this tells the code from its company.
+In `pipeline.py` the stages run between inferences that fill the caches. The difference is what these cost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import partial
 
 import cv2
 import numpy as np
-from pipeline import encoded_boards
+from fixtures import encoded_boards
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +27,7 @@ REPEATS = 15
 
 
 def cpu_ms(call: Callable[[], object]) -> float:
-    """The best of several runs, in milliseconds of CPU a call: what is slower is the machine's doing."""
+    """Return the best of several runs in CPU milliseconds per call; other work on the machine slows the others."""
     call()
     best = float("inf")
     for _ in range(REPEATS):
@@ -37,8 +38,8 @@ def cpu_ms(call: Callable[[], object]) -> float:
     return best * 1000
 
 
-def candidates(survivors: int) -> np.ndarray:
-    """Float32 [1, 300, 6], so many of which score above the usual threshold."""
+def candidates(survivors: int) -> NDArray[np.float32]:
+    """Return float32 [1, 300, 6], of which `survivors` score above the usual threshold."""
     rng = np.random.default_rng(0)
     rows = np.zeros((1, MAX_CANDIDATES, 6), np.float32)
     corners = rng.uniform(0, 600, (MAX_CANDIDATES, 2))
@@ -49,10 +50,11 @@ def candidates(survivors: int) -> np.ndarray:
 
 
 def main() -> None:
+    """Measure each stage and print a table."""
     cv2.setNumThreads(1)
     (image,) = encoded_boards(1)
     spec, rgb, canvas = DetectorSpec(640, 640, ("any",)), decode(image), np.empty((640, 640, 3), np.uint8)
-    full_hd = cv2.resize(rgb, (1920, 1080))
+    full_hd = cv2.resize(rgb, (1920, 1080)).astype(np.uint8, copy=False)
     whole = np.array([[1, 1, 0, 0, 640, 640]], np.float32)
     table = Table("stage", "CPU ms", title="Warm cost of our own code", title_justify="left")
     table.columns[1].justify = "right"
