@@ -80,7 +80,8 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = tidied(model)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ or error  # onnx-ir's own errors name the pass, and not what is wrong
+        first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
     return model if opset_of(model) >= OLDEST_OPSET else onnx.version_converter.convert_version(model, OLDEST_OPSET)
 

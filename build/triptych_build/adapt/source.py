@@ -46,7 +46,7 @@ def metadata(model: onnx.ModelProto, key: str) -> str:
 
 
 def fix_size(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: tuple[int, int] | None) -> None:
-    """Give an input of open size the width and height that are asked for, or else those of the metadata.
+    """Give an input of open size the width and height that are asked for, or else the metadata's.
 
     Ultralytics writes them as `imgsz` [height, width].
 
@@ -88,7 +88,7 @@ def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> Sourc
 
 
 def _inferred_shapes(model: onnx.ModelProto) -> list[Shape]:
-    """Infer the shapes of the outputs from those of the inputs alone."""
+    """Infer the shapes of the outputs from the inputs' shapes only."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
@@ -118,7 +118,7 @@ def class_names(model: onnx.ModelProto, count: int | None, given: Sequence[str] 
 
     Args:
         model: the source.
-        count: the number of its classes, or None if its shape does not tell it.
+        count: the number of its classes, or None if its shape does not show it.
         given: the user's names.
 
     Raises:

@@ -98,7 +98,7 @@ class _Narrowing:
         return node in self._nodes and not (node.op_type == "Resize" and at in (1, 2))
 
     def _narrow_copy(self, value: onnx_ir.Value) -> onnx_ir.Value:
-        """Return a float32 tensor in the narrow type: another constant, or a Cast behind it."""
+        """Return a float32 tensor in the narrow type: another constant, or a Cast of it."""
         if value not in self._copies:
             name = f"{value.name}/{self._precision}"
             if value.is_initializer():

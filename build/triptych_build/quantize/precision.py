@@ -51,4 +51,4 @@ def check_precision(model: onnx.ModelProto, precision: str, path: Path) -> None:
     if precision != "int8" and actual == "int8":
         raise BuildError(f"{path} is quantized already (it holds Q/DQ pairs); build it with --precision int8")
     if actual in NARROW and actual != precision:
-        raise BuildError(f"{path} is in {actual}, but {precision} is asked for; build from the float32 graph")
+        raise BuildError(f"{path} is in {actual}, but the plan is to be {precision}; build from the float32 graph")

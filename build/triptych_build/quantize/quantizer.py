@@ -45,7 +45,7 @@ def quantize_file(adapted: Path, out: Path, precision: str, calibration: Calibra
     """Write an adapted ONNX in another precision; the file is whole or not there.
 
     Raises:
-        BuildError: the model is not adapted, or int8 is asked for without images to calibrate with.
+        BuildError: the model is not adapted, or it is int8 without images to calibrate with.
     """
     model, record = read_adapted_file(adapted)
     if precision != "int8":

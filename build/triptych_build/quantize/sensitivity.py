@@ -1,4 +1,4 @@
-"""The layers that int8 harms most: each is quantized alone, and its detections are compared with float32's."""
+"""The layers that int8 harms most: one at a time is quantized, and the detections are compared with float32's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SensitiveLayer:
 
     Attributes:
         name: the layer's.
-        harm: the disagreement with float32 where this layer alone is in int8.
+        harm: the disagreement with float32 where only this layer is in int8.
         all_harm: the same where all layers are.
     """
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.helper
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto
 
 from support.detectors import CLASSES, conv_model, open_size, raw_model, yolox_model
 from support.graphs import record_of
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
+from triptych.runtimes import open_runtime
 from triptych_build.adapt.adapter import Overrides, adapt, adapt_file, describe, read_names
 from triptych_build.adapt.onnx_file import read_adapted
 
@@ -85,6 +90,30 @@ def test_image_by_image_needs_a_batch_of_one(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="--keep-batch serves image by image, but the model takes 4 at a time"):
         adapt(path, Overrides(keep_batch=True))
     assert describe(record_of(adapt(path)))[-1].endswith("was fixed at 4, is dynamic now (checked on a batch of 5)")
+
+
+def half_precision(path: Path, out: Path) -> Path:
+    """A model with fp16 at its ends and their Casts after all other nodes, as Ultralytics exports it with half=True."""
+    model = onnx.load(path)
+    image, output = model.graph.input[0], model.graph.output[0]
+    model.graph.node[0].input[0] = "wide_images"
+    half = TensorProto.FLOAT16
+    model.graph.node.append(onnx.helper.make_node("Cast", ["images"], ["wide_images"], to=TensorProto.FLOAT))
+    model.graph.node.append(onnx.helper.make_node("Cast", [output.name], ["half_output"], to=half))
+    output.name = "half_output"
+    image.type.tensor_type.elem_type = output.type.tensor_type.elem_type = half
+    onnx.save(model, out)
+    return out
+
+
+def test_half_precision_in_an_order_that_the_checker_refuses(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    source = raw_model(tmp_path / "source.onnx")
+    candidates = []
+    for path in (source, half_precision(source, tmp_path / "half.onnx")):
+        adapt_file(path, tmp_path / "adapted.onnx")
+        candidates.append(open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels))
+    wide, half = candidates
+    assert 0 < np.abs(np.sort(wide[..., 4]) - np.sort(half[..., 4])).max() < 2e-3
 
 
 # --- class names in a file

@@ -65,6 +65,16 @@ def test_an_order_that_the_checker_refuses_is_mended(tmp_path: Path) -> None:
     assert next(node.op_type for node in read_onnx(path).graph.node) == "Conv"
 
 
+def test_a_circle_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = raw_model(tmp_path / "source.onnx")
+    model = onnx.load(path)
+    model.graph.node[0].input[0] = "flat"
+    onnx.save(model, path)
+    with pytest.raises(BuildError, match=r"not a whole ONNX model \(.*cycle.*\); export it again") as caught:
+        read_onnx(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_every_operator_has_a_name_of_its_own(tmp_path: Path) -> None:
     model = onnx.load(raw_model(tmp_path / "source.onnx"))
     model.graph.node[0].name = model.graph.node[1].name = "twice"

@@ -27,8 +27,8 @@ def test_what_precision_a_graph_has(deep: Path, quantized_deep: onnx.ModelProto)
         ("fp32", "int8", r"x.onnx has no Q/DQ pairs; make them first: `triptych quantize x.onnx"),
         ("int8", "fp32", r"x.onnx is quantized already .*--precision int8"),
         ("int8", "fp16", r"x.onnx is quantized already .*--precision int8"),
-        ("fp16", "fp32", r"x.onnx is in fp16, but fp32 is asked for; build from the float32 graph"),
-        ("fp16", "bf16", r"x.onnx is in fp16, but bf16 is asked for"),
+        ("fp16", "fp32", r"x.onnx is in fp16, but the plan is to be fp32; build from the float32 graph"),
+        ("fp16", "bf16", r"x.onnx is in fp16, but the plan is to be bf16"),
         ("bf16", "int8", r"x.onnx has no Q/DQ pairs"),
     ],
 )

@@ -79,7 +79,7 @@ class Head:
         name: what the user calls it (`--head NAME`).
         description: its output's layout, for messages.
         matches: returns whether a source has this head.
-        class_count: returns the number of classes in a source that matches, where its shape tells it.
+        class_count: returns the number of classes in a source that matches, where its shape shows it.
         tail: returns the graph from the outputs (named `raw0`, `raw1`, …) to `candidates`.
         normalization, placement, pad_value, iou_threshold: the family's habits, each of which can be overridden.
     """

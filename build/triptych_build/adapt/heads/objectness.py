@@ -1,6 +1,6 @@
 """The heads with objectness [N, A, 5 + C]: columns cx, cy, w, h in pixels, objectness, then C class scores.
 
-YOLOX leaves the decode of its grid to whoever reads the output; its tail does that first.
+YOLOX does not decode its grid; its tail does.
 """
 
 from __future__ import annotations
