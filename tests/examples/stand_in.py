@@ -1,7 +1,7 @@
 """Stands in for the command `triptych` where the documents are tested.
 
 `serve` runs in the background, at ports that are free. The commands that ask a server are given its address, and
-load tests are kept short. All else is passed on as it was typed.
+measurements are kept short. All else is passed on as it was typed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ASKS_A_SERVER = {"detect", "track", "loadtest", "sweep"}
 SHORT = {
     "loadtest": ["--warmup-s", "0.2", "--duration-s", "2"],
     "sweep": ["--warmup-s", "0.2", "--duration-s", "1"],
+    "runtimes": ["--frames", "10", "--rounds", "1"],
 }
 """The last of an option that is given twice counts."""
 

@@ -7,9 +7,9 @@ Every shell block carries a mark, a comment before it:
 - `<!-- no test: why -->`: no test runs it.
 
 The blocks of a document run in one shell, one after the other, in a folder that has MODEL.onnx, street.jpg, street.avi
-and DIR (pictures). `stand_in.py` stands in for the command `triptych`: it lets `triptych serve`
-run in the background, tells the other commands where that server is, and keeps load tests short. Where no block serves,
-the commands find the session's server.
+and DIR (pictures). `stand_in.py` stands in for the command `triptych`: it lets `triptych serve` run in the background,
+tells the other commands where that server is, and keeps measurements short. Where no block serves, the commands find
+the session's server.
 """
 
 from __future__ import annotations
