@@ -181,7 +181,11 @@ def test_both_clients_have_the_same_methods() -> None:
     def public(kind: type) -> set[str]:
         return {name for name in dir(kind) if not name.startswith("_")}
 
-    assert public(DetectionClient) == public(AsyncDetectionClient)
+    names = public(DetectionClient)
+    assert names == public(AsyncDetectionClient)
+    kinds = (DetectionClient, AsyncDetectionClient)
+    properties = {name for kind in kinds for name in names if isinstance(getattr(kind, name), property)}
+    assert properties == {"address"}, "what asks the server is a method"
 
 
 def output_named(response: Any, name: str) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""What is said of the machine; a stand-in for NVIDIA's library shows the GPUs."""
+"""The machine's cores and GPUs, with a stand-in for NVIDIA's library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be given as an image, and what is said of what may not."""
+"""What may be given as an image, and the errors for what may not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from triptych.errors import (
     ContractError,
     ImageError,
 )
-from triptych.vision import inputs as _inputs
+from triptych.vision import inputs
 from triptych.vision.inputs import encode_image
 
 
@@ -94,7 +94,7 @@ def test_files_that_cannot_be_read(client: DetectionClient, server: FakeServer, 
 
 
 def test_bytes_that_are_too_many_or_too_few(client: DetectionClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_inputs, "MAX_ENCODED_BYTES", 10)
+    monkeypatch.setattr(inputs, "MAX_ENCODED_BYTES", 10)
     with pytest.raises(ImageError, match="the image has 11 bytes, and at most 10 are accepted"):
         client.detect(bytes(11))
     with pytest.raises(ImageError, match="the image is empty"):

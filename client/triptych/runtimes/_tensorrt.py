@@ -14,7 +14,7 @@ LIBRARIES = {
     # The wheels come in two parts, and the first loads the libraries of the second.
     "tensorrt-rtx": ("tensorrt_rtx_libs", "tensorrt_rtx_bindings"),
 }
-"""The modules to import for each library. The last one is the API."""
+"""The modules to import for a library. The last one is the API."""
 
 
 def library(name: str) -> Any:

@@ -43,8 +43,8 @@ class TritonPythonModel:
         labels = np.zeros((len(raws), ROWS), np.int32)
         count = np.zeros((len(raws), 1), np.int32)
         for row, (raw, geometry) in enumerate(zip(raws, geometries, strict=True)):
-            found = detect(raw, geometry)
-            size = count[row, 0] = len(found[1])
-            boxes[row, :size], scores[row, :size], labels[row, :size] = found
+            objects = detect(raw, geometry)
+            size = count[row, 0] = len(objects[1])
+            boxes[row, :size], scores[row, :size], labels[row, :size] = objects
         tensors = (("BOXES", boxes), ("SCORES", scores), ("LABELS", labels), ("COUNT", count))
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in tensors])
