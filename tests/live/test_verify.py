@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +16,50 @@ import onnx.compose
 import onnx.helper
 import onnx.parser
 import pytest
+from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from support import ROOT
+from support.commands import triptych
 from triptych.errors import BuildError
 from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
-from triptych_build.adapt import adapter as adapt
-from triptych_build.adapt.adapter import Overrides
-from triptych_build.publish import publish
-from triptych_build.publish.publish import InstanceGroup
-from triptych_build.verify import gate as verify
-from triptych_build.verify import report as verify_report
-from triptych_build.verify.datasets import Dataset, read_dataset
-from triptych_build.verify.gate import Check, Gate, Report
-from triptych_build.verify.metrics import Accuracy
+from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.adapt.onnx_file import read_adapted_file
+from triptych_build.publish.publish import publish
+from triptych_build.publish.target import InstanceGroup
+from triptych_build.verify import gate
+from triptych_build.verify.datasets import read_dataset
+from triptych_build.verify.gate import verify
+from triptych_build.verify.limits import Gate
+from triptych_build.verify.report import Report
+from triptych_build.verify.truth import Dataset
 from triptych_demo.detector.boards import Board, coco_document, generate
 
-pytestmark = [pytest.mark.triton, pytest.mark.slow]
+pytestmark = pytest.mark.triton
 
 DEMO = ROOT / "demo" / "pcb.onnx"
 HELD_OUT_SEED = 1000
-BOARDS = 40
+BOARDS = 12
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_latencies() -> Iterator[None]:
     """The percentile itself is not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "LATENCY_REQUESTS", 20)
+        patch.setattr(gate, "LATENCY_REQUESTS", 20)
         yield
 
 
 @pytest.fixture(scope="module")
 def boards() -> list[Board]:
     return [generate(HELD_OUT_SEED, index) for index in range(BOARDS)]
+
+
+@pytest.fixture(scope="module")
+def more_boards() -> list[Board]:
+    """Enough boards to measure what a stage costs alone."""
+    return [generate(HELD_OUT_SEED, index) for index in range(40)]
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +71,18 @@ def adapted(demo_repository: Path) -> Path:
 @pytest.fixture(scope="module")
 def dataset(boards: list[Board], adapted: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("boards")
-    return write_boards(folder, boards, lambda board: board.jpeg, ".jpg")
+    return write_boards(folder, boards, lambda board: board.jpeg, ".jpg", adapted)
 
 
-def write_boards(folder: Path, boards: list[Board], encode: Callable[[Board], bytes], suffix: str) -> Dataset:
+def write_boards(
+    folder: Path, boards: list[Board], encode: Callable[[Board], bytes], suffix: str, adapted: Path
+) -> Dataset:
     (folder / "images").mkdir()
     named = [(f"{number:03d}{suffix}", board) for number, board in enumerate(boards)]
     for name, board in named:
         (folder / "images" / name).write_bytes(encode(board))
     (folder / "instances.json").write_text(json.dumps(coco_document(named)))
-    record = adapt.read_adapted(adapt.adapt(DEMO))
-    assert record is not None
+    _, record = read_adapted_file(adapted)
     return read_dataset(folder, record.spec.class_names)
 
 
@@ -102,7 +109,7 @@ def failed(report: Report) -> list[str]:
 
 
 def test_a_good_engine_passes(demo_server: TritonServer, adapted: Path, dataset: Dataset) -> None:
-    report = verify.verify(demo_server.grpc_address, adapted, dataset, Gate())
+    report = verify(demo_server.grpc_address, adapted, dataset, Gate())
     assert report.passed, report.verdict
     assert (report.drifted, report.stages) == (None, ())
     assert report.source is not None
@@ -117,12 +124,12 @@ def test_a_good_engine_passes(demo_server: TritonServer, adapted: Path, dataset:
 def test_a_latency_budget_and_images_without_labels(demo_server: TritonServer, adapted: Path, dataset: Dataset) -> None:
     """A budget that nothing can hold fails alone, and blames no stage."""
     unlabelled = Dataset(dataset.images[:12], None)
-    report = verify.verify(demo_server.grpc_address, adapted, unlabelled, Gate(p95_ms=0.1))
+    report = verify(demo_server.grpc_address, adapted, unlabelled, Gate(p95_ms=0.1))
     assert failed(report) == ["p95 latency (ms)"]
     assert (report.truth, report.source, report.stages, report.drifted) == ("source", None, (), None)
     assert report.checks[0].name == "agreement with the source (mAP50)"
     assert report.checks[0].measured > 0.99
-    with pytest.raises(BuildError, match=r"^refused: p95 latency \(ms\) is [\d.]+, the limit 0.1$"):
+    with pytest.raises(BuildError, match=r"^refused: p95 latency \(ms\) is [\d.]+, the limit is 0.1$"):
         report.raise_if_refused()
 
 
@@ -132,16 +139,16 @@ def test_labels_of_another_set(demo_server: TritonServer, adapted: Path, dataset
     images = dataset.truth["images"][:4]
     strange = Dataset(dataset.images[:4], dataset.truth | {"images": images, "annotations": rows})
     with pytest.raises(BuildError, match=r"the source itself reaches mAP50 0.000 on these labels"):
-        verify.verify(demo_server.grpc_address, adapted, strange, Gate())
+        verify(demo_server.grpc_address, adapted, strange, Gate())
 
 
 def test_a_server_of_another_detector(demo_server: TritonServer, dataset: Dataset, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
-    adapt.adapt_file(DEMO, other, Overrides(names=[f"thing {number}" for number in range(6)]))
+    adapt_file(DEMO, other, Overrides(names=[f"thing {number}" for number in range(6)]))
     with pytest.raises(BuildError, match=r"has 6 classes, other.onnx .* has 6, with other names; give the ONNX that"):
-        verify.verify(demo_server.grpc_address, other, dataset, Gate())
+        verify(demo_server.grpc_address, other, dataset, Gate())
     with pytest.raises(BuildError, match=r"pcb\.onnx is not adapted to the contract"):
-        verify.verify(demo_server.grpc_address, DEMO, dataset, Gate())
+        verify(demo_server.grpc_address, DEMO, dataset, Gate())
 
 
 def red_only(path: Path) -> Path:
@@ -166,9 +173,10 @@ def red_board(board: Board) -> bytes:
     return bytes(cv2.imencode(".png", blue_green_red, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
 
 
-def test_red_and_blue_swapped(make_repository: Callable[..., Path], boards: list[Board], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_red_and_blue_swapped(make_repository: Callable[..., Path], more_boards: list[Board], tmp_path: Path) -> None:
     repository = make_repository(red_only(tmp_path / "red.onnx"))
-    dataset = write_boards(tmp_path, boards, red_board, ".png")
+    dataset = write_boards(tmp_path, more_boards, red_board, ".png", repository.parent / "adapted.onnx")
     faulty = copy_of(
         repository,
         tmp_path,
@@ -177,7 +185,7 @@ def test_red_and_blue_swapped(make_repository: Callable[..., Path], boards: list
         after='pb_utils.Tensor("pixels", np.ascontiguousarray(pixels[..., ::-1]))',
     )
     with served(faulty) as address:
-        report = verify.verify(address, repository.parent / "adapted.onnx", dataset, Gate())
+        report = verify(address, repository.parent / "adapted.onnx", dataset, Gate())
     assert report.drifted == "preprocess", report.verdict
     assert report.source is not None
     assert report.source.map50 > 0.9, "the source itself cannot see the boards"
@@ -189,14 +197,14 @@ def test_red_and_blue_swapped(make_repository: Callable[..., Path], boards: list
     assert "Restore model_repository/preprocess or its options" in report.verdict
 
 
-class Noise(CalibrationDataReader):
+class Noise(CalibrationDataReader):  # type: ignore[misc]
     """Noise, of which no activation becomes as large as a board makes it."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self._images = iter([rng.integers(0, 128, (1, 640, 640, 3)).astype(np.uint8) for _ in range(2)])
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         image = next(self._images, None)
         return None if image is None else {"pixels": image}
 
@@ -220,13 +228,16 @@ def calibrated_on_noise(adapted: Path, out: Path) -> Path:
     return out
 
 
-def test_calibrated_on_noise(demo_repository: Path, adapted: Path, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_calibrated_on_noise(demo_repository: Path, adapted: Path, more_boards: list[Board], tmp_path: Path) -> None:
+    """OpenVINO runs int8 with kernels that the CPU has, so how much is lost is not the same everywhere."""
+    dataset = write_boards(tmp_path, more_boards, lambda board: board.jpeg, ".jpg", adapted)
     repository = copy_of(demo_repository, tmp_path)
     quantized = calibrated_on_noise(adapted, tmp_path / "int8.onnx")
     group = InstanceGroup(count=2, threads=1)
-    activate(repository, int(publish.publish(quantized, "openvino", repository, group).name))
+    activate(repository, int(publish(quantized, "openvino", repository, group).name))
     with served(repository) as address:
-        report = verify.verify(address, adapted, dataset, Gate.for_precision("int8"), precision="int8")
+        report = verify(address, adapted, dataset, Gate.for_precision("int8"), precision="int8")
     assert report.drifted == "detector", report.verdict
     costs = {drift.stage: drift.loss_points for drift in report.stages}
     assert 5 < costs["detector"] < 60, "hurt, not dead: the gate must find the stage in this case too"
@@ -246,13 +257,14 @@ SHIFT = {
 def test_boxes_shifted_from_the_command_line(
     demo_repository: Path, adapted: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "build" / "verify.py"), str(adapted)]
-    command += ["--data", str(dataset.images[0].parent.parent), "--report", str(tmp_path / "report")]
-    command += ["--repository", str(copy_of(demo_repository, tmp_path, **SHIFT))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    repository = copy_of(demo_repository, tmp_path, **SHIFT)
+    done = triptych(
+        *("verify", adapted, "--model-repository", repository),
+        *("--data", dataset.images[0].parent.parent, "--out", tmp_path / "report"),
+    )
     assert done.returncode == 1, done.stderr
     assert "The stage that drifted is postprocess" in done.stderr
-    assert "up to 12.0 px" in done.stderr
+    assert "from the same candidates its boxes are up to 12.0 px off" in done.stderr
     assert "Traceback" not in done.stderr
     report: dict[str, Any] = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (report["passed"], report["drifted"]) == (False, "postprocess")
@@ -272,35 +284,9 @@ def test_boxes_that_change_and_batches_that_mix(
     jitter = 'pb_utils.Tensor("BOXES", (boxes + __import__("time").perf_counter() % 1 / 1000).astype("float32")[::-1])'
     repository = copy_of(demo_repository, tmp_path, **SHIFT | {"after": jitter})
     with served(repository) as address:
-        report = verify.verify(address, adapted, Dataset(dataset.images[:8], None), Gate())
+        report = verify(address, adapted, Dataset(dataset.images[:8], None), Gate())
     assert failed(report) == [
         "change when sent again (images)",
         "agreement of a batch with its images alone (mAP50)",
     ]
     assert not report.stages
-
-
-def test_limits_of_the_options() -> None:
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    verify.add_arguments(parser)
-    assert verify.gate_from(parser.parse_args([]), "fp16") == Gate()
-    assert verify.gate_from(parser.parse_args([]), "int8") == replace(Gate(), map_points=1.0)
-    given = ["--max-map-drop", "2", "--max-class-drop", "3", "--min-agreement", "0.9", "--p95-ms", "40"]
-    assert verify.gate_from(parser.parse_args(given), "int8") == Gate(2, 3, 0.9, 40)
-
-
-def test_a_class_limit_tells_what_allows_for_chance() -> None:
-    """12 points over the root of 144 boxes are one; 49 boxes are too few for a limit."""
-    boxes = [{"category_id": 0, "iscrowd": 0}] * 144 + [{"category_id": 1, "iscrowd": 0}] * 49
-    truth = {"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}], "annotations": boxes}
-    before, after = (Accuracy(0.5, 0.9, 0.9, 0.9, {"cat": cat, "dog": 0.5}) for cat in (0.5, 0.479))
-    for gate in (Gate(), Gate.for_precision("int8")):
-        whole, cat = verify._accuracy_checks(gate, before, after, truth)
-        assert (whole.passed, whole.limit_told) == (True, f"{gate.map_points:g}")
-        assert (cat.passed, cat.limit, cat.limit_told) == (False, 2.0, "1.0 + 1 chance")
-    assert Check("p95 latency (ms)", 3.2, None, True).limit_told == ""
-    assert verify_report.verdict([cat], (), None, "int8") == (
-        "refused: AP drop of cat (points, 144 boxes) is 2.1, the limit 1.0 + 1 chance"
-    )
