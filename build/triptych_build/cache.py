@@ -9,6 +9,9 @@ from pathlib import Path
 
 from triptych.files import sha256
 
+DEFAULT_CACHE = Path(".triptych/cache")
+"""Where the build line keeps what it made, from where it is run."""
+
 
 class Cache:
     """Files by the content that they were made from."""

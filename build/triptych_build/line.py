@@ -25,7 +25,7 @@ from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.built import Built
-from triptych_build.cache import Cache, code_hashes
+from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
 from triptych_build.publish.publish import copy_without_detector, publish, put_into_service
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 from triptych_build.quantize import quantizer
@@ -40,7 +40,6 @@ from triptych_build.verify.limits import Gate
 from triptych_build.verify.report import write_report
 from triptych_build.verify.truth import Dataset
 
-DEFAULT_CACHE = Path(".triptych/cache")
 HERE = Path(__file__).parent
 
 
@@ -171,7 +170,12 @@ class Line:
         given = asdict(replace(options, timing_cache=None))
         made_by = [library(options.builder).__version__, code_hashes(HERE / "tensorrt", HERE / "quantize")]
         key = [sha256(graph), precision, given, made_by, engine.machine(options)]
-        plan, is_old = self.cache.get(precision, ".plan", key, lambda out: engine.build(graph, precision, out, options))
+
+        def make(out: Path) -> None:
+            self.say(f"engine: {options.builder} builds {precision}")
+            engine.build(graph, precision, out, options)
+
+        plan, is_old = self.cache.get(precision, ".plan", key, make)
         self.say(engine.summary(read_record(plan).engine, plan) + (" (built before)" if is_old else ""))
         return plan
 

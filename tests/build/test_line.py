@@ -172,13 +172,14 @@ def test_plans_for_a_gpu_that_is_not_here(options: LineOptions, images: Path) ->
     calibration = Calibration((images / "0.png",), "max")
     given = replace(options, precisions=("fp32", "fp16", "int8"), target="tensorrt-rtx", calibration=calibration)
     _, lines = run(given)
-    assert sum(line.startswith("engine: ") for line in lines) == 3
+    assert sum(line.startswith("engine: tensorrt-rtx builds ") for line in lines) == 3
     assert [version.manifest["precision"] for version in versions(options.repository)] == ["fp32", "fp16", "int8"]
     for version in versions(options.repository):
         assert version.manifest["engine"]["plan_bytes"] == (version.directory / "model.plan").stat().st_size
         assert version.manifest["verification"] is None
     _, lines = run(given)
     assert sum(line.endswith("(built before)") for line in lines) == 3
+    assert not any(" builds " in line for line in lines)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from triptych.cli.publish import PublishOptions
 from triptych.cli.quantize import QuantizeOptions
 from triptych.cli.verify import GateOptions
 from triptych.errors import BuildError
+from triptych_build.cache import DEFAULT_CACHE
 from triptych_build.publish.target import TARGETS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Publish what the gate refuses, too.")] = False,
     cache: Annotated[
         Path, typer.Option("--cache", file_okay=False, metavar="DIR", help="Where what is made is kept for next time.")
-    ] = Path(".triptych/cache"),
+    ] = DEFAULT_CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Build a detector: adapt, quantize, build, verify and publish it, each step only if it was not done before.
