@@ -34,7 +34,7 @@ def compositions() -> list[Composition]:
     return [boards.compose(SEED, index) for index in range(COUNT)]
 
 
-def each_defect(compositions: list[Composition], label: int) -> Iterator[tuple[Mask, Mask, Mask]]:
+def defects_of(compositions: list[Composition], label: int) -> Iterator[tuple[Mask, Mask, Mask]]:
     """Yield (before, after, change), each uint8 of 0 and 1: a window round every defect of class `label`."""
     for made in compositions:
         for defect in made.defects:
@@ -119,7 +119,7 @@ def test_nothing_changes_outside_the_boxes(compositions: list[Composition]) -> N
 
 
 def test_an_open_parts_one_conductor_in_two(compositions: list[Composition]) -> None:
-    for before, after, change in each_defect(compositions, 0):
+    for before, after, change in defects_of(compositions, 0):
         assert len(bodies_at(before, change == 1)) == 1
         assert len(bodies_at(after, near(change, 2))) == 2
 
@@ -138,14 +138,14 @@ def test_a_short_joins_two_bodies_that_were_apart_on_the_whole_board(composition
 
 
 def test_a_mouse_bite_removes_part_of_an_edge_and_parts_nothing(compositions: list[Composition]) -> None:
-    for before, after, change in each_defect(compositions, 2):
+    for before, after, change in defects_of(compositions, 2):
         assert (before[change == 1] == 1).all()
         assert (before[near(change)] == 0).any()
         assert len(bodies_at(after, near(change, 2))) == 1
 
 
 def test_a_spur_grows_from_one_body_and_reaches_no_other(compositions: list[Composition]) -> None:
-    for before, _, change in each_defect(compositions, 3):
+    for before, _, change in defects_of(compositions, 3):
         assert (before[change == 1] == 0).all()
         assert len(bodies_at(before, near(change))) == 1
         ring = (near(change) & (before == 1)).astype(np.uint8)
@@ -153,13 +153,13 @@ def test_a_spur_grows_from_one_body_and_reaches_no_other(compositions: list[Comp
 
 
 def test_spurious_copper_touches_nothing(compositions: list[Composition]) -> None:
-    for before, after, change in each_defect(compositions, 4):
+    for before, after, change in defects_of(compositions, 4):
         assert not before[near(change, 2)].any()
         assert len(bodies_at(after, change == 1)) == 1
 
 
 def test_a_pin_hole_is_enclosed_by_copper(compositions: list[Composition]) -> None:
-    for before, after, change in each_defect(compositions, 5):
+    for before, after, change in defects_of(compositions, 5):
         assert before[near(change)].all()
         bare = np.asarray(1 - after, np.uint8)
         hole = bodies_at(bare, change == 1)

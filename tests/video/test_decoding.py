@@ -55,6 +55,12 @@ def test_a_video_is_read_to_its_end_and_from_any_frame_on(
     assert read(path, 25) == []
 
 
+def test_a_colon_in_a_name_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_video(tmp_path / "a.avi", 2).rename(tmp_path / "tcp:a.avi")
+    monkeypatch.chdir(tmp_path)
+    assert len(read(Path("tcp:a.avi"))) == 2
+
+
 def test_times_are_the_video_s_own(tmp_path: Path) -> None:
     times = [0, 1, 2, 10, 50, 51]
     path = make_video(tmp_path / "a.mkv", 6, "libx264", times)

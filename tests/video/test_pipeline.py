@@ -21,7 +21,7 @@ from triptych.video.stages import STAGES, Totals
 from triptych.video.tracker import Tracker
 
 
-def test_results_come_in_order_whatever_each_takes() -> None:
+def test_results_come_in_order_however_long_they_take() -> None:
     delays = random.Random(1)
     most, running, lock = 0, 0, threading.Lock()
 

@@ -91,7 +91,8 @@ class Decoder:
         # Over UDP, packets get lost, and pictures with them.
         options = {"options": {"rtsp_transport": "tcp"}, "timeout": TIMEOUT_S} if stream else {}
         try:
-            self._container = av.open(name, **options)
+            # Without the scheme, a name with a colon in it would be taken for another scheme.
+            self._container = av.open(name if stream else f"file:{name}", **options)
         except av.FFmpegError as error:
             raise ImageError(
                 f"{name} cannot be opened as a video ({error.strerror}): it is damaged, missing, or of a format that "

@@ -14,5 +14,7 @@ def run(command: Callable[..., None]) -> None:
     """Run a function as a command line; an error that is meant for people is one sentence, and exit code 1."""
     try:
         typer.run(command)
-    except (TriptychError, OSError) as error:
+    except TriptychError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename} cannot be used: {error.strerror}")
