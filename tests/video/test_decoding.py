@@ -80,6 +80,13 @@ def test_a_video_without_timestamps_has_no_times(tmp_path: Path) -> None:
     assert [frame.time_s for frame in frames] == [None] * 5
 
 
+def test_a_video_that_only_knows_when_to_decode_has_no_times(tmp_path: Path) -> None:
+    """AVI has no presentation times, and H.264 decodes in another order than it shows."""
+    frames = read(make_video(tmp_path / "a.avi", 30, "libx264"))
+    assert [frame.time_s for frame in frames] == [None] * 30
+    assert not any(frame.error for frame in frames)
+
+
 def turned(path: Path, out: Path, degrees: int) -> Path:
     """Copy a video, with a rotation (clockwise, as a player shows it) in its metadata."""
     data = bytearray(path.read_bytes())
@@ -169,7 +176,8 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         (Progress(30, 30, 2.4), Header(60, 2.4, False), "it ends after 30 of 60 frames"),
         (Progress(30, 30, 2.4), Header(60, 2.4, True), ""),
         (Progress(30, 30, 2.4, True), Header(None, 2.4, False), "its last frame lacks a part"),
-        (Progress(30, 30, 0.0), Header(None, None, False), ""),
+        (Progress(30, 30, None), Header(None, 2.4, False), ""),
+        (Progress(30, 30, None), Header(None, None, False), ""),
     ],
 )
 def test_what_is_missing_at_the_end(progress: Progress, header: Header, missing: str) -> None:

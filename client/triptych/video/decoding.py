@@ -49,13 +49,13 @@ class Progress:
     Attributes:
         packets: of its pictures.
         frames: how many were decoded.
-        end_s: where the farthest packet of any stream ends, from the beginning.
+        end_s: where the farthest packet of any stream ends, from the beginning; None where no packet has a time.
         damaged: whether the last packet, or the last frame, lacks a part.
     """
 
     packets: int = 0
     frames: int = 0
-    end_s: float = 0.0
+    end_s: float | None = None
     damaged: bool = False
 
     def missing(self, header: Header) -> str:
@@ -64,7 +64,7 @@ class Progress:
             return "no frame of it can be decoded"
         if header.frames and not header.trimmed and self.packets < header.frames:
             return f"it ends after {self.packets} of {header.frames} frames"
-        if header.seconds and self.end_s < header.seconds - _ROUNDING_S:
+        if header.seconds and self.end_s is not None and self.end_s < header.seconds - _ROUNDING_S:
             return f"it ends at {self.end_s:.1f} of {header.seconds:.1f} s"
         return "its last frame lacks a part" if self.damaged else ""
 
@@ -110,6 +110,8 @@ class Decoder:
         )
         self.frames_per_s = sensible_rate(float(self._video.average_rate or self._video.guessed_rate or 0))
         self._start_s: float = (self._container.start_time or 0) / av.time_base
+        # AVI knows when a frame is decoded, not when it is shown; some codecs decode in another order.
+        self._has_times = not ("avi" in self._container.format.name and self._video.codec_context.has_b_frames)
 
     def shots(self) -> Iterator[Shot]:
         """Decode its frames in the order in which they are shown.
@@ -121,9 +123,11 @@ class Decoder:
         try:
             # The packets of all streams: the longest of them is as long as the header says.
             for packet in self._container.demux():
-                if packet.size and packet.pts is not None:
-                    end_s = self._place_s(packet.pts + (packet.duration or 0), packet.time_base)
-                    progress.end_s = max(progress.end_s, end_s)
+                # Packets that AVI holds out of order have only the time of their decoding.
+                shown = packet.dts if packet.pts is None else packet.pts
+                if packet.size and shown is not None:
+                    end_s = self._place_s(shown + (packet.duration or 0), packet.time_base)
+                    progress.end_s = max(progress.end_s or 0.0, end_s)
                 if packet.stream is self._video:
                     if packet.size:
                         progress.packets += 1
@@ -145,14 +149,16 @@ class Decoder:
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
-            time_s = None if packet.pts is None else self._place_s(packet.pts, packet.time_base)
-            yield Shot.failed(f"the frame cannot be decoded: {error.strerror}", time_s)
+            yield Shot.failed(f"the frame cannot be decoded: {error.strerror}", self._time_s(packet))
             return
         for frame in frames:
             progress.frames += 1
             progress.damaged |= frame.is_corrupt
-            time_s = None if frame.pts is None else self._place_s(frame.pts, frame.time_base)
-            yield Shot(time_s, partial(_upright, frame))
+            yield Shot(self._time_s(frame), partial(_upright, frame))
+
+    def _time_s(self, shown: Any) -> float | None:
+        """Return when a frame or a packet is shown; None where the video does not say."""
+        return self._place_s(shown.pts, shown.time_base) if self._has_times and shown.pts is not None else None
 
     def _place_s(self, pts: int, time_base: Fraction) -> float:
         """Return the place of a timestamp in seconds from the video's beginning."""
