@@ -70,7 +70,7 @@ def run_demo(duration_s: float, console: Console) -> None:
             ["triptych", "loadtest", *at, *load, "--model-repository", REPOSITORY, "--out", RUN],
         )
     console.print(f"\nAnnotated pictures: {DETECTIONS}. The load test as a page: {RUN.with_suffix('.html')}.")
-    console.print("Your own model is next: `triptych init DIR`, then `triptych build MODEL.onnx` there; see README.md.")
+    console.print("Your own model is next: `triptych init DIR`, then `triptych build MODEL.onnx` in DIR.")
 
 
 class Steps:
