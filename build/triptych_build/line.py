@@ -131,7 +131,7 @@ class Line:
 
     def _adapt(self, model: Path) -> Path:
         overrides = self.options.overrides
-        key = [sha256(model), asdict(overrides), _versions("onnx"), code_hashes(HERE / "adapt")]
+        key = [sha256(model), asdict(overrides), _versions("onnx", "onnx-ir"), code_hashes(HERE / "adapt")]
         path, is_old = self.cache.get("adapted", ".onnx", key, lambda out: adapter.adapt_file(model, out, overrides))
         if is_old:
             self.say(f"adapt: {model.name} was adapted before")
