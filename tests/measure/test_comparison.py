@@ -12,9 +12,10 @@ from scipy import stats
 
 from support.measured import OTHER_MS, STAGE_MS, made_up, with_client, with_workload, without_traces
 from triptych.errors import ContractError
-from triptych.measure.comparison import Comparison, Ratio, compare_runs
+from triptych.measure.comparison import Comparison, compare_runs
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.ratio import Ratio
 
 
 def speedup_of(comparison: Comparison, owner: str = "detector") -> Ratio:
@@ -87,7 +88,7 @@ def test_a_queue_belongs_to_its_owner_and_is_mentioned() -> None:
 def test_the_interval_is_that_of_welch_s_test_on_logarithms() -> None:
     a, b = made_up(seed=1, noise=0.3), made_up(seed=2, noise=0.1, intervals=6)
     ratio = compare_runs(a, b).latency["mean"]
-    logs = [np.log([each.mean_ms for each in run.intervals]) for run in (a, b)]
+    logs = [np.log([interval.mean_ms for interval in run.intervals]) for run in (a, b)]
     theirs = stats.ttest_ind(*logs, equal_var=False).confidence_interval(0.95)
     # Theirs varies about the mean of the logarithms, ours about the logarithm of the run's mean.
     assert math.log(ratio.high / ratio.low) == pytest.approx(theirs.high - theirs.low, rel=0.05)
@@ -141,7 +142,6 @@ def test_few_intervals_give_a_ratio_without_an_interval() -> None:
         comparison.sentence
         == "detector 4.0x faster, pipeline 2.5x faster, but there are too few intervals to tell that from chance"
     )
-    assert str(Ratio(4.123)) == "4.12x (chance unknown)"
 
 
 def test_intervals_without_answers_are_left_out() -> None:

@@ -1,4 +1,4 @@
-"""Files of two kinds, told from each other."""
+"""Files of two kinds, recognised by what they hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from triptych.measure.sweep_file import Sweep
 DATA = Path(__file__).parent / "data"
 
 
-def test_a_run_and_a_sweep_are_told_from_each_other() -> None:
+def test_a_run_and_a_sweep_are_recognised() -> None:
     assert isinstance(read_either(DATA / "run-2.json", run_file.FORMAT, sweep_file.FORMAT), Run)
     assert isinstance(read_either(DATA / "sweep-1.json", run_file.FORMAT, sweep_file.FORMAT), Sweep)
 

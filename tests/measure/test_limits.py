@@ -8,8 +8,9 @@ import pytest
 
 from support.measured import made_up
 from triptych.errors import ContractError
-from triptych.measure.comparison import Ratio, compare_runs
+from triptych.measure.comparison import compare_runs
 from triptych.measure.limits import Breach, Limits, judge
+from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import of_breaches
 
 

@@ -6,60 +6,21 @@ from one run to the next; several runs of one side, put together by `pool`, do.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
 from triptych.measure.attribution import PERCENTS, Breakdown
 from triptych.measure.histogram import RELATIVE_ACCURACY, Histogram
+from triptych.measure.ratio import Ratio, ratio_of, times
 from triptych.measure.run_file import Run
-
-CONFIDENCE = 0.95
-
-FEWEST_SAMPLES = 3
-"""Of fewer intervals (or runs) on a side there is no confidence interval."""
 
 QUEUE_SHARE = 0.05
 """From this share of the changed owner's time on, its queue is mentioned."""
 
 AMDAHL_ERROR_PERCENT = 5.0
 """From this error of Amdahl's prediction on, the other owner that changed most is named."""
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """By how much B is better: A's milliseconds over B's, or B's rate over A's; above 1, B is.
-
-    Attributes:
-        value: of the whole runs.
-        low, high: 95% confidence interval; 0 and infinity where there are too few samples for one.
-    """
-
-    value: float
-    low: float = 0.0
-    high: float = math.inf
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a confidence interval."""
-        return self.high < math.inf
-
-    @property
-    def significant(self) -> bool:
-        """Whether the confidence interval excludes that nothing changed."""
-        return not self.low <= 1 <= self.high
-
-    def __str__(self) -> str:
-        """Such as `4.12x (4.03 to 4.21)`, or `4.12x (chance unknown)`."""
-        if not self.known:
-            return f"{self.value:.2f}x (chance unknown)"
-        digits = 2 if self.high - self.low > 0.02 else 3
-        return f"{self.value:.{digits}f}x ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 @dataclass(frozen=True)
@@ -89,9 +50,9 @@ class Comparison:
         a, b: names of the runs.
         owners: every owner of the mean.
         latency: end to end, of `mean`, `p50`, `p95` and `p99`.
-        a_ms, b_ms: those latencies themselves, in milliseconds.
+        a_ms, b_ms: the same latencies of each run, in milliseconds.
         rate: B's requests a second over A's.
-        a_rate_per_s, b_rate_per_s: those rates themselves.
+        a_rate_per_s, b_rate_per_s: the rate of each run.
         amdahl: the speed-up of the mean that Amdahl's law predicts; `compare_runs` has the formula.
         changed: the owner whose speed-up the prediction takes.
         bottleneck_a, bottleneck_b: who owns most of the mean.
@@ -152,7 +113,7 @@ def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: s
         raise ContractError(f"no owner of time is called {changed}; the owners are: {', '.join(by_name)}")
     a_ms, b_ms = _latencies_ms(a.client.latencies), _latencies_ms(b.client.latencies)
     latency = {
-        at: _ratio(
+        at: ratio_of(
             a_ms[at],
             b_ms[at],
             [getattr(interval, f"{at}_ms") for interval in a.samples],
@@ -162,7 +123,7 @@ def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: s
         )
         for at in a_ms
     }
-    rate = _ratio(
+    rate = ratio_of(
         b.client.rate_per_s,
         a.client.rate_per_s,
         [interval.rate_per_s for interval in b.samples],
@@ -187,16 +148,6 @@ def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: s
         prediction="",
     )
     return replace(comparison, sentence=_sentence(comparison), prediction=_prediction(comparison, before, after))
-
-
-def times(ratio: float) -> str:
-    """Write a ratio with as many digits as a reader wants.
-
-    >>> [times(ratio) for ratio in (0.25, 1.004, 1.5, 4.125, 12.0)]
-    ['0.25x', '1.004x', '1.50x', '4.1x', '12x']
-    """
-    digits = 3 if abs(ratio - 1) < 0.01 else 2 if ratio < 2 else 1 if ratio < 10 else 0
-    return f"{ratio:.{digits}f}x"
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
@@ -233,41 +184,13 @@ def check_comparable(a: Run, b: Run, names: tuple[str, str]) -> None:
             raise ContractError(f"no request of {name} succeeded, so there is nothing to compare; measure it again")
 
 
-def _ratio(over: float, under: float, overs: Sequence[float], unders: Sequence[float], known_to: float = 1.0) -> Ratio:
-    """Return a ratio of two figures of whole runs, and its confidence interval from samples of each.
-
-    The interval is that of Welch's t-test on the logarithms of the samples (Welch, Biometrika 1947). Its middle, and
-    what the samples vary about, are the figures of the whole runs ("sectioning": Asmussen and Glynn, Stochastic
-    Simulation, 2007, III.5): a high percentile of few requests is lower than that of many, and so it does not shift
-    the ratio but widens the interval. `known_to` is a factor to which the ratio is known at best.
-    """
-    value = over / under
-    if min(len(overs), len(unders)) < FEWEST_SAMPLES or min(*overs, *unders) <= 0:
-        return Ratio(value)
-    variances = [_variance(overs, over), _variance(unders, under)]
-    from scipy.special import stdtrit  # here: it takes long to import, and reports of single runs do without
-
-    half = 0.0
-    if total := sum(variances):
-        freedoms = [len(overs) - 1, len(unders) - 1]
-        freedom = total**2 / sum(variance**2 / of for variance, of in zip(variances, freedoms, strict=True))
-        half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(total)
-    factor = math.exp(half) * known_to
-    return Ratio(value, value / factor, value * factor)
-
-
-def _variance(figures: Sequence[float], whole: float) -> float:
-    """Of the mean of the logarithms, about that of the whole."""
-    return float(np.sum(np.log(np.array(figures) / whole) ** 2)) / (len(figures) - 1) / len(figures)
-
-
 def _owners(a: Run, b: Run) -> list[OwnerChange]:
     before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
     a_ms, b_ms = before.owners(), after.owners()
     changes = []
     for name in {**a_ms, **b_ms}:
         ours, theirs = a_ms.get(name, 0.0), b_ms.get(name, 0.0)
-        speedup = _ratio(ours, theirs, _owner_ms(a, name), _owner_ms(b, name)) if min(ours, theirs) > 0 else None
+        speedup = ratio_of(ours, theirs, _owner_ms(a, name), _owner_ms(b, name)) if min(ours, theirs) > 0 else None
         changes.append(OwnerChange(name, ours, theirs, ours / before.total_ms, theirs / after.total_ms, speedup))
     return changes
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from triptych.errors import ContractError
-from triptych.measure.comparison import Comparison, Ratio
+from triptych.measure.comparison import Comparison
+from triptych.measure.ratio import Ratio
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.measure import run_file
 from triptych.measure.attribution import PERCENTS, Attribution, Breakdown
-from triptych.measure.comparison import FEWEST_SAMPLES, check_comparable
+from triptych.measure.comparison import check_comparable
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.ratio import FEWEST_SAMPLES
 from triptych.measure.run_file import ClientSide, Failure, Run
 from triptych.wire.statistics import Counters
 
@@ -32,16 +32,6 @@ class Side:
     paths: Sequence[Path]
     runs: Sequence[Run]
     run: Run
-
-    @classmethod
-    def read(cls, name: str, paths: Sequence[Path]) -> Side:
-        """Read the runs of a side.
-
-        Raises:
-            ContractError: a file cannot be read, or its run cannot be put together with the others.
-        """
-        runs = [run_file.read(path) for path in paths]
-        return cls(name, paths, runs, pool(runs))
 
 
 def pool(runs: Sequence[Run]) -> Run:

@@ -13,9 +13,10 @@ from itertools import combinations
 from triptych.contract import DETECTOR
 from triptych.measure import documents
 from triptych.measure.attribution import NETWORK
-from triptych.measure.comparison import FEWEST_SAMPLES, compare_runs
+from triptych.measure.comparison import compare_runs
 from triptych.measure.limits import Breach
 from triptych.measure.pool import Side
+from triptych.measure.ratio import FEWEST_SAMPLES
 from triptych.measure.run_file import Run
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.traces import PARTS

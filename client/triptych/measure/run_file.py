@@ -49,9 +49,9 @@ class Workload:
     """What was asked of the server.
 
     Attributes:
-        loop: `closed`: each user waits for its answer; `constant` and `poisson`: requests come at a rate, whatever the
-            answers do; `camera`: each user sends frames at a rate, and drops those that are due while it waits. In
-            these latency counts from when a request was due. `video`: the frames of `triptych track`.
+        loop: `closed`: each user waits for its answer. `constant` and `poisson`: requests come at a rate, whatever the
+            answers do. `camera`: each user sends frames at a rate, and drops the ones that are due while it waits. In
+            these three latency counts from when a request was due. `video`: the frames of `triptych track`.
         users: of the closed loop, or cameras; of a video, frames in flight; 0 in the open loops.
         rate_per_s: requests a second of the open loops, or of each camera; else None.
         shape: how users or rate change over the time, as `triptych_loadtest.shapes` has them.
@@ -102,8 +102,8 @@ class Environment:
         address: the server's.
         cpu: the processor's name.
         cores: cores that the load generator may use.
-        gpus: names, as nvidia-smi has them; empty where there are none.
-        versions: by package; `python` and `triton` (the server's) besides.
+        gpus: their names; empty where there are none.
+        versions: by package, and also of `python` and `triton` (the server's).
         detector: None where the server does not say.
     """
 
@@ -135,7 +135,7 @@ class ClientSide:
     Attributes:
         latencies: of the requests that succeeded.
         by_request: the same by the request's name, where there are several.
-        failures: the others, by the name of the error's class.
+        failures: of the requests that failed, by the name of the error's class.
         seconds: from the first request to the last answer.
         cpu_s: CPU time of the processes that sent the requests, together.
         busiest: the share of one core that the busiest of them used, 0..1 and above.

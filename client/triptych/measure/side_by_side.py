@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from triptych.measure import comparison, documents, limits, remarks
+from triptych.measure import comparison, documents, limits, remarks, run_file
 from triptych.measure.comparison import Comparison
 from triptych.measure.limits import Limits
-from triptych.measure.pool import Side
+from triptych.measure.pool import Side, pool
 from triptych.measure.remarks import Remark
-
-NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,7 @@ class SideBySide:
         return json.dumps({"comparisons": comparisons, "remarks": documents.to_json(self.remarks)}, indent=1)
 
 
-def compare_files(
-    paths: Sequence[Sequence[Path]], names: Sequence[str], changed: str, allowed: Limits = NO_LIMITS
-) -> SideBySide:
+def compare_files(paths: Sequence[Sequence[Path]], names: Sequence[str], changed: str, allowed: Limits) -> SideBySide:
     """Compare the runs of each side with the runs of the first.
 
     Args:
@@ -55,7 +51,7 @@ def compare_files(
     Raises:
         ContractError: a file cannot be read, or its run cannot be compared with the others.
     """
-    sides = [Side.read(name, files) for name, files in zip(names or _names(paths), paths, strict=True)]
+    sides = [_read(name, files) for name, files in zip(names or _names(paths), paths, strict=True)]
     comparisons, breaches = [], []
     for side in sides[1:]:
         one = comparison.compare_runs(sides[0].run, side.run, (sides[0].name, side.name), changed)
@@ -63,6 +59,11 @@ def compare_files(
         comparisons.append(replace(one, regressions=[breach.sentence for breach in broken if breach.proven]))
         breaches += broken
     return SideBySide(sides, comparisons, [*remarks.of_sides(sides), *remarks.of_breaches(breaches)])
+
+
+def _read(name: str, paths: Sequence[Path]) -> Side:
+    runs = [run_file.read(path) for path in paths]
+    return Side(name, paths, runs, pool(runs))
 
 
 def _names(paths: Sequence[Sequence[Path]]) -> list[str]:

@@ -44,12 +44,12 @@ _LOADTEST = [sys.executable, "-m", "triptych_loadtest"]
 
 @dataclass
 class LoadTests:
-    """LoadLevel tests, each a process of its own, and what they measured.
+    """Load tests, each a process of its own, and what they measured.
 
     Attributes:
         address: the server's.
-        images: the directory of what is sent.
-        duration_s, warmup_s, batch: of each.
+        images: the directory of the images to send.
+        duration_s, warmup_s, batch: of every load test.
         directory: for their run files.
         original: the detector's configuration before the sweep, if the sweep changes it.
         runs: in the order in which they were measured.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from triptych.measure.comparison import Comparison, Ratio
+from triptych.measure.comparison import Comparison
+from triptych.measure.ratio import Ratio
 from triptych.measure.run_file import Run
 from triptych.report.attribution import PERCENTILES
 from triptych.report.blocks import Block, Figure, Figures, Note, Page, Row, Section, Share, Table

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from triptych.contract import STAGES
 from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution
-from triptych.measure.comparison import Comparison, Ratio
+from triptych.measure.comparison import Comparison
+from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
 from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
