@@ -84,10 +84,12 @@ class Format(Generic[Document]):
 
     def _document(self, path: Path, data: Any) -> Document:
         version = data.get("version") if isinstance(data, dict) else None
-        if version != self.version or self.mark not in data:
+        if version != self.version:
             raise ContractError(
                 f"{path} must be a {self.name} of version {self.version}, but its version is {version!r}"
             )
+        if self.mark not in data:
+            raise ContractError(f"{path} must be a {self.name}, but has no `{self.mark}`")
         try:
             return msgspec.convert(self.upgrade(data), self.document, dec_hook=_decode_hook)
         except msgspec.ValidationError as error:
