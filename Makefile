@@ -35,7 +35,7 @@ check: $(INSTALLED)  ## lint, type-check, hold the imports between the wings
 
 docs: $(INSTALLED)  ## build the docs site into site/
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 benchmark: $(INSTALLED)  ## the pipeline against the bare detector and against the usual ensemble
 	$(BIN)/python benchmarks/pipeline.py
