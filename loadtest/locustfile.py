@@ -4,5 +4,5 @@ With its web page, `--headless`, or `--master` and any number of `--worker`; `--
 """
 
 import locust  # noqa: F401, I001  # first: it patches the standard library for gevent
-from triptych_loadtest import web_tab  # noqa: F401  # the web page's tab
-from triptych_loadtest.locust_events import DetectionUser  # noqa: F401
+from triptych_loadtest import locust_events, web_tab  # noqa: F401  # its options, and the web page's tab
+from triptych_loadtest.users import DetectionUser  # noqa: F401
