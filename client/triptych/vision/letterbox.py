@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
 from triptych.errors import ImageError
 from triptych.vision.decode import decode
+from triptych.vision.jpeg import is_quick
 
 
 class Geometry(NamedTuple):
@@ -37,6 +38,10 @@ class Preprocessed(NamedTuple):
     pixels: NDArray[np.uint8]
     geometry: NDArray[np.float32]
     errors: list[str]
+
+
+Apart = Callable[[bytes, NDArray[np.uint8]], Geometry]
+"""Decode and letterbox one image into a canvas somewhere else; see `DecoderProcess`."""
 
 
 def letterbox_geometry(
@@ -93,19 +98,30 @@ def preprocess(
     *,
     max_bytes: int = MAX_ENCODED_BYTES,
     max_pixels: int = MAX_PIXELS,
+    apart: Apart | None = None,
 ) -> Preprocessed:
     """Decode and letterbox a batch. An image that cannot be read does not harm the others, and raises nothing.
 
     Its row of pixels is all border, its geometry is zeros, and its error says why in a sentence.
+
+    Args:
+        images: the encoded images.
+        spec: the detector's size and letterbox.
+        max_bytes: the limit on each image's bytes.
+        max_pixels: the limit on each image's pixels.
+        apart: decodes and letterboxes what is not known to be quick and harmless; None does it here.
     """
     pixels = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
     geometry = np.zeros((len(images), len(GEOMETRY_FIELDS)), np.float32)
     errors = [""] * len(images)
     for row, encoded in enumerate(images):
         try:
+            if apart is not None and not is_quick(encoded):
+                geometry[row] = apart(encoded, pixels[row])
+                continue
             rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
             geometry[row] = letterbox(rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
-        except Exception as error:  # noqa: PERF203  # whatever it is, the other images of the batch are fine
+        except Exception as error:  # whatever it is, the other images of the batch are fine
             pixels[row] = spec.pad_value
             geometry[row] = 0
             errors[row] = str(error) if isinstance(error, ImageError) else f"the image cannot be processed: {error!r}"

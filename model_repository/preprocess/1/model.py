@@ -1,13 +1,13 @@
 """Encoded images to letterboxed pixels."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from triptych.model_config import read_detector_spec
+from triptych.model_config import detector_of_stage, detector_spec
+from triptych.vision.decoder_process import DecoderProcess
 from triptych.vision.letterbox import preprocess
 
 
@@ -18,15 +18,18 @@ class TritonPythonModel:
             "max_bytes": int(parameters["max_encoded_bytes"]["string_value"]),
             "max_pixels": int(parameters["max_pixels"]["string_value"]),
         }
+        max_decode_s = float(parameters["max_decode_s"]["string_value"])
         cv2.setNumThreads(1)  # instances are the parallelism
-        self.spec = read_detector_spec(Path(args["model_repository"]).parent)
+        self.spec = detector_spec(detector_of_stage(args))
+        # An image that is not known to be harmless is decoded in a process that may die.
+        self.decoder = DecoderProcess(self.spec, **self.limits, max_decode_s=max_decode_s)
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]
 
     def respond(self, request):
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
-        pixels, geometry, errors = preprocess(images, self.spec, **self.limits)
+        pixels, geometry, errors = preprocess(images, self.spec, **self.limits, apart=self.decoder)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("pixels", pixels),
@@ -34,3 +37,6 @@ class TritonPythonModel:
                 pb_utils.Tensor("ERROR", np.array([[error.encode()] for error in errors], dtype=np.object_)),
             ]
         )
+
+    def finalize(self):
+        self.decoder.close()
