@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import DETECTOR, PIXELS, DetectorSpec
+from triptych.contract import CANDIDATE_FIELDS, CANDIDATES, DETECTOR, PIXELS, DetectorSpec
 from triptych.errors import ContractError
 
 
@@ -48,3 +50,39 @@ def detector_spec(config: model_config_pb2.ModelConfig) -> DetectorSpec:
 def read_detector_spec(model_repository: Path) -> DetectorSpec:
     """Return the spec of the detector in a repository."""
     return detector_spec(read_config(model_repository / DETECTOR.name))
+
+
+def names_itself(config: model_config_pb2.ModelConfig) -> bool:
+    """Return whether a detector says in its candidates whose class names its labels mean."""
+    widths = [tensor.dims[-1] for tensor in config.output if tensor.name == CANDIDATES.name]
+    return config.backend == "python" and widths == [len(CANDIDATE_FIELDS) + 1]
+
+
+def tell_stage(config: model_config_pb2.ModelConfig, detector: model_config_pb2.ModelConfig) -> None:
+    """Put the configuration of the detector that is served into that of a stage that is about to be loaded."""
+    config.parameters[DETECTOR.name].string_value = text_format.MessageToString(detector, as_one_line=True)
+
+
+def detector_of_stage(args: Mapping[str, str]) -> model_config_pb2.ModelConfig:
+    """Return the configuration of the detector that a stage works with.
+
+    Whoever starts a stage while a detector is served passes the configuration on that it is served with
+    (`tell_stage`), so that a stage that comes back agrees with what is served and not with what was published since.
+    If nobody did, Triton loads the whole repository now, the detector from the same file.
+
+    Args:
+        args: what Triton gives the `initialize` of the stage's model.py.
+
+    Raises:
+        ContractError: the file is missing, or cannot be parsed.
+    """
+    passed = json.loads(args["model_config"])["parameters"].get(DETECTOR.name)
+    if passed is None:
+        return read_config(Path(args["model_repository"]).parent / DETECTOR.name)
+    return text_format.Parse(passed["string_value"], model_config_pb2.ModelConfig())
+
+
+def version_directory(args: Mapping[str, str], config: model_config_pb2.ModelConfig) -> Path:
+    """Return where the files of a stage's detector are; see `detector_of_stage`."""
+    detector = Path(args["model_repository"]).parent / DETECTOR.name
+    return detector / str(next(iter(config.version_policy.specific.versions), 1))

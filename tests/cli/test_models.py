@@ -64,6 +64,14 @@ def test_json_for_programs(repository: Path) -> None:
     assert (second["version"], second["served"], second["manifest"]) == (2, False, {})
 
 
+@pytest.mark.parametrize("text", ["[]", "1", '"text"', "null", '{"adapted": []}'])
+def test_a_manifest_that_is_none(repository: Path, text: str) -> None:
+    (repository / "detector" / "1" / "manifest.json").write_text(text)
+    result = run("models", "--model-repository", repository)
+    assert result.exit_code == 0, result.output
+    assert [cell.strip() for cell in result.output.splitlines()[3].split("│")[1:-1]][:4] == ["1", "yes", "?", "?"]
+
+
 def test_a_repository_without_versions(tmp_path: Path) -> None:
     result = run("models", "--model-repository", tmp_path)
     assert isinstance(result.exception, BuildError)

@@ -54,7 +54,11 @@ def test_a_server_that_refuses(repository: Path, server: FakeServer) -> None:
 
 
 def test_a_version_that_takes_other_pixels(repository: Path, server: FakeServer) -> None:
-    with pytest.raises(BuildError, match=r"version 3 differs from what .* serves in more than its weights"):
+    with pytest.raises(
+        BuildError,
+        match=r"version 3 differs from what .* serves in more than its weights .*; "
+        r"the server serves it after `triptych activate 3` without --address and a restart of the server",
+    ):
         activate(repository, 3, server.address)
     assert served(repository) == [1]
 

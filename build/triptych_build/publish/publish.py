@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -19,7 +18,7 @@ from typing import Any
 from triptych import __version__
 from triptych.contract import DETECTOR, MODELS
 from triptych.errors import BuildError
-from triptych.files import atomic_write, sha256
+from triptych.files import aside, atomic_write, flush, sha256
 from triptych.serving.repository import activate, prune, versions
 from triptych_build.publish.artifact import Artifact, check_fit, read_artifact
 from triptych_build.publish.config_pbtxt import config_text
@@ -46,7 +45,8 @@ def publish(
         verification: the gate's report, for the manifest.
 
     Returns:
-        The version's directory; an older one, if it holds this very model for this target.
+        The version's directory; an older one, if it holds this very model for this target. Files of it that are cut or
+        missing are written again.
 
     Raises:
         BuildError: the model does not suit the target, there is no repository, or the disk refuses.
@@ -59,10 +59,7 @@ def publish(
     try:
         directory = _published(repository, record)
         if directory:
-            with atomic_write(directory / "config.pbtxt") as aside:
-                aside.write_text(config_text(artifact, target, group, int(directory.name)))
-            with atomic_write(directory / "manifest.json") as aside:
-                aside.write_text(json.dumps(record, indent=2) + "\n")
+            _renew_version(directory, artifact, target, group, record)
         else:
             directory = _write_version(repository, artifact, target, group, record)
     except OSError as error:
@@ -81,25 +78,60 @@ def _published(repository: Path, record: dict[str, Any]) -> Path | None:
     return published[-1] if published else None
 
 
+def _files(artifact: Artifact, target: TargetName) -> dict[str, Path]:
+    """Return what a version is copied from, by the names there."""
+    chosen = TARGETS[target]
+    files = {chosen.filename: artifact.path}
+    if chosen.template:
+        files["model.py"] = Path(__file__).parent / "targets" / chosen.template
+    return files
+
+
+def _texts(
+    artifact: Artifact, target: TargetName, group: InstanceGroup, number: int, record: dict[str, Any]
+) -> dict[str, str]:
+    """Return what is written into a version, by the names there."""
+    return {
+        "config.pbtxt": config_text(artifact, target, group, number),
+        "manifest.json": json.dumps(record, indent=2) + "\n",
+    }
+
+
+def _renew_version(
+    directory: Path, artifact: Artifact, target: TargetName, group: InstanceGroup, record: dict[str, Any]
+) -> None:
+    """Write a version's texts once more, and each file that is not whole; a server may serve it meanwhile."""
+    for name, source in _files(artifact, target).items():
+        path = directory / name
+        if not path.is_file() or sha256(path) != sha256(source):
+            with atomic_write(path) as temporary:
+                shutil.copyfile(source, temporary)
+    for name, text in _texts(artifact, target, group, int(directory.name), record).items():
+        with atomic_write(directory / name) as temporary:
+            temporary.write_text(text)
+
+
 def _write_version(
     repository: Path, artifact: Artifact, target: TargetName, group: InstanceGroup, record: dict[str, Any]
 ) -> Path:
     """Write the model, its model.py, its configuration and its manifest as the first free version number."""
     detector = repository / DETECTOR.name
     detector.mkdir(exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=detector, prefix=".publishing-"))
-    chosen = TARGETS[target]
+    temporary = aside(detector / "publishing")
+    temporary.mkdir()
     try:
-        shutil.copyfile(artifact.path, aside / chosen.filename)
-        if chosen.template:
-            shutil.copyfile(Path(__file__).parent / "targets" / chosen.template, aside / "model.py")
-        (aside / "manifest.json").write_text(json.dumps(record, indent=2) + "\n")
         number = max((version.number for version in versions(repository)), default=0) + 1
-        (aside / "config.pbtxt").write_text(config_text(artifact, target, group, number))
-        aside.chmod(0o755)
-        return aside.rename(detector / str(number))
+        for name, source in _files(artifact, target).items():
+            shutil.copyfile(source, temporary / name)
+        for name, text in _texts(artifact, target, group, number, record).items():
+            (temporary / name).write_text(text)
+        for path in (*temporary.iterdir(), temporary):
+            flush(path)
+        directory = temporary.rename(detector / str(number))
+        flush(detector)
+        return directory
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def copy_without_detector(repository: Path, copy: Path) -> Path:

@@ -50,7 +50,8 @@ def _table(published: list[repository.Version]) -> Table:
     table = Table("version", "served", "source", "head", "precision", "target", "published (UTC)", "MB")
     table.columns[2].overflow = "fold"
     for version in published:
-        adapted: dict[str, Any] = version.manifest.get("adapted", {})
+        adapted = version.manifest.get("adapted")
+        adapted = adapted if isinstance(adapted, dict) else {}
         table.add_row(
             str(version.number),
             "yes" if version.is_served else "",

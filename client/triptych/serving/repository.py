@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
 from triptych.errors import BuildError, ContractError, ServerUnavailable, TriptychError
-from triptych.files import atomic_write
-from triptych.model_config import detector_spec, read_config
+from triptych.files import atomic_write, unused
+from triptych.model_config import detector_spec, names_itself, read_config
 from triptych.wire.model_control import ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -69,10 +70,10 @@ def _served_number(detector: Path) -> int | None:
 
 def _manifest(directory: Path) -> dict[str, Any]:
     try:
-        manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
+        manifest: Any = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError):
         return {}
-    return manifest
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _select(repository: Path, number: int) -> None:
@@ -119,42 +120,39 @@ def activate(repository: Path, number: int, address: str | None = None) -> None:
 
 
 def prune(repository: Path, keep: int) -> list[int]:
-    """Remove all versions but the newest `keep` and the one that is served; return the numbers of those removed."""
+    """Remove all versions but the newest `keep`, and return the numbers of those removed.
+
+    The version that the next start serves stays, and so does every version that a server of this machine serves now:
+    the server and its models hold its directory.
+    """
     removed = []
     published = versions(repository)
     for version in published[: max(0, len(published) - keep)]:
-        if not version.is_served:
-            # Renamed first: a server that looks in meanwhile sees the whole version or none.
-            aside = version.directory.with_name(f".removing-{version.number}")
-            version.directory.rename(aside)
-            shutil.rmtree(aside)
-            removed.append(version.number)
+        if version.is_served:
+            continue
+        with unused(version.directory) as is_unused:
+            if is_unused:
+                # Renamed first: a server that looks in meanwhile sees the whole version or none.
+                shutil.rmtree(version.directory.rename(version.directory.with_name(f".removing-{version.number}")))
+                removed.append(version.number)
     return removed
 
 
 def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
     """Have a running server switch over to the version that the repository serves, and return its number.
 
-    No request fails: Triton starts the new version while the old one still answers, and switches when it is ready.
+    No request fails: Triton starts the new version while the old one still answers, and switches when it is ready. Only
+    the detector is loaded. Its stages go on as they are, so all that they need to know of it must be the same. The
+    names of its classes may differ, since each answer says whose names its labels are.
 
     Raises:
-        BuildError: the server cannot load the version, or the new detector takes other pixels than the server's
-            preprocess makes.
+        BuildError: the server cannot load the version, or its stages must change with it.
         ServerUnavailable: no server answers at the address.
     """
     wanted = next(version.number for version in versions(repository) if version.is_served)
     control = ModelControl(address)
     try:
-        # Names may differ: clients ask for them. The other models read everything else when they start.
-        now, new = (
-            replace(detector_spec(config), class_names=("any",))
-            for config in (control.config(DETECTOR.name), read_config(repository / DETECTOR.name))
-        )
-        if now != new:
-            raise BuildError(
-                f"version {wanted} differs from what {address} serves in more than its weights ({now} became {new}); "
-                "it is served once you restart the server"
-            )
+        _check_switch(control.config(DETECTOR.name), read_config(repository / DETECTOR.name), wanted, address)
         control.load(DETECTOR.name, timeout_s)
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
     except grpc.RpcError as error:
@@ -167,3 +165,28 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
     if serving != [wanted]:
         raise BuildError(f"{address} serves version {serving} of the detector and not {wanted}; see the server's log")
     return wanted
+
+
+def _check_switch(
+    now: model_config_pb2.ModelConfig, new: model_config_pb2.ModelConfig, wanted: int, address: str
+) -> None:
+    """Make sure that a server's stages fit another version of the detector as they are.
+
+    Raises:
+        BuildError: they do not.
+    """
+    after_a_restart = (
+        f"the server serves it after `triptych activate {wanted}` without --address and a restart of the server"
+    )
+    before, after = detector_spec(now), detector_spec(new)
+    if replace(before, class_names=after.class_names) != after:
+        raise BuildError(
+            f"version {wanted} differs from what {address} serves in more than its weights "
+            f"({before} became {after}); {after_a_restart}"
+        )
+    # An engine in one of Triton's own backends cannot say in its answers which version it is.
+    if before.class_names != after.class_names and not names_itself(now) & names_itself(new):
+        raise BuildError(
+            f"version {wanted} names its classes otherwise than what {address} serves, and its target does not say in "
+            f"its answers which names are meant; {after_a_restart}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from support.detectors import raw_model
 from triptych.errors import BuildError, ServerUnavailable
-from triptych.files import sha256
+from triptych.files import Hold, sha256
 from triptych.model_config import read_config
 from triptych.serving.repository import activate, prune, versions
 from triptych_build.adapt.adapter import Overrides, adapt_file
@@ -162,6 +163,76 @@ def test_old_versions_go_but_never_the_served_one(repository: Path, adapted: Pat
     assert prune(repository, 2) == [2]
     assert numbers(repository) == [1, 3, 4]
     assert prune(repository, 9) == []
+
+
+def test_a_version_that_a_server_serves_never_goes(repository: Path, adapted: Path) -> None:
+    """The server serves version 1; the repository serves others at the next start, and publishes more than it keeps."""
+    for pad_value in range(4):
+        path = adapted.with_name(f"{pad_value}.onnx")
+        adapt_file(adapted.with_name("source.onnx"), path, Overrides(pad_value=pad_value))
+        put(path, repository)
+    server = Hold(repository / "detector" / "1")
+    assert prune(repository, 1) == [2, 3]
+    assert numbers(repository) == [1, 4]
+    server.release()
+    assert prune(repository, 1) == [1]
+
+
+@pytest.mark.parametrize("damage", ["cut", "deleted", "changed"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.py"])
+def test_publishing_again_repairs_a_version(repository: Path, adapted: Path, name: str, damage: str) -> None:
+    path = put(adapted, repository) / name
+    whole = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-9] if damage == "cut" else whole[:-1] + b"x")
+    assert publish(adapted, "openvino", repository, GROUP) == path.parent
+    assert path.read_bytes() == whole
+    assert numbers(repository) == [1]
+
+
+def test_a_whole_model_is_not_written_again(repository: Path, adapted: Path) -> None:
+    path = put(adapted, repository) / "model.onnx"
+    before = path.stat()
+    publish(adapted, "openvino", repository, GROUP)
+    assert path.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("text", ["[]", "1", "null", '"a"', "{", '{"adapted": []}'])
+def test_a_manifest_that_is_none_is_another_model(repository: Path, adapted: Path, text: str) -> None:
+    (put(adapted, repository) / "manifest.json").write_text(text)
+    assert publish(adapted, "openvino", repository, GROUP).name == "2"
+
+
+def test_who_may_read_a_version_is_up_to_the_umask(repository: Path, adapted: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        directory = put(adapted, repository)
+    finally:
+        os.umask(before)
+    assert directory.stat().st_mode & 0o777 == 0o750
+    assert {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()} == dict.fromkeys(
+        ("config.pbtxt", "manifest.json", "model.onnx", "model.py"), 0o640
+    )
+    assert (repository / "detector" / "config.pbtxt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_version_is_on_the_disk_before_it_appears(
+    repository: Path, adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[str, bool] = {}
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        synced[Path(f"/proc/self/fd/{handle}").readlink().name] = (repository / "detector" / "1").exists()
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    publish(adapted, "openvino", repository, GROUP)
+    (aside,) = (name for name in synced if name.startswith(".publishing"))
+    whole = dict.fromkeys(("config.pbtxt", "manifest.json", "model.onnx", "model.py", aside), False)
+    assert synced == {**whole, "detector": True}
 
 
 def test_an_unadapted_model_is_refused_with_the_way_out(repository: Path, adapted: Path) -> None:
