@@ -127,7 +127,8 @@ def service() -> grpc.GenericRpcHandler:
     async def statistics(_request: bytes, _context: object) -> bytes:
         response = service_pb2.ModelStatisticsResponse()
         for model in (DETECTION, PREPROCESS, DETECTOR, POSTPROCESS):
-            stats = response.model_stats.add(name=model.name, inference_count=answered, execution_count=answered)
+            counts = {"inference_count": answered, "execution_count": answered}
+            stats = response.model_stats.add(name=model.name, version="1", **counts)
             stats.inference_stats.success.count = answered
         return bytes(response.SerializeToString())
 
