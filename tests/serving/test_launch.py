@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from triptych.serving.launch import Launch
@@ -10,7 +11,8 @@ from triptych.serving.preflight import Installation, Ports
 
 def test_the_command_line(tmp_path: Path) -> None:
     installation = Installation(Path("/triton/bin/tritonserver"), Path("/python"), Path("/stub"), ())
-    launch = Launch(installation, "triptych-1", tmp_path, Ports(http=1, grpc=2, metrics=3), Path("/scratch"), "mark_")
+    free = Ports(http=1, grpc=2, metrics=3)
+    launch = Launch(installation, "triptych-1", tmp_path, free, Path("/scratch"), "mark_", "secret", http=True)
     binary, *options = launch.command()
     assert binary == "/triton/bin/tritonserver"
     addresses = {options[i - 1]: options[i] for i in range(1, len(options)) if options[i - 1].endswith("-address")}
@@ -20,3 +22,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert options[options.index("--backend-directory") + 1] == "/scratch/backends"
     assert "triton,file=/scratch/traces/trace" in options
     assert "--backend-config=python,shm-region-prefix-name=mark_" in options
+    restricted = "model-repository,shared-memory,trace,logging:triptych-key=secret"
+    assert {f"--grpc-restricted-protocol={restricted}", f"--http-restricted-api={restricted}"} < set(options)
+
+    options = replace(launch, http=False).command()
+    assert "--allow-http=false" in options
+    assert f"--grpc-restricted-protocol={restricted}" in options
+    assert not [option for option in options if option.startswith("--http")]

@@ -105,8 +105,14 @@ def test_a_port_that_is_taken() -> None:
 
 
 def test_ports_that_are_the_same() -> None:
-    with pytest.raises(ServerStartError, match="must differ, but got 8000, 8000, 8002"):
+    with pytest.raises(ServerStartError, match="must differ, but got http 8000, grpc 8000, metrics 8002"):
         preflight.check_ports(Ports(grpc=8000))
+
+
+def test_a_port_that_is_not_served_may_be_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        free = Ports.free()
+        preflight.check_ports(Ports(http=holder.getsockname()[1], grpc=free.grpc, metrics=free.metrics), http=False)
 
 
 def test_free_ports_differ_and_are_free() -> None:

@@ -32,13 +32,14 @@ def test_instances_that_cannot_be(tmp_path: Path, instances: dict[str, int]) -> 
 def test_addresses(tmp_path: Path) -> None:
     server = TritonServer(tmp_path, ports=Ports(http=1, grpc=2, metrics=3))
     assert server.grpc_address == "127.0.0.1:2"
-    assert server.http_url == "http://127.0.0.1:1"
+    assert server.http_url == ""
+    assert TritonServer(tmp_path, ports=server.ports, http=True).http_url == "http://127.0.0.1:1"
     assert server.metrics_url == "http://127.0.0.1:3/metrics"
 
 
-def test_the_log_goes_to_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert default_log_path(Ports()) == Path("/state/triptych/server-8001.log")
+def test_the_log_goes_to_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_log_path(Ports()) == tmp_path / "triptych" / "server-8001.log"
 
 
 def test_a_log_that_cannot_be_written(repository: Path) -> None:

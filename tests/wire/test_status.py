@@ -65,6 +65,13 @@ BY_DETAILS: list[tuple[Code, str, type[RequestError], float | None, str]] = [
         "does not serve the model 'detection'",
     ),
     (
+        Code.UNAVAILABLE,
+        "This protocol is restricted, expecting header 'triton-grpc-protocol-triptych-key'",
+        AccessDenied,
+        None,
+        "as the user who started it with `triptych serve`",
+    ),
+    (
         Code.NOT_FOUND,
         "Request for unknown model: 'detection' is not found",
         ModelNotFound,

@@ -22,7 +22,11 @@ from triptych.serving.supervisor import Supervisor
 def serve(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC clients.")] = 8001,
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP clients.")] = 8000,
+    http: Annotated[
+        bool,
+        typer.Option("--http", help="Serve HTTP too. Pages in a browser on this machine can then send images."),
+    ] = False,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP clients, with --http.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Prometheus.")] = 8002,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Choose three free ports, whatever the options above say.")
@@ -40,15 +44,18 @@ def serve(
 ) -> None:
     """Serve the models on this machine, with Triton from pip: no container, no GPU.
 
-    It listens only on 127.0.0.1. A model whose process dies is reloaded. Ctrl-C ends it, a second Ctrl-C at once.
+    It listens only on 127.0.0.1. To load models takes a key, which the commands of the same user find. A model whose
+    process dies or hangs, or that somebody unloads, is loaded again. Ctrl-C ends it, a second Ctrl-C at once.
 
-    Exit codes: 0 it was stopped, 1 it did not start, 3 it died while it served, 130 it was killed by a second Ctrl-C.
+    Exit codes: 0 it was stopped, 1 it did not start, 3 it died or hung while it served, 130 it was killed by a second
+    Ctrl-C.
     """
     server = TritonServer(
         model_repository,
         ports=Ports.free() if free_ports else Ports(http=http_port, grpc=grpc_port, metrics=metrics_port),
         log_path=log,
         ready_timeout_s=ready_timeout_s,
+        http=http,
     )
     _serve(server, Console(soft_wrap=True, highlight=False), verbose)
 
@@ -120,7 +127,8 @@ def _report(console: Console, server: TritonServer) -> None:
         ("metrics", server.metrics_url),
         ("log", str(server.log_path)),
     ):
-        console.print(f"  {name:<12} {value}", markup=False)
+        if value:
+            console.print(f"  {name:<12} {value}", markup=False)
     address = "" if server.grpc_address == DEFAULT_ADDRESS else f" --address {server.grpc_address}"
     console.print(f"Try it with `triptych detect IMAGE{address}`; stop it with Ctrl-C.", markup=False)
 

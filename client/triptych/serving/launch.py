@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from triptych.serving.preflight import HOST, Installation, Ports
+from triptych.wire.access import KEY_NAME, RESTRICTED
 
 EXIT_TIMEOUT_S = 5
 """How long Triton waits for requests in flight, and for model processes that will never answer, as it ends."""
@@ -37,6 +38,8 @@ class Launch:
         ports: where it listens.
         scratch: an empty directory for its backends and traces.
         shm_prefix: how its regions of shared memory, and the command lines of its model processes, are marked.
+        key: without it the server does not load models, register shared memory or change the settings of traces.
+        http: whether it serves HTTP, which every page in a browser on this machine can reach.
     """
 
     installation: Installation
@@ -45,6 +48,8 @@ class Launch:
     ports: Ports
     scratch: Path
     shm_prefix: str
+    key: str
+    http: bool = False
 
     def start(self, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Lay out the scratch directory and start Triton, which writes to `log`.
@@ -85,12 +90,25 @@ class Launch:
             *("--model-control-mode", "explicit"),
             # Ours are complete, and completing them costs a second per load: Triton starts every model twice.
             "--disable-auto-complete-config",
-            *("--http-address", HOST, "--http-port", str(self.ports.http)),
+            *self._http(),
             *("--grpc-address", HOST, "--grpc-port", str(self.ports.grpc)),
             *("--metrics-address", HOST, "--metrics-port", str(self.ports.metrics)),
+            f"--grpc-restricted-protocol={self._restriction}",
             "--allow-gpu-metrics=false",
             # Off until a client asks for traces. Where they go can be set only here.
             *("--trace-config", f"triton,file={self.traces / 'trace'}", "--trace-config", "level=OFF"),
             *("--exit-timeout-secs", str(EXIT_TIMEOUT_S)),
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
         ]
+
+    def _http(self) -> list[str]:
+        if not self.http:
+            return ["--allow-http=false"]
+        return [
+            *("--http-address", HOST, "--http-port", str(self.ports.http)),
+            f"--http-restricted-api={self._restriction}",
+        ]
+
+    @property
+    def _restriction(self) -> str:
+        return f"{','.join(RESTRICTED)}:{KEY_NAME}={self.key}"

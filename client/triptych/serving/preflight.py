@@ -137,16 +137,18 @@ def check_shared_memory() -> None:
         )
 
 
-def check_ports(ports: Ports) -> None:
-    """Make sure that the ports are free.
+def check_ports(ports: Ports, *, http: bool = True) -> None:
+    """Make sure that the ports are free; that of HTTP only if it is served.
 
     Raises:
         ServerStartError: another process holds one (the message says which, if that can be seen), or two are the same.
     """
     by_kind: dict[str, int] = asdict(ports)
+    if not http:
+        del by_kind["http"]
     if len(set(by_kind.values())) < len(by_kind):
         raise ServerStartError(
-            "the HTTP, gRPC and metrics ports must differ, but got " + ", ".join(str(port) for port in by_kind.values())
+            "the ports must differ, but got " + ", ".join(f"{kind} {port}" for kind, port in by_kind.items())
         )
     for kind, port in by_kind.items():
         with socket.socket() as probe:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+SERVER = "tritonserver"
+"""The program that serves."""
 
 STUB = "triton_python_backend_stub"
 """The program that runs one instance of one Python model."""
@@ -38,6 +44,41 @@ def model_processes(server: psutil.Process) -> list[ModelProcess]:
             version = Path(arguments[1]).parent
             processes.append(ModelProcess(child.pid, version.parent.name, version.name))
     return sorted(processes, key=lambda process: process.pid)
+
+
+def stopped_processes(processes: Iterable[ModelProcess]) -> list[ModelProcess]:
+    """Return those that a signal has stopped (SIGSTOP), and that nobody debugs."""
+    stopped = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # gone
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                stopped.append(process)
+    return stopped
+
+
+def kill_processes(processes: Iterable[ModelProcess]) -> None:
+    """Kill model processes; the server collects them."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def hide_argument(pid: int, secret: str) -> bool:
+    """Overwrite `secret` in the command line of a process of ours, which every user can read; False if that failed.
+
+    The process has read its arguments by then.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        # The name of the program, in brackets, may have blanks. Fields 48 and 49 are where the arguments are.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        begin, end = int(fields[45]), int(fields[46])
+        with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(begin)
+            arguments = memory.read(end - begin)
+            memory.seek(begin)
+            memory.write(arguments.replace(secret.encode(), b"*" * len(secret)))
+        return secret not in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    return False
 
 
 def holder_of_port(port: int) -> str:

@@ -10,12 +10,9 @@ for long.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,16 +20,21 @@ from types import TracebackType
 
 import grpc
 import psutil
+from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS, STAGES
+from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, STAGES
 from triptych.errors import ContractError, ServerCrashed, ServerStartError
+from triptych.files import Hold
 from triptych.machine import available_cores
+from triptych.model_config import detector_spec, read_detector_spec
 from triptych.serving import log as server_log
 from triptych.serving import preflight
 from triptych.serving.launch import EXIT_TIMEOUT_S, Launch
 from triptych.serving.preflight import HOST, Ports
-from triptych.serving.processes import ModelProcess, kill_marked, model_processes
-from triptych.wire.model_control import ModelControl
+from triptych.serving.processes import ModelProcess, hide_argument, model_processes
+from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
+from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
+from triptych.wire.model_control import ModelControl, processes_of
 
 __all__ = ["Ports", "TritonServer", "default_instances", "default_log_path"]
 
@@ -49,8 +51,11 @@ def default_instances(cores: int) -> dict[str, int]:
 
 def default_log_path(ports: Ports) -> Path:
     """Return where the log of a server on these ports goes. Each start overwrites the log of the one before."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "triptych" / f"server-{ports.grpc}.log"
+    try:
+        directory = usable_state_directory()
+    except OSError:
+        directory = state_directories()[0]  # opening the log says what is wrong with it
+    return directory / f"server-{ports.grpc}.log"
 
 
 class TritonServer:
@@ -60,7 +65,7 @@ class TritonServer:
     started in another thread outlives this process: call `stop`.
 
     Attributes:
-        ports: the TCP ports it listens on.
+        ports: the TCP ports it listens on; that of HTTP only if it serves HTTP.
         log_path: the file that the server and its models log to.
         ready_s: how long it took from `start` until every model was ready, in seconds; 0 before that.
     """
@@ -73,6 +78,7 @@ class TritonServer:
         log_path: Path | None = None,
         ready_timeout_s: float = 60.0,
         instances: Mapping[str, int] | None = None,
+        http: bool = False,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -82,6 +88,8 @@ class TritonServer:
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
             instances: instance counts by model name, over `default_instances` and over the models' own.
+            http: serve HTTP as well. Every page in a browser on this machine can then send images to the server,
+                though not read the answers.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1.
@@ -96,12 +104,16 @@ class TritonServer:
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
+        self._serves_http = http
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
+        self._key = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: ModelControl | None = None
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
+        self._configs: dict[str, model_config_pb2.ModelConfig] = {}
+        self._in_use: dict[str, Hold] = {}
         self._started = 0.0
 
     def __enter__(self) -> TritonServer:
@@ -125,8 +137,8 @@ class TritonServer:
 
     @property
     def http_url(self) -> str:
-        """The URL that HTTP clients start from."""
-        return f"http://{HOST}:{self.ports.http}"
+        """The URL that HTTP clients start from; empty if HTTP is not served."""
+        return f"http://{HOST}:{self.ports.http}" if self._serves_http else ""
 
     @property
     def metrics_url(self) -> str:
@@ -142,6 +154,17 @@ class TritonServer:
         """
         return self._running().pid
 
+    @property
+    def control(self) -> ModelControl:
+        """The control interface of the running server.
+
+        Raises:
+            ServerStartError: it is not running.
+        """
+        if self._control is None:
+            raise ServerStartError("this server is not running; call start()")
+        return self._control
+
     def start(self) -> None:
         """Check all that can be checked beforehand, then start the server. `wait_ready` loads the models.
 
@@ -153,7 +176,8 @@ class TritonServer:
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
         preflight.check_shared_memory()
-        preflight.check_ports(self.ports)
+        preflight.check_ports(self.ports, http=self._serves_http)
+        remove_leftovers()
         try:
             self.log_path.parent.mkdir(parents=True, exist_ok=True)
             log = self.log_path.open("wb")
@@ -162,11 +186,24 @@ class TritonServer:
                 f"the log {self.log_path} cannot be written ({error.strerror}); choose another with --log"
             ) from error
         self._started = time.monotonic()
-        self._scratch = Path(tempfile.mkdtemp(prefix="triptych-"))
-        launch = Launch(installation, self._id, self._model_repository, self.ports, self._scratch, self._shm_prefix)
         with log:
+            try:
+                key_file = key_path(self.ports.grpc)
+            except OSError as error:
+                raise ServerStartError(_no_place_for_key(error)) from error
+            self._scratch = Scratch(Belongings(self._shm_prefix, self._key, str(key_file)))
+            launch = Launch(
+                installation,
+                self._id,
+                self._model_repository,
+                self.ports,
+                self._scratch.directory,
+                self._shm_prefix,
+                self._key,
+                self._serves_http,
+            )
             self._process = launch.start(log)
-        self._control = ModelControl(self.grpc_address)
+        self._control = ModelControl(self.grpc_address, self._key)
 
     def wait_ready(self) -> None:
         """Wait for the server, load the models and give them their instances.
@@ -174,7 +211,7 @@ class TritonServer:
         Raises:
             ServerStartError: the server ended, a model did not load, or it took longer than `ready_timeout_s`.
         """
-        control = self._connected()
+        control = self.control
         deadline = self._started + self._ready_timeout_s
         while not control.is_server(self._id):  # another server may have been quicker to take the port
             if (ended := self._ended()) is not None:
@@ -182,11 +219,22 @@ class TritonServer:
             if time.monotonic() > deadline:
                 raise ServerStartError(self._timeout_error())
             time.sleep(0.05)
+        # The key may replace another server's only now that the port is ours.
+        try:
+            write_key(self.ports.grpc, self._key)
+        except OSError as error:
+            raise ServerStartError(_no_place_for_key(error)) from error
+        hide_argument(self.pid, self._key)
         model = DETECTION.name
         try:
             control.load(model, _remaining_s(deadline))
             for model, count in {**default_instances(available_cores()), **self._instances}.items():
                 control.set_instances(model, count, _remaining_s(deadline))
+            if detector_spec(control.config(DETECTOR.name)) != read_detector_spec(self._model_repository):
+                # Another version was published meanwhile, and a stage may have read the file after the detector did.
+                for stage in (PREPROCESS, POSTPROCESS):
+                    control.restart(stage.name, _remaining_s(deadline))
+            self.served()
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
@@ -210,12 +258,9 @@ class TritonServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            # Model processes outlive a server that was killed. This mark is in their command lines and its own only.
-            kill_marked(self._shm_prefix)
-        for region in preflight.SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
-            region.unlink(missing_ok=True)
+            self._in_use.clear()
         if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch.remove()
 
     def processes(self) -> list[ModelProcess]:
         """Return the model processes that are alive, by process id; none if the server is gone."""
@@ -237,7 +282,29 @@ class TritonServer:
         Raises:
             grpc.RpcError: the server does not answer.
         """
-        return self._connected().served()
+        configs = self.control.configs()
+        self._configs = {model: config for (model, _), config in configs.items()}
+        detector = self._model_repository / DETECTOR.name
+        serving = [version for model, version in configs if model == DETECTOR.name]
+        self._in_use = {version: self._in_use.get(version) or Hold(detector / version) for version in serving}
+        return {served: processes_of(config) for served, config in configs.items()}
+
+    def restore(self, model: str) -> float:
+        """Load a model that was unloaded, as it was when `served` was last asked, and return the seconds it took.
+
+        Raises:
+            ServerCrashed: it does not load.
+        """
+        began = time.monotonic()
+        try:
+            self.control.load(model, self._ready_timeout_s, self._configs.get(model))
+            if model == DETECTION.name:  # which loads its stages again, as their files say
+                for stage in (DETECTOR, PREPROCESS, POSTPROCESS):  # the detector first: the others work with it
+                    if (config := self._configs.get(stage.name)) != self.control.config(stage.name):
+                        self.control.load(stage.name, self._ready_timeout_s, config)
+        except grpc.RpcError as error:
+            raise ServerCrashed(self._load_error(model, error)) from error
+        return time.monotonic() - began
 
     def reload(self, model: str) -> float:
         """Start new processes for a model, as it is served now, and return how long that took in seconds.
@@ -249,7 +316,7 @@ class TritonServer:
         """
         began = time.monotonic()
         try:
-            self._connected().restart(model, self._ready_timeout_s)
+            self.control.restart(model, self._ready_timeout_s)
         except grpc.RpcError as error:
             raise ServerCrashed(self._load_error(model, error)) from error
         return time.monotonic() - began
@@ -271,11 +338,6 @@ class TritonServer:
         if self._process is None:
             raise ServerStartError("this server was not started; call start()")
         return self._process
-
-    def _connected(self) -> ModelControl:
-        if self._control is None:
-            raise ServerStartError("this server is not running; call start()")
-        return self._control
 
     def _ended(self) -> str | None:
         """Return how the server ended, as a sentence; None while it runs."""
@@ -314,3 +376,7 @@ class TritonServer:
 def _remaining_s(deadline: float) -> float:
     """Return the time left until `deadline`, but at least enough for a call to report that it is over."""
     return max(0.1, deadline - time.monotonic())
+
+
+def _no_place_for_key(error: OSError) -> str:
+    return f"there is no place for the server's key ({error}); set XDG_STATE_HOME to a directory of yours"

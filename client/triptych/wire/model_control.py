@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import grpc
 from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
+from triptych.model_config import tell_stage
+from triptych.wire.access import key_headers
+from triptych.wire.statistics import Snapshot, parse_statistics
 
 CALL_TIMEOUT_S = 5.0
 """The deadline of calls that load nothing."""
@@ -21,10 +27,17 @@ _OPTIONS = (
 
 
 class ModelControl:
-    """The control interface of one server. A call that fails raises `grpc.RpcError`, except `is_server`."""
+    """The control interface of one server. A call that fails raises `grpc.RpcError`, except `is_server`.
 
-    def __init__(self, address: str) -> None:
-        """Connect to the server at `address`, host:port, as soon as there is one."""
+    Calls that change anything show the server's key.
+    """
+
+    def __init__(self, address: str, key: str = "") -> None:
+        """Connect to the server at `address`, host:port, as soon as there is one.
+
+        Without a `key` the one is shown that `triptych serve` left on this machine for us, if there is one.
+        """
+        self._address, self._key = address, key
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -41,13 +54,19 @@ class ModelControl:
         return bool(metadata.name == server_id)
 
     def load(self, model: str, timeout_s: float, config: model_config_pb2.ModelConfig | None = None) -> None:
-        """Load a model and the models it is composed of. A `config` replaces its `config.pbtxt`."""
+        """Load a model and the models it is composed of. A `config` replaces its `config.pbtxt`.
+
+        A stage gets the configuration that the detector is served with along with its own.
+        """
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         if config is not None:
+            if config.name in (PREPROCESS.name, POSTPROCESS.name):
+                with contextlib.suppress(grpc.RpcError):  # without a detector the stage keeps what it has
+                    tell_stage(config, self.config(DETECTOR.name))
             request.parameters["config"].string_param = json_format.MessageToJson(
                 config, preserving_proto_field_name=True
             )
-        self._service.RepositoryModelLoad(request, timeout=timeout_s)
+        self._service.RepositoryModelLoad(request, timeout=timeout_s, metadata=key_headers(self._address, self._key))
 
     def config(self, model: str, version: str = "") -> model_config_pb2.ModelConfig:
         """Return the configuration that a model is served with, including all defaults."""
@@ -68,12 +87,43 @@ class ModelControl:
         config.parameters["generation"].string_value = str(time.time_ns())
         self.load(model, timeout_s, config)
 
+    def ask_live(self, timeout_s: float) -> grpc.Future:
+        """Ask whether the server answers; the answer comes later."""
+        return self._service.ServerLive.future(service_pb2.ServerLiveRequest(), timeout=timeout_s)
+
+    def ask(self, request: service_pb2.ModelInferRequest, timeout_s: float) -> grpc.Future:
+        """Send a request to a model; the answer comes later."""
+        return self._service.ModelInfer.future(request, timeout=timeout_s)
+
+    def unloaded(self) -> list[str]:
+        """Return the models that are not ready though their files are there; none while any model loads."""
+        request = service_pb2.RepositoryIndexRequest()
+        headers = key_headers(self._address, self._key)
+        entries = self._service.RepositoryIndex(request, timeout=CALL_TIMEOUT_S, metadata=headers).models
+        if any(entry.state == "LOADING" for entry in entries):
+            return []  # an ensemble is not ready while its stages load
+        ready = {entry.name for entry in entries if entry.state == "READY"}
+        return sorted({entry.name for entry in entries} - ready)
+
+    def statistics(self) -> Snapshot:
+        """Return the counters of the models that are ready, by name."""
+        return parse_statistics(self._statistics())
+
     def served(self) -> dict[tuple[str, str], int]:
         """Return how many processes each (model, version) that is ready should have; 0 for an ensemble."""
-        request = service_pb2.RepositoryIndexRequest(ready=True)
-        counts = {}
-        for entry in self._service.RepositoryIndex(request, timeout=CALL_TIMEOUT_S).models:
-            config = self.config(entry.name, entry.version)
-            groups = config.instance_group if config.backend == "python" else ()
-            counts[entry.name, entry.version] = sum(group.count * max(1, len(group.gpus)) for group in groups)
-        return counts
+        return {served: processes_of(config) for served, config in self.configs().items()}
+
+    def configs(self) -> dict[tuple[str, str], model_config_pb2.ModelConfig]:
+        """Return what each (model, version) that is ready is served with."""
+        # The index of the repository would need the server's key, and says no more.
+        ready = [(entry.name, entry.version) for entry in self._statistics().model_stats]
+        return {(model, version): self.config(model, version) for model, version in ready}
+
+    def _statistics(self) -> service_pb2.ModelStatisticsResponse:
+        return self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=CALL_TIMEOUT_S)
+
+
+def processes_of(config: model_config_pb2.ModelConfig) -> int:
+    """Return how many processes a model that is served so has; 0 for an ensemble."""
+    groups = config.instance_group if config.backend == "python" else ()
+    return sum(group.count * max(1, len(group.gpus)) for group in groups)

@@ -105,6 +105,14 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
         _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S),
         _Case(("unknown model",), ModelNotFound, _NO_MODEL),
         _Case(
+            ("is restricted",),  # Triton's words for a call that needs the key of `triptych serve`
+            AccessDenied,
+            _plain(
+                "the server at {address} does this only for those who have its key; run the command on the server's "
+                "machine, as the user who started it with `triptych serve`"
+            ),
+        ),
+        _Case(
             ("connection refused",),
             ServerUnavailable,
             _plain(
