@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
 import typer
@@ -16,6 +16,7 @@ from triptych.cli import serve as command
 from triptych.errors import ServerCrashed, ServerStartError
 from triptych.serving import Ports, TritonServer
 from triptych.serving.supervisor import Supervisor
+from triptych.wire.model_control import ModelControl
 
 app = typer.Typer()
 app.command()(command.serve)
@@ -39,6 +40,10 @@ class Server(TritonServer):
 
     def wait_ready(self) -> None:
         self.ready_s = 1.5
+
+    @property
+    def control(self) -> ModelControl:
+        return cast(ModelControl, None)  # the supervisor's checks are the tests' own
 
     def served(self) -> dict[tuple[str, str], int]:
         return {("detection", "1"): 0, ("preprocess", "1"): 2, ("detector", "3"): 1}
@@ -83,7 +88,6 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
         "  preprocess   version 1, 2 instances",
         "  detector     version 3, 1 instance",
         "  gRPC         127.0.0.1:8001",
-        "  HTTP         http://127.0.0.1:8000",
         "  metrics      http://127.0.0.1:8002/metrics",
         "  log          /log",
         "Try it with `triptych detect IMAGE`; stop it with Ctrl-C.",
@@ -95,10 +99,11 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     send_signal(monkeypatch, signal.SIGTERM)
     ports = ("--grpc-port", 1, "--http-port", 2, "--metrics-port", 3)
-    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90)
+    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90, "--http")
     (server,) = Server.made
     assert server.ports == Ports(grpc=1, http=2, metrics=3)
     assert (server._model_repository, server._ready_timeout_s) == (tmp_path, 90)
+    assert "  HTTP         http://127.0.0.1:2\n" in result.stdout
     assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +23,13 @@ import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triptych.errors import ServerCrashed, ServerStartError
-from triptych.serving import Ports, TritonServer, preflight
+from triptych.errors import AccessDenied, ServerCrashed, ServerStartError
+from triptych.serving import Ports, TritonServer, preflight, scratch
 from triptych.serving.processes import marked_processes, model_processes
 from triptych.serving.supervisor import MAX_DEATHS, Supervisor
+from triptych.wire import access
+from triptych.wire.model_control import ModelControl
+from triptych.wire.status import Target, explain_rpc_error
 
 pytestmark = pytest.mark.triton
 
@@ -99,6 +106,7 @@ class Caller:
     """Calls one server by gRPC."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self.channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.service = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
@@ -116,10 +124,12 @@ class Caller:
         return float(np.frombuffer(response.raw_output_contents[0], np.float32)[0])
 
     def load(self, model: str) -> None:
-        self.service.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=model), timeout=30)
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        self.service.RepositoryModelLoad(request, timeout=30, metadata=access.key_headers(self.address))
 
     def unload(self, model: str) -> None:
-        self.service.RepositoryModelUnload(service_pb2.RepositoryModelUnloadRequest(model_name=model), timeout=30)
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        self.service.RepositoryModelUnload(request, timeout=30, metadata=access.key_headers(self.address))
 
 
 class Serving:
@@ -191,8 +201,9 @@ def leftovers(server: TritonServer) -> list[str]:
     """Return what a server has on this machine: regions of shared memory, processes, temporary files."""
     prefix = server._shm_prefix
     processes = [str(process.pid) for process in marked_processes(prefix)]
-    scratch = [str(server._scratch)] if server._scratch and server._scratch.exists() else []
-    return [path.name for path in preflight.SHARED_MEMORY.glob(f"{prefix}*")] + processes + scratch
+    scratch = [server._scratch.directory] if server._scratch else []
+    files = [str(path) for path in (*scratch, access.key_path(server.ports.grpc)) if path.exists()]
+    return [path.name for path in preflight.SHARED_MEMORY.glob(f"{prefix}*")] + processes + files
 
 
 # Starting and stopping.
@@ -215,14 +226,73 @@ def test_listens_on_the_loopback_interface_alone(server: TritonServer) -> None:
     connections = psutil.Process(server.pid).net_connections("tcp")
     listening = [connection.laddr for connection in connections if connection.status == "LISTEN"]
     assert {address.ip.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
-    assert {address.port for address in listening} == {server.ports.http, server.ports.grpc, server.ports.metrics}
+    assert {address.port for address in listening} == {server.ports.grpc, server.ports.metrics}
+
+
+# Who may come in.
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("RepositoryModelLoad", service_pb2.RepositoryModelLoadRequest(model_name="preprocess")),
+        ("RepositoryModelUnload", service_pb2.RepositoryModelUnloadRequest(model_name="preprocess")),
+        ("RepositoryIndex", service_pb2.RepositoryIndexRequest()),
+        ("TraceSetting", service_pb2.TraceSettingRequest()),
+        ("LogSettings", service_pb2.LogSettingsRequest()),
+        ("SystemSharedMemoryRegister", service_pb2.SystemSharedMemoryRegisterRequest(name="a", key="b", byte_size=1)),
+        ("CudaSharedMemoryStatus", service_pb2.CudaSharedMemoryStatusRequest()),
+    ],
+)
+@pytest.mark.parametrize("key", ["", "wrong"])
+def test_who_has_no_key_changes_nothing(server: TritonServer, method: str, request_: object, key: str) -> None:
+    headers = ((access.GRPC_HEADER, key),) if key else ()
+    with Caller(server.grpc_address) as caller:
+        with pytest.raises(grpc.RpcError) as caught:
+            getattr(caller.service, method)(request_, timeout=5, metadata=headers)
+        error = explain_rpc_error(caught.value, Target(server.grpc_address, "preprocess", 5)).error
+        assert isinstance(error, AccessDenied)
+        assert "as the user who started it with `triptych serve`" in str(error)
+        assert caller.add_three(1) == 4
+
+
+def test_our_commands_find_the_key_and_nobody_reads_it_off_the_process(server: TritonServer) -> None:
+    path = access.key_path(server.ports.grpc)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not any(path.read_text() in argument for argument in psutil.Process(server.pid).cmdline())
+    with contextlib.closing(ModelControl(server.grpc_address)) as control:
+        assert control.unloaded() == []
+        control.restart("postprocess", 30)
+
+
+def test_a_page_in_a_browser_cannot_load_a_model(tmp_path: Path) -> None:
+    repository = write_repository(tmp_path)
+    with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log", http=True) as server:
+
+        def post(path: str, key: str | None = None) -> int:
+            headers = {"Content-Type": "text/plain", "Origin": "http://evil.example"}
+            headers |= {access.KEY_NAME: key} if key else {}
+            request = urllib.request.Request(server.http_url + path, b"{}", headers)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return int(response.status)
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        assert post("/v2/repository/models/preprocess/unload") == 403
+        assert post("/v2/repository/models/preprocess/load") == 403
+        assert post("/v2/systemsharedmemory/region/a/register") == 403
+        assert post("/v2/repository/models/preprocess/load", access.read_key(server.grpc_address)) == 200
+
+
+# Several servers.
 
 
 def test_two_servers_do_not_disturb_each_other_and_leave_nothing(server: TritonServer, tmp_path: Path) -> None:
     with TritonServer(write_repository(tmp_path), ports=Ports.free(), log_path=tmp_path / "log") as other:
         with Caller(other.grpc_address) as caller:
             assert caller.add_three(1) == 4
-        assert len(leftovers(other)) >= 3 + 4 + 1
+        assert len(leftovers(other)) >= 3 + 4 + 2
         # A dead model process must not keep the server from stopping.
         os.kill(other.model_processes()["detector"][0], signal.SIGKILL)
     assert leftovers(other) == []
@@ -263,23 +333,25 @@ def test_a_server_outlives_the_thread_that_started_it_and_leaves_nothing_when_it
 def test_says_who_took_the_port(server: TritonServer, repository: Path) -> None:
     other = TritonServer(repository, ports=Ports(http=1, grpc=server.ports.grpc, metrics=2))
     with pytest.raises(ServerStartError) as caught:
-        preflight.check_ports(Ports(http=server.ports.http, grpc=other.ports.grpc, metrics=server.ports.metrics))
+        other.start()
     assert str(caught.value) == (
-        f"port {server.ports.http} is taken by tritonserver (process {server.pid}); "
-        "choose another with --http-port or let --free-ports choose"
+        f"port {server.ports.grpc} is taken by tritonserver (process {server.pid}); "
+        "choose another with --grpc-port or let --free-ports choose"
     )
+    assert access.read_key(server.grpc_address) == server._key
 
 
 def test_says_who_took_the_port_at_the_last_moment(
     server: TritonServer, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "check_ports", lambda ports: None)
+    monkeypatch.setattr(preflight, "check_ports", lambda ports, http: None)
     free = Ports.free()
     ports = Ports(http=free.http, grpc=server.ports.grpc, metrics=free.metrics)
     late = TritonServer(repository, ports=ports, log_path=tmp_path / "log")
     with pytest.raises(ServerStartError, match=rf"^port {ports.grpc} is taken by tritonserver \(.*--grpc-port"), late:
         pass
-    assert leftovers(late) == []
+    assert access.read_key(server.grpc_address) == server._key
+    assert leftovers(late) == [str(access.key_path(server.ports.grpc))]
 
 
 def test_says_why_a_model_did_not_load(tmp_path: Path) -> None:
@@ -445,10 +517,57 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     assert not server.is_running()
 
 
-def test_the_server_ends_with_a_process_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whom", ["serve", "serve and the server"])
+def test_nothing_is_left_of_a_process_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whom: str
+) -> None:
     with Serving(write_repository(tmp_path)) as serving:
         serving.wait_ready()
         server = serving.server
-        family = [server, *server.children()]
+        key = access.key_path(int(serving.address.rpartition(":")[2]))
+        (mark,) = (a.rpartition("=")[2] for a in server.cmdline() if "shm-region-prefix-name" in a)
+        regions = list(preflight.SHARED_MEMORY.glob(f"{mark}*"))
+        assert regions
+        assert key.exists()
         serving.process.kill()
-        wait_for(lambda: not any(process.is_running() for process in family))
+        if whom != "serve":
+            server.kill()
+        wait_for(lambda: not server.is_running())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where that server's temporary files are
+    (left,) = tmp_path.glob("triptych-*")
+    assert scratch.remove_leftovers() == [left]
+    assert marked_processes(mark) == []
+    assert not [path for path in (left, key, *regions) if path.exists()]
+
+
+def test_serve_loads_again_what_somebody_unloads(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        with Caller(serving.address) as caller:
+            for model in ("preprocess", "detection"):
+                caller.unload(model)
+                assert model in serving.read_until("somebody unloaded it; loaded again in")
+                assert caller.add_three(1) == 4
+
+
+def test_serve_ends_and_reloads_a_process_that_was_stopped(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        victim = serving.model_process("postprocess")
+        victim.suspend()
+        line = serving.read_until("reloaded in")
+        assert line.startswith(f"postprocess: ended its process {victim.pid}, which stood still; reloaded in")
+        with Caller(serving.address) as caller:
+            assert caller.add_three(1) == 4
+
+
+@pytest.mark.slow
+def test_serve_ends_when_the_server_is_silent(tmp_path: Path) -> None:
+    with Serving(write_repository(tmp_path)) as serving:
+        serving.wait_ready()
+        server = serving.server
+        server.suspend()
+        code, errors = serving.end()
+    assert code == 3
+    assert re.match(r"error: the server runs, but has not answered for \d+ s; it was killed", errors)
+    assert not server.is_running()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import grpc
@@ -11,8 +12,19 @@ import pytest
 
 from triptych.errors import ServerCrashed
 from triptych.serving import TritonServer
+from triptych.serving import supervisor as supervisor_module
 from triptych.serving.processes import ModelProcess
 from triptych.serving.supervisor import MAX_DEATHS, Supervisor
+
+
+class Clock:
+    """Stands for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 class Server:
@@ -24,6 +36,25 @@ class Server:
         self.alive = [10, 11]
         self.is_busy = False
         self.reloads = 0
+        self.gone: list[str] = []
+        self.log = "ValueError: no weights\n"
+        self.calls: list[str] = []
+
+    @property
+    def control(self) -> Server:
+        return self
+
+    def unloaded(self) -> list[str]:
+        return list(self.gone)
+
+    def restore(self, model: str) -> float:
+        self.calls.append(f"restore {model}")
+        # A stage brings the ensemble back.
+        self.gone = [name for name in self.gone if name not in (model, "detection")]
+        return 0.5
+
+    def kill(self) -> None:
+        self.calls.append("kill")
 
     def raise_if_ended(self) -> None:
         if not self.alive:
@@ -44,7 +75,7 @@ class Server:
         return 1.25
 
     def log_tail(self) -> str:
-        return "ValueError: no weights\n"
+        return self.log
 
 
 @pytest.fixture
@@ -57,8 +88,53 @@ def lines() -> list[str]:
     return []
 
 
+class Checks:
+    """What the server and its stages answer, in place of `Liveness` and `Canary`."""
+
+    silent = ""
+    hangs: str | None = None
+
+    def liveness(self) -> None:
+        if self.silent:
+            raise ServerCrashed(self.silent)
+
+    def canary(self) -> str | None:
+        hangs, self.hangs = self.hangs, None
+        return hangs
+
+    def reset(self) -> None:
+        pass
+
+
 @pytest.fixture
-def supervisor(server: Server, lines: list[str]) -> Supervisor:
+def checks(monkeypatch: pytest.MonkeyPatch) -> Checks:
+    checks = Checks()
+    for name in ("Liveness", "Canary"):
+        check = getattr(checks, name.lower())
+        stand_in = SimpleNamespace(check=check, is_sure=True, within_s=10.0, reset=checks.reset)
+        monkeypatch.setattr(supervisor_module, name, lambda control, stand_in=stand_in: stand_in)
+    return checks
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that the supervisor kills."""
+    pids: list[int] = []
+    monkeypatch.setattr(
+        supervisor_module, "kill_processes", lambda processes: pids.extend(process.pid for process in processes)
+    )
+    return pids
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def supervisor(server: Server, lines: list[str], checks: Checks) -> Supervisor:
     supervisor = Supervisor(cast(TritonServer, server), lines.append)
     supervisor.check()
     return supervisor
@@ -116,3 +192,85 @@ def test_a_server_that_is_gone_ends_it(server: Server, supervisor: Supervisor) -
     server.alive = []
     with pytest.raises(ServerCrashed, match="gone"):
         supervisor.check()
+
+
+def test_a_stage_that_hangs_is_ended_and_reloaded(
+    server: Server, supervisor: Supervisor, checks: Checks, killed: list[int], lines: list[str]
+) -> None:
+    checks.hangs = "detector"
+    supervisor.check()
+    assert killed == [10, 11]
+    assert lines == ["detector: no answer within 10 s; ended its processes 10, 11; reloaded in 1.2 s"]
+    for _ in range(MAX_DEATHS - 2):
+        checks.hangs = "detector"
+        supervisor.check()
+    checks.hangs = "detector"
+    with pytest.raises(ServerCrashed, match="detector died 5 times"):
+        supervisor.check()
+
+
+def test_a_stopped_process_is_ended_at_the_second_look(
+    server: Server,
+    supervisor: Supervisor,
+    clock: Clock,
+    killed: list[int],
+    lines: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "stopped_processes", lambda processes: processes[:1])
+    clock.now += 1
+    supervisor.check()
+    assert killed == []
+    supervisor.check()  # too soon
+    assert killed == []
+    clock.now += 1
+    supervisor.check()
+    assert killed == [10]
+    assert lines == ["detector: ended its process 10, which stood still; reloaded in 1.2 s"]
+
+
+def test_what_somebody_unloads_is_loaded_again_at_the_second_look(
+    server: Server, supervisor: Supervisor, clock: Clock, lines: list[str]
+) -> None:
+    server.gone = ["detection", "postprocess", "somebody_elses"]
+    clock.now += 1
+    supervisor.check()
+    assert server.calls == []
+    clock.now += 1
+    supervisor.check()
+    assert server.calls == ["restore postprocess"]
+    assert lines == ["postprocess: somebody unloaded it; loaded again in 0.5 s"]
+    server.gone = ["detection"]
+    for _ in range(2):
+        clock.now += 1
+        supervisor.check()
+    assert server.calls == ["restore postprocess", "restore detection"]
+
+
+def test_a_model_that_is_unloaded_for_a_moment_is_left_alone(
+    server: Server, supervisor: Supervisor, clock: Clock
+) -> None:
+    for gone in (["detection"], [], ["postprocess"], ["detection"]):
+        server.gone = gone
+        clock.now += 1
+        supervisor.check()
+    assert server.calls == []
+
+
+def test_a_silent_server_is_killed(server: Server, supervisor: Supervisor, checks: Checks) -> None:
+    checks.silent = "the server runs, but has not answered for 9 s"
+    with pytest.raises(ServerCrashed, match="not answered for 9 s; it was killed; the last errors in its log: Value"):
+        supervisor.check()
+    assert server.calls == ["kill"]
+
+
+def test_a_server_that_hangs_as_it_crashes_is_killed(server: Server, supervisor: Supervisor, clock: Clock) -> None:
+    server.log = "corrupted double-linked list\nSignal (6) received.\n"
+    for _ in range(3):
+        clock.now += 1
+        supervisor.check()
+    assert server.calls == []
+    clock.now += 1
+    with pytest.raises(ServerCrashed, match=r"^the server crashed \(SIGABRT\), and hangs as it ends; it was killed"):
+        supervisor.check()
+    assert server.calls == ["kill"]

@@ -32,6 +32,7 @@ _BARE_ERROR = re.compile(
 )
 
 _SOCKET_IN_USE = re.compile(r"failed to start \w+ service: .*Socket '[^']*:(?P<port>\d+)' already in use")
+_FATAL_SIGNAL = re.compile(r"^Signal \((?P<number>6|7|11)\) received\.", re.MULTILINE)
 _LOADING = re.compile(r"\bloading: (?P<model>[^\s\"]+):\d+")
 _LOADED = re.compile(r"(?:successfully loaded|failed to load) '(?P<model>[^']+)'")
 
@@ -98,6 +99,12 @@ def port_in_use(log: str) -> int | None:
     return int(match["port"]) if match else None
 
 
+def fatal_signal(log: str) -> str | None:
+    """Return the name of the signal that ended the server, if the log says so."""
+    match = _FATAL_SIGNAL.search(log)
+    return signal_name(int(match["number"])) if match else None
+
+
 def still_loading(log: str) -> list[str]:
     """Return the models that began to load and neither loaded nor failed, in the order in which they began."""
     pending: dict[str, None] = {}
@@ -125,14 +132,19 @@ def load_failure(model: str, details: str) -> LoadFailure:
     return LoadFailure(model, " ".join(reason.split()).rstrip(";."), raised_at)
 
 
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGKILL."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def describe_exit(returncode: int) -> str:
     """Describe the exit status of a process (negative: the signal that ended it) in words that follow "the server"."""
     if returncode >= 0:
         return f"ended with exit status {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
+    name = signal_name(-returncode)
     if name == "SIGKILL":
         return "was killed (SIGKILL), by somebody or by the kernel for lack of memory"
     if name in {"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE"}:

@@ -1,0 +1,140 @@
+"""Whether a server answers, and whether its stages do.
+
+The server itself is asked every second. The stages are asked only when nobody else has had an answer for a while:
+then a tiny image goes through `detection`. So a load test never counts an image of ours among its own. A stage that
+hangs is noticed all the same, because then nobody has an answer. The first stage that counts nothing is to blame.
+"""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+import numpy as np
+
+from triptych.contract import DETECTION, MAX_BATCH, POSTPROCESS, STAGES
+from triptych.errors import ServerCrashed
+from triptych.vision.inputs import encode_image
+from triptych.wire.model_control import ModelControl
+from triptych.wire.protocol import build_request
+from triptych.wire.statistics import Counters, Snapshot
+
+ASK_EVERY_S = 1.0
+
+ANSWER_WITHIN_S = 4.0
+"""How long the server may take to say that it lives. It does so in milliseconds, unless the machine is overloaded."""
+
+SILENT_FOR_S = 8.0
+"""A server that has not answered for so long, asked twice at least, is taken for hung."""
+
+IDLE_FOR_S = 10.0
+"""When no request was answered for so long, an image is sent."""
+
+CANARY_WITHIN_S = 10.0
+"""How long that image may take, or as long as three full batches if that is longer."""
+
+CANARY_ID = "triptych-serve"
+"""What those requests are called in traces and logs."""
+
+
+class Liveness:
+    """Asks a server whether it lives, and never waits for the answer."""
+
+    def __init__(self, control: ModelControl) -> None:
+        self._control = control
+        self._pending: grpc.Future | None = None
+        self._answered = self._asked = time.monotonic()
+        self._misses = 0
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the last question was answered."""
+        return not self._misses
+
+    def check(self) -> None:
+        """Take the answer if there is one, and ask again if it is time.
+
+        Raises:
+            ServerCrashed: it has been silent for too long.
+        """
+        now = time.monotonic()
+        if self._pending is not None and self._pending.done():
+            if self._pending.exception() is None:
+                self._answered, self._misses = now, 0
+            else:
+                self._misses += 1
+            self._pending = None
+        silent_s = now - self._answered
+        # This process may have been stopped meanwhile: one late answer is not enough.
+        if self._misses >= 2 and silent_s >= SILENT_FOR_S:
+            raise ServerCrashed(f"the server runs, but has not answered for {silent_s:.0f} s")
+        if self._pending is None and now - self._asked >= ASK_EVERY_S:
+            self._asked = now
+            self._pending = self._control.ask_live(ANSWER_WITHIN_S)
+
+
+class Canary:
+    """Sends an image through the stages when nobody else does, and says which stage does not answer."""
+
+    def __init__(self, control: ModelControl) -> None:
+        self._control = control
+        self._request = build_request(
+            DETECTION.name, [encode_image(np.zeros((16, 16, 3), np.uint8)).data], request_id=CANARY_ID
+        )
+        self._pending: grpc.Future | None = None
+        self._before: Snapshot = {}
+        self._sent = self._looked = 0.0
+        self._within_s = CANARY_WITHIN_S
+        self._answers = 0
+        self._moved = -IDLE_FOR_S  # so that the first image goes at once, and says how fast the stages are
+
+    def check(self) -> str | None:
+        """Return the stage that hangs, if the image shows one now.
+
+        Raises:
+            grpc.RpcError: the server does not give its counters.
+        """
+        now = time.monotonic()
+        if self._pending is not None:
+            return self._judge(self._pending, now) if self._pending.done() else None
+        if now - self._looked < ASK_EVERY_S:
+            return None
+        self._looked = now
+        counters = self._control.statistics()
+        if (answers := _of(counters, POSTPROCESS.name).requests) != self._answers:
+            self._answers, self._moved = answers, now
+        elif now - self._moved >= IDLE_FOR_S:
+            self._before, self._sent = counters, now
+            self._pending = self._control.ask(self._request, self._within_s)
+        return None
+
+    def reset(self) -> None:
+        """Forget the image that is under way, because a model was reloaded."""
+        if self._pending is not None:
+            self._pending.cancel()
+        self._pending, self._moved = None, time.monotonic()
+
+    @property
+    def within_s(self) -> float:
+        """How long the image may take, in seconds."""
+        return self._within_s
+
+    def _judge(self, pending: grpc.Future, now: float) -> str | None:
+        self._pending, self._moved = None, now
+        error = pending.exception()
+        if error is None:
+            self._within_s = max(CANARY_WITHIN_S, 3 * MAX_BATCH * (now - self._sent))
+            return None
+        if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            return None  # an answer too: a queue is full, or a process died, which is noticed elsewhere
+        after = self._control.statistics()
+        return next((stage.name for stage in STAGES if not _has_moved(stage.name, self._before, after)), None)
+
+
+def _has_moved(model: str, before: Snapshot, after: Snapshot) -> bool:
+    first, last = _of(before, model), _of(after, model)
+    return (first.requests, first.failures) != (last.requests, last.failures)
+
+
+def _of(snapshot: Snapshot, model: str) -> Counters:
+    return snapshot.get(model, Counters())
