@@ -54,6 +54,10 @@ class LoadProfile:
         return self.rate_per_s * share(self.shape, elapsed_s / self.duration_s if self.duration_s else 0.0)
 
 
+_ANSWERS_PER_S = 50.0
+"""What a user who waits for each answer may have, before anything is known."""
+
+
 @dataclass(frozen=True)
 class LoadTest:
     """One load test.
@@ -110,6 +114,11 @@ class LoadTest:
                 f"{self.warmup_s:g}"
             )
         self.profile  # noqa: B018  # checks itself
+
+    @property
+    def expected_per_s(self) -> float:
+        """Requests a second, at a guess where the users wait for their answers."""
+        return self.rate_per_s or self.users * (self.fps or _ANSWERS_PER_S)
 
     @property
     def profile(self) -> LoadProfile:

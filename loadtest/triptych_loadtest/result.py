@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from triptych.measure import attribution, intervals
@@ -23,13 +23,15 @@ class Measured:
         began_s: when it began, in seconds of `time.time`.
         window: client and server over it.
         recorder: every request of it.
-        traced: the server's part in each; empty without traces.
+        traced: the server's part in those that were traced; empty without traces.
+        trace_rate: of how many requests one was traced.
     """
 
     began_s: float
     window: Window
     recorder: Recorder
     traced: list[TracedRequest]
+    trace_rate: int = 1
 
     @property
     def started(self) -> str:
@@ -58,7 +60,7 @@ def build_run(
         environment=environment,
         client=_client_side(measured),
         server=dict(measured.window.counters),
-        attribution=_attribution(requests, measured.window),
+        attribution=_attribution(requests, measured),
         intervals=intervals.cut(
             measured.recorder.answers,
             measured.recorder.failed_at_s,
@@ -98,6 +100,8 @@ def _client_side(measured: Measured) -> ClientSide:
     )
 
 
-def _attribution(requests: Requests, window: Window) -> Attribution:
+def _attribution(requests: Requests, measured: Measured) -> Attribution:
     """Return where the time went: from the traces, or, where there are none, from the server's statistics."""
-    return attribution.from_requests(requests) if len(requests) else attribution.from_statistics(window)
+    if not len(requests):
+        return attribution.from_statistics(measured.window)
+    return replace(attribution.from_requests(requests), trace_rate=measured.trace_rate)

@@ -21,7 +21,7 @@ from triptych import DetectionClient
 from triptych.errors import ServerStartError
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
 from triptych.measure.run_file import Run
-from triptych.measure.traces import Tracing
+from triptych.measure.traces import Tracing, sampling
 from triptych.measure.window import Window
 from triptych_loadtest import locust_events
 from triptych_loadtest.load_test import LoadTest
@@ -69,15 +69,16 @@ def measure(test: LoadTest, payloads: list[Payload], console: Console) -> Measur
     ):
         client.statistics()  # if nobody is there it is known now, before the users start
         with Progress(*columns, console=console) as progress:
-            _drive(environment, test, test.warmup_s, 0.0, progress)
-            traces = test.traces and tracing.start()
+            warm_up, _ = _drive(environment, test, test.warmup_s, 0.0, progress)
+            per_s = len(warm_up.answers) / test.warmup_s if test.warmup_s else test.expected_per_s
+            traces = test.traces and tracing.start(sampling(per_s, len(payloads)))
             before = settled_statistics(client)
             recorder, began_s = _drive(environment, test, test.duration_s, 1.0, progress)
             after = settled_statistics(client)
             traced = tracing.stop(len(recorder.answers)) if traces else []
     latencies_ms = [answer.latency_ms for answer in recorder.answers.values()]
     window = Window.between(before, after, latencies_ms, max(0.0, recorder.last_s - began_s))
-    return Measured(began_s, window, recorder, traced)
+    return Measured(began_s, window, recorder, traced, tracing.rate)
 
 
 @contextlib.contextmanager

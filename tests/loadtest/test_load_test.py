@@ -56,3 +56,10 @@ def test_processes_share_the_rate() -> None:
     profile = LoadTest(Path("images"), rate_per_s=30, processes=4, shape="ramp", duration_s=8).profile
     assert profile == LoadProfile(rate_per_s=7.5, shape="ramp", duration_s=8)
     assert [profile.rate_at(elapsed_s) for elapsed_s in (0, 4, 8, 9)] == [0, 3.75, 7.5, 7.5]
+
+
+@pytest.mark.parametrize(
+    ("options", "per_s"), [({"rate_per_s": 30, "processes": 4}, 30), ({"fps": 5, "users": 3}, 15), ({"users": 3}, 150)]
+)
+def test_how_many_requests_a_second_are_expected(options: dict[str, Any], per_s: float) -> None:
+    assert LoadTest(Path("images"), **options).expected_per_s == per_s

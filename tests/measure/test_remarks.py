@@ -68,6 +68,8 @@ def test_requests_without_a_whole_trace() -> None:
     (remark,) = of_run(replace(run, attribution=replace(run.attribution, requests=190)))
     assert remark.id == "traces-incomplete"
     assert remark.text.startswith("10 of 200 requests left no whole trace")
+    sampled = replace(run, attribution=replace(run.attribution, requests=50, trace_rate=4))
+    assert of_run(sampled) == [], "1 request in 4 was traced"
     assert of_run(without_traces(run)) == []
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from triptych.measure.traces import join, parse
+from triptych.measure.traces import MOST_TRACES_PER_S, join, parse, sampling
 
 NAMES = ("REQUEST_START", "QUEUE_START", "COMPUTE_START", "COMPUTE_INPUT_END", "COMPUTE_OUTPUT_START", "COMPUTE_END")
 
@@ -60,3 +60,15 @@ def test_an_id_that_breaks_the_json_does_not_break_the_reader() -> None:
 def test_a_request_without_its_every_stage_is_left_out() -> None:
     failed = [line for line in one_request() if '"id":4' not in line]
     assert join(parse("".join(failed))) == []
+
+
+@pytest.mark.parametrize(("requests_per_s", "cycle", "rate"), [(0, 1, 1), (200, 8, 1), (201, 1, 2), (700, 3, 4)])
+def test_of_many_requests_a_second_one_in_so_many_is_traced(requests_per_s: float, cycle: int, rate: int) -> None:
+    assert sampling(requests_per_s, cycle) == rate
+    assert requests_per_s / rate <= MOST_TRACES_PER_S
+
+
+@pytest.mark.parametrize("cycle", [2, 4, 6, 30])
+def test_the_traces_are_of_all_images(cycle: int) -> None:
+    rate = sampling(700, cycle)
+    assert {number % cycle for number in range(0, 1000 * rate, rate)} == set(range(cycle))

@@ -53,6 +53,15 @@ def test_requests_without_a_trace_are_shown() -> None:
     assert "10 of 400 requests left no whole trace" in report.markdown(report.of_run(lost, "run"))
 
 
+def test_of_how_many_requests_the_traces_are_is_shown() -> None:
+    run = make_run()
+    sampled = dataclasses.replace(run.attribution, requests=100, trace_rate=4)
+    assert sampled.basis() == "the traces of 1 request in 4"
+    text = report.markdown(report.of_run(dataclasses.replace(run, attribution=sampled), "run"))
+    assert "(100 requests, 1 in 4)" in text
+    assert "left no whole trace" not in text
+
+
 def test_a_run_without_an_answer_says_so(every_page: dict[str, Page]) -> None:
     text = Reader(report.html(every_page["failed"])).text
     assert "No request succeeded" in text

@@ -66,12 +66,24 @@ class Attribution:
         breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
         percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each on its own. They do not add
             up: the slowest percent of one stage need not be the slowest of another. From statistics there are none.
+        trace_rate: of how many requests one was traced.
     """
 
     source: Source
     requests: int
     breakdowns: dict[str, Breakdown]
     percentiles_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    trace_rate: int = 1
+
+    def basis(self) -> str:
+        """Say in a few words what it rests on.
+
+        >>> Attribution("traces", 700, {}, trace_rate=4).basis()
+        'the traces of 1 request in 4'
+        """
+        if self.source == "statistics":
+            return "the server's statistics"
+        return "the server's traces" if self.trace_rate == 1 else f"the traces of 1 request in {self.trace_rate}"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _is_busy(run: Run) -> bool:
 
 
 def _untraced(run: Run) -> list[Remark]:
-    missing = run.client.latencies.count - run.attribution.requests
+    missing = run.client.latencies.count // run.attribution.trace_rate - run.attribution.requests
     if run.attribution.source != "traces" or missing <= 0:
         return []
     return [

@@ -4,11 +4,15 @@ A server writes them to the file that it was started with (`triptych serve` name
 own machine alone. Switching them on and off goes through the API. Each trace is one model's part in one request. The
 traces of preprocess, detector and postprocess name the ensemble's trace as their parent, and all have the id that the
 client gave the request.
+
+Of many requests a second only one in so many is traced: Triton 2.51 was seen to die while it traced hundreds of them
+a second, and never without traces at that load.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections import defaultdict
@@ -21,6 +25,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import DETECTION, STAGES
+from triptych.wire.access import key_headers
 from triptych.wire.channel import check_address, open_channel
 
 NS_PER_MS = 1e6
@@ -35,6 +40,14 @@ SETTLE_S = 3.0
 
 TRACES_A_FILE = 1000
 """Triton holds so many requests in memory before it writes them to a file of their own."""
+
+MOST_TRACES_PER_S = 200.0
+"""At most about so many requests a second are traced."""
+
+MOST_TRACES = 100_000
+"""After so many traced requests Triton stops by itself, in case whoever switched the traces on was killed."""
+
+_OFF = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"]}
 
 # Not read as JSON: Triton does not escape a request's id, and a file may end in the middle of a trace.
 _MODEL = re.compile(
@@ -83,6 +96,21 @@ class TracedRequest:
     overhead_ms: float
 
 
+def sampling(requests_per_s: float, cycle: int = 1) -> int:
+    """Return of how many requests one is traced, at so many a second.
+
+    It has no factor in common with `cycle`, after how many requests the same image comes again: else the traces would
+    be of some images only.
+
+    >>> sampling(100), sampling(700), sampling(700, cycle=6)
+    (1, 4, 5)
+    """
+    rate = max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
+    while math.gcd(rate, cycle) > 1:
+        rate += 1
+    return rate
+
+
 def parse(text: str) -> dict[int, Trace]:
     """Return the traces of a file by their ids; what is cut off at its end is left out."""
     traces = {
@@ -128,10 +156,16 @@ def _request(ensemble: Trace, children: Mapping[str, Trace]) -> TracedRequest | 
 
 
 class Tracing:
-    """Traces of every request from `start` to `stop`, if the server writes them where we can read them."""
+    """Traces of one in `rate` requests from `start` to `stop`, if the server writes them where we can read them.
+
+    Attributes:
+        rate: of how many requests one is traced.
+    """
 
     def __init__(self, address: str) -> None:
         """Trace the server at `address`, host:port."""
+        self.rate = 1
+        self._address = address
         self._channel = open_channel(grpc, check_address(address), None)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._before: dict[str, list[str]] = {}
@@ -151,23 +185,26 @@ class Tracing:
         finally:
             self._channel.close()
 
-    def start(self) -> bool:
-        """Switch the traces on; False if this server has none that we could read."""
+    def start(self, rate: int = 1) -> bool:
+        """Switch on the traces of one in `rate` requests; False if this server has none that we could read."""
+        self.rate = rate
         try:
             settings = self._set({})
             file = settings.get("trace_file", [""])[0]
             if not file or not Path(file).parent.is_dir():
                 return False
             self._file, self._older = Path(file), set(self._files(Path(file)))
-            self._before = {name: settings[name] for name in ("trace_rate", "log_frequency", "trace_level")}
-            wanted = {"trace_rate": ["1"], "log_frequency": [str(TRACES_A_FILE)], "trace_level": ["TIMESTAMPS"]}
-            self._set({**wanted, "trace_count": ["-1"]})
+            wanted = {"trace_rate": [str(rate)], "log_frequency": [str(TRACES_A_FILE)], "trace_level": ["TIMESTAMPS"]}
+            # A load test that was killed left its own settings.
+            is_left_over = settings["log_frequency"] == wanted["log_frequency"]
+            self._before = _OFF if is_left_over else {name: settings[name] for name in _OFF}
+            self._set({**wanted, "trace_count": [str(MOST_TRACES)]})
         except (grpc.RpcError, OSError):
             return False
         return True
 
     def stop(self, requests: int) -> list[TracedRequest]:
-        """Switch the traces off again, and read those of so many requests that succeeded; their files are removed.
+        """Switch the traces off again, and read those of `requests` that succeeded, one in `rate`; remove their files.
 
         Triton writes the last file when the last request has left all of its stages, which is a little after the
         client has its answer. What is not there `SETTLE_S` later is not waited for.
@@ -182,7 +219,7 @@ class Tracing:
                 if read != texts:
                     texts = read
                     joined = join({number: trace for text in texts.values() for number, trace in parse(text).items()})
-                if len(joined) >= requests or time.monotonic() > deadline:
+                if len(joined) >= requests // self.rate or time.monotonic() > deadline:
                     break
                 time.sleep(0.05)
             for path in texts:
@@ -209,5 +246,5 @@ class Tracing:
         request = service_pb2.TraceSettingRequest()
         for name, values in settings.items():
             request.settings[name].value.extend(values)
-        answer = self._service.TraceSetting(request, timeout=CALL_TIMEOUT_S)
+        answer = self._service.TraceSetting(request, timeout=CALL_TIMEOUT_S, metadata=key_headers(self._address))
         return {name: list(setting.value) for name, setting in answer.settings.items()}

@@ -39,7 +39,7 @@ def time_sections(run: Run) -> list[Section]:
         Section(
             "Where the time goes",
             [
-                Note(f"{SOURCES[attribution.source]} ({attribution.requests} requests)", "small"),
+                Note(f"{SOURCES[attribution.source]} ({_how_many(attribution)})", "small"),
                 replace(bars(attribution.breakdowns), stretched=_far_apart(attribution)),
                 *(Note(sentence, "small") for sentence in sentences),
                 *(due if waits else ()),
@@ -49,6 +49,11 @@ def time_sections(run: Run) -> list[Section]:
         ),
         *([_percentiles(attribution)] if attribution.percentiles_ms else ()),
     ]
+
+
+def _how_many(attribution: Attribution) -> str:
+    one_in = f", 1 in {attribution.trace_rate}" if attribution.trace_rate > 1 else ""
+    return f"{attribution.requests} requests{one_in}"
 
 
 def _far_apart(attribution: Attribution) -> bool:

@@ -25,7 +25,7 @@ from triptych.wire.statistics import Counters
 def attribution_table(attribution: Attribution) -> Table:
     """Show the breakdowns side by side, and who owns which share of the mean."""
     breakdowns = attribution.breakdowns
-    title = f"Where the time goes (ms, {attribution.requests} requests, from the server's {attribution.source})"
+    title = f"Where the time goes (ms, {attribution.requests} requests, from {attribution.basis()})"
     table = Table(title=title, title_justify="left", caption_justify="left")
     if attribution.source != "traces":
         table.caption = "Means only: this server gave no traces that can be read here."
