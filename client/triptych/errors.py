@@ -111,4 +111,12 @@ class RequestCancelled(RequestError):
 
 
 class ServerFault(RequestError):
-    """The server failed while it worked on the request."""
+    """The server failed while it worked on the request.
+
+    Attributes:
+        process_died: whether a model's process ended while it had the request. The request may be what ended it.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode, details: str = "", *, process_died: bool = False) -> None:
+        super().__init__(message, code, details)
+        self.process_died = process_died

@@ -41,3 +41,22 @@ def png_header(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
     )
+
+
+def damaged_animation() -> bytes:
+    """A PNG with an animation whose first picture is narrower than its frames; OpenCV 4.11 dies of it."""
+    frames = [RGB, RGB.rotate(180)]
+    encoded = bytearray(save(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True))
+    encoded[16:20] = (1).to_bytes(4, "big")
+    encoded[29:33] = zlib.crc32(encoded[12:29]).to_bytes(4, "big")
+    return bytes(encoded)
+
+
+EMPTY_SCAN = b"\xff\xda" + bytes([0, 8, 1, 1, 0x00, 1, 63, 0])
+"""A scan of a progressive JPEG that says nothing new, and still costs a walk over all pixels."""
+
+
+def many_scans(count: int, width: int = 60, height: int = 40) -> bytes:
+    """A progressive JPEG with so many empty scans."""
+    whole = save(Image.fromarray(gradient(width, height)), "JPEG", progressive=True)
+    return whole[:-2] + EMPTY_SCAN * count + b"\xff\xd9"

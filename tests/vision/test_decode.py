@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from support.images import JPEG, PNG, RGB, gradient, png_header, save
+from support.images import JPEG, PNG, RGB, damaged_animation, gradient, png_header, save
 from triptych.errors import ImageError
 from triptych.vision.decode import decode, image_files, read_header
 
@@ -206,6 +207,36 @@ def test_opencv_never_sees_a_forged_chunk_length(monkeypatch: pytest.MonkeyPatch
     assert calls == []
     assert decode(PNG).shape == (40, 60, 3)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["acTL at its end", "damaged", "PNG", "WEBP"])
+def test_opencv_never_sees_an_animation(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    frames = {"save_all": True, "append_images": [RGB.rotate(180)]}
+    encoded = {
+        "acTL at its end": PNG + b"\0\0\0\x08acTL" + bytes(12),
+        "damaged": damaged_animation(),
+        "PNG": save(RGB, "PNG", **frames),
+        "WEBP": save(RGB, "WEBP", **frames),
+    }[kind]
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV was asked"))
+    assert decode(encoded).shape[0] == 40
+
+
+def tiff(width: int, height: int, tile_width: int, tile_height: int) -> bytes:
+    """A grey TIFF in one tile."""
+    row = bytes(tile_width)
+    packer = zlib.compressobj(9)
+    tile = b"".join([*(packer.compress(row) for _ in range(tile_height)), packer.flush()])
+    tags = [(256, width), (257, height), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile_width), (323, tile_height)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(tile))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + tile
+
+
+def test_a_tile_far_larger_than_its_picture_is_refused() -> None:
+    with pytest.raises(ImageError, match="16x16 has tiles of 8192x4096; save it again, without tiles"):
+        decode(tiff(16, 16, 8192, 4096))
+    assert decode(tiff(16, 16, 256, 256)).shape == (16, 16, 3)
 
 
 def test_threads_leave_the_warning_filters_as_they_were() -> None:

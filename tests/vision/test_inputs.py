@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,23 @@ def unreadable_files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "empty.jpg").touch()
     with (folder / "huge.jpg").open("wb") as huge:
         huge.truncate(20_000_001)
+    pipe = folder / "pipe.jpg"
+    os.mkfifo(pipe)
     return {
         "missing": (folder / "none.jpg", f"there is no file {folder / 'none.jpg'}"),
         "directory": (folder, f"{folder} is a directory"),
         "empty": (folder / "empty.jpg", f"{folder / 'empty.jpg'} is empty"),
         "huge": (folder / "huge.jpg", f"{folder / 'huge.jpg'} has 20,000,001 bytes, and at most 20,000,000"),
         "zero byte": (Path("a\0b"), "embedded null byte"),
+        "named pipe": (pipe, f"{pipe} is not a regular file; read it yourself, and give its bytes"),
+        "device": (Path("/dev/zero"), "/dev/zero is not a regular file"),
         "under a file": (folder / "empty.jpg" / "x", "Not a directory"),
     }
 
 
-@pytest.mark.parametrize("case", ["missing", "directory", "empty", "huge", "zero byte", "under a file"])
+@pytest.mark.parametrize(
+    "case", ["missing", "directory", "empty", "huge", "zero byte", "named pipe", "device", "under a file"]
+)
 def test_files_that_cannot_be_read(client: DetectionClient, server: FakeServer, tmp_path: Path, case: str) -> None:
     path, words = unreadable_files(tmp_path)[case]
     with pytest.raises(ImageError) as caught:
@@ -91,6 +98,22 @@ def test_files_that_cannot_be_read(client: DetectionClient, server: FakeServer, 
     assert failed.source == str(path)
     assert (len(failed), len(fine), fine.error) == (0, 2, "")
     assert server.batches == [[b"ab"]]
+
+
+def test_a_file_that_comes_slowly_is_given_up(tmp_path: Path) -> None:
+    """The time is looked at between the pieces of a file."""
+    path = tmp_path / "slow.jpg"
+    path.write_bytes(bytes(3_000_000))
+    looks: list[None] = []
+
+    def check_time() -> None:
+        looks.append(None)
+        if len(looks) == 3:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        encode_image(path, check_time)
+    assert len(encode_image(path).data) == 3_000_000
 
 
 def test_bytes_that_are_too_many_or_too_few(client: DetectionClient, monkeypatch: pytest.MonkeyPatch) -> None:
