@@ -17,7 +17,7 @@ import grpc
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
-from triptych.errors import BuildError, ContractError, ServerUnavailable, TriptychError
+from triptych.errors import AccessDenied, BuildError, ContractError, ServerUnavailable, TriptychError
 from triptych.files import atomic_write, unused
 from triptych.model_config import detector_spec, names_itself, read_config
 from triptych.wire.model_control import ModelControl
@@ -148,6 +148,7 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
     Raises:
         BuildError: the server cannot load the version, or its stages must change with it.
         ServerUnavailable: no server answers at the address.
+        AccessDenied: the server was started by somebody else.
     """
     wanted = next(version.number for version in versions(repository) if version.is_served)
     control = ModelControl(address)
@@ -157,7 +158,7 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
     except grpc.RpcError as error:
         reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s)).error
-        if isinstance(reason, ServerUnavailable):
+        if isinstance(reason, (ServerUnavailable, AccessDenied)):
             raise reason from error
         raise BuildError(f"{address} does not take version {wanted}: {error.details()}") from error
     finally:
