@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from support.steady import planted_repository
 from support.traffic import Traffic
+from triptych.client import DetectionClient
 from triptych.errors import RequestError, ServerUnavailable
 from triptych.serving.processes import model_processes
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 
-@pytest.fixture
-def serve(demo_repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "triptych", "serve", "--model-repository", str(demo_repository), "--free-ports"]
-    process = subprocess.Popen(
-        [*command, "--log", str(tmp_path / "log")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@contextlib.contextmanager
+def serving(repository: Path, log: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "triptych", "serve", "--model-repository", str(repository), "--free-ports"]
+    process = subprocess.Popen([*command, "--log", str(log)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     process.terminate()
     process.communicate(timeout=30)
+
+
+@pytest.fixture
+def serve(demo_repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with serving(demo_repository, tmp_path / "log") as process:
+        yield process
 
 
 def read_until(process: subprocess.Popen[str], pattern: str) -> str:
@@ -72,3 +80,17 @@ def test_a_killed_server_is_said_to_be_gone(serve: subprocess.Popen[str]) -> Non
         assert traffic.failures(traffic.take_next(6)) == [ServerUnavailable]
     assert serve.stderr
     assert re.search(r"error: the server was killed \(SIGKILL\), by somebody or by the kernel", serve.stderr.read())
+
+
+def test_a_stage_that_hangs_is_ended_and_reloaded(make_repository: Callable[..., Path], tmp_path: Path) -> None:
+    repository = planted_repository(make_repository)
+    stalled = repository / "detector" / "1" / "stalled"
+    with serving(repository, tmp_path / "log") as serve:
+        address = read_until(serve, r"gRPC +(\S+)")
+        stalled.touch()
+        line = read_until(serve, r"(detector: .*)")
+        stalled.unlink()
+        assert re.match(r"detector: no answer within \d+ s; ended its processes \d+, \d+; reloaded in", line)
+        with DetectionClient(address, timeout_s=30) as client:
+            client.detect(np.zeros((64, 64, 3), np.uint8))
+            assert client.statistics()["detector"].requests > 0

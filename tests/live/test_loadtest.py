@@ -153,6 +153,26 @@ def test_traces_are_there_while_they_are_asked_for_and_the_server_is_left_as_it_
         assert 0 <= request.overhead_ms < request.server_ms
 
 
+def test_one_request_in_so_many_is_traced(demo_server: TritonServer, images: Path) -> None:
+    image = (images / "0.jpg").read_bytes()
+    with DetectionClient(demo_server.grpc_address) as client, Tracing(demo_server.grpc_address) as tracing:
+        assert tracing.start(rate=3)
+        for _ in range(9):
+            client.detect(image)
+        assert len(tracing.stop(9)) == 3
+
+
+def test_traces_that_a_killed_load_test_left_on_end(demo_server: TritonServer) -> None:
+    with Tracing(demo_server.grpc_address) as killed, Tracing(demo_server.grpc_address) as tracing:
+        before = killed._set({})
+        assert killed.start()
+        killed._before = {}  # nobody switches it back
+        assert int(tracing._set({})["trace_count"][0]) > 0, "it would end by itself"
+        assert tracing.start()
+        tracing.stop(0)
+        assert tracing._set({}) == before
+
+
 def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(
     demo_server: TritonServer, images: Path, start: Start, tmp_path: Path
 ) -> None:

@@ -24,6 +24,8 @@ ASK_EVERY_S = 1.0
 ANSWER_WITHIN_S = 4.0
 """How long the server may take to say that it lives. It does so in milliseconds, unless the machine is overloaded."""
 
+SURE_FOR_S = 2.5 * ASK_EVERY_S
+
 SILENT_FOR_S = 8.0
 """A server that has not answered for so long, asked twice at least, is taken for hung."""
 
@@ -48,8 +50,8 @@ class Liveness:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the last question was answered."""
-        return not self._misses
+        """Whether it answered a moment ago, so that it may be asked what has to be waited for."""
+        return time.monotonic() - self._answered < SURE_FOR_S
 
     def check(self) -> None:
         """Take the answer if there is one, and ask again if it is time.

@@ -81,10 +81,10 @@ class Supervisor:
         self._check_deaths()
         if self._liveness.is_sure:
             self._check_canary()
-            if time.monotonic() - self._looked >= ASK_EVERY_S:
-                self._looked = time.monotonic()
-                self._check_log()
-                self._check_oddities()
+        if self._liveness.is_sure and time.monotonic() - self._looked >= ASK_EVERY_S:
+            self._looked = time.monotonic()
+            self._check_log()
+            self._check_oddities()
 
     def _check_deaths(self) -> None:
         processes = self._server.processes()
