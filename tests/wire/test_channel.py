@@ -18,7 +18,8 @@ from triptych.errors import (
     InvalidRequest,
     ServerUnavailable,
 )
-from triptych.wire.channel import Tls
+from triptych.wire.channel import Tls, is_here
+from triptych.wire.model_control import ModelControl
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,46 @@ def test_service_that_is_not_tritons(nobody: str) -> None:
     with DetectionClient(nobody) as client, pytest.raises(InvalidRequest, match="is it a Triton server"):
         client.detect(b"a")
     other.stop(0).wait()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1:8001", "127.0.0.2:1", "localhost:8001", "LOCALHOST:1", "gpu.localhost:1", "[::1]:8001"),
+        *("unix:/tmp/socket", "unix-abstract:name", "ipv4:127.0.0.1:1", "ipv6:[::1]:1", "dns:///localhost:1"),
+    ],
+)
+def test_here(address: str) -> None:
+    assert is_here(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:8001", "triton.example:1", "localhost.example:1", "dns:///a.example:1"])
+def test_elsewhere(address: str) -> None:
+    assert not is_here(address)
+
+
+@pytest.mark.parametrize("name", ["grpc_proxy", "https_proxy", "http_proxy"])
+def test_no_proxy_for_a_server_of_this_machine(
+    name: str, server: FakeServer, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, f"http://{nobody}")
+
+    async def detect() -> int:
+        async with AsyncDetectionClient(server.address) as client:
+            return len(await client.detect(b"abc"))
+
+    with DetectionClient(server.address) as client:
+        assert len(client.detect(b"abc")) == 3
+    assert asyncio.run(detect()) == 3
+    control = ModelControl(server.address)
+    assert control.config("detector").name
+    control.close()
+
+
+def test_a_proxy_is_used_for_other_machines(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("grpc_proxy", f"http://{nobody}")
+    with (
+        DetectionClient("triton.example:8001", retries=0, timeout_s=10) as client,
+        pytest.raises(ServerUnavailable, match="refused"),
+    ):
+        client.detect(b"abc")

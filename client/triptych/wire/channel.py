@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -101,8 +102,28 @@ def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
+def is_here(address: str) -> bool:
+    """Return whether an address is on this machine: the loopback interface, or a Unix socket."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = re.sub(r"^(dns:(///?)?|ipv4:|ipv6:)", "", address).rpartition(":")[0].strip("[]").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def proxy_options(address: str) -> tuple[tuple[str, int], ...]:
+    """Return gRPC's options that keep a proxy of the environment away from a server on this machine.
+
+    To other machines gRPC goes as grpc_proxy, https_proxy, http_proxy and no_proxy say.
+    """
+    return (("grpc.enable_http_proxy", 0),) if is_here(address) else ()
+
+
 def open_channel(module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
     """Open a channel of `module`, which is `grpc` or `grpc.aio`."""
+    options = (*OPTIONS, *proxy_options(address))
     if credentials is None:
-        return module.insecure_channel(address, options=OPTIONS)
-    return module.secure_channel(address, credentials, options=OPTIONS)
+        return module.insecure_channel(address, options=options)
+    return module.secure_channel(address, credentials, options=options)
