@@ -124,8 +124,10 @@ def exporter() -> str:
     if command:
         return command
     raise BuildError(
-        "Ultralytics exports a .pt; it is not installed, and no part of Triptych: install it yourself with "
-        "`pip install ultralytics` (AGPL-3.0), or export the model to ONNX"
+        "Ultralytics exports a .pt; it is not installed, and no part of Triptych. Install it yourself (AGPL-3.0) in an "
+        "environment of its own, since its OpenCV and NumPy would take the place of ours: `python -m venv ultralytics "
+        "&& ultralytics/bin/pip install ultralytics && export PATH=$PATH:$PWD/ultralytics/bin`; or export the model "
+        "to ONNX"
     )
 
 

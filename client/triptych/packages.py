@@ -25,3 +25,9 @@ def install_command(extra: str) -> str:
     if not packages:
         raise ValueError(f"there is no extra {extra!r}")
     return shlex.join(["pip", "install", *packages])
+
+
+def requirements(*names: str) -> str:
+    """Return packages that Triptych needs, with the versions that it needs, for a shell: "'numpy<2,>=1.24'"."""
+    entries = [entry.split(";")[0].strip() for entry in requires("triptych") or ()]
+    return shlex.join([entry for entry in entries if re.split(r"[^\w-]", entry)[0] in names])

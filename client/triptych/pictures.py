@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-
 from triptych.detections import Detections
 from triptych.errors import ImageError
 from triptych.files import atomic_write
+from triptych.opencv import cv2
 
 QUALITY = 92
 """Of the JPEGs that are written."""

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from triptych.contract import MAX_BATCH, MAX_PIXELS
 from triptych.errors import ContractError, ImageError
+from triptych.opencv import cv2
 from triptych.vision.decode import decode, image_files
 
 JPEG_QUALITY = 92

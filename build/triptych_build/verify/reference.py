@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from triptych import runtimes
-from triptych.contract import MAX_DETECTIONS, DetectorSpec
+from triptych.contract import DEFAULT_ROWS, DetectorSpec
 from triptych.errors import BuildError
 from triptych.machine import available_cores
+from triptych.opencv import cv2
 from triptych_build.verify.metrics import Predictions
 
 Pixels = NDArray[np.uint8]
@@ -121,7 +121,7 @@ def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float
     scale_x, scale_y, left, top, width, height = geometry.astype(np.float64)
     boxes = (rows[:, :4] - [left, top, left, top]) / [scale_x, scale_y, scale_x, scale_y]
     boxes = boxes.clip(0, [width, height, width, height])
-    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:MAX_DETECTIONS]
+    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:DEFAULT_ROWS]
     return Predictions(
         boxes[visible].astype(np.float32), rows[visible, 4].astype(np.float32), rows[visible, 5].astype(np.int32)
     )

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS
 from triptych.errors import BuildError
+from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych_build.verify.drift import Drift
 from triptych_build.verify.limits import Check, Gate, points, short
@@ -165,6 +166,6 @@ def print_report(report: Report, console: Console) -> None:
 def write_report(report: Report, json_path: Path) -> None:
     """Write a report as JSON, and as a page with the same name that ends in .md."""
     with atomic_write(json_path.with_suffix(".md")) as aside:
-        aside.write_text(report.to_markdown(), encoding="utf-8")
+        aside.write_text(report.to_markdown(), encoding="utf-8", errors=ESCAPE)
     with atomic_write(json_path) as aside:
         aside.write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")

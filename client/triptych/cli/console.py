@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.text import Text
 
+from triptych import opencv
 from triptych.errors import ServerCrashed, ServerUnavailable, TriptychError
+from triptych.escape import ESCAPE
 
 OK = 0
 REFUSED = 1
@@ -36,11 +40,20 @@ def print_error(error: TriptychError) -> None:
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), str(error)))
 
 
+def print_json(document: object) -> None:
+    """Print plain values as JSON on standard output, and escape what its encoding cannot hold."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
 def run(command: Callable[[], None]) -> None:
     """Run a command line; exit as `EXIT_CODES` says, with one sentence on a `TriptychError`.
 
-    A file that the machine refuses (permissions, a full disk) is an error of the same kind.
+    A file that the machine refuses (permissions, a full disk) is an error of the same kind, and so is a package that
+    is in the place of ours. What a terminal or a pipe cannot show is escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=ESCAPE)
     try:
         command()
     except TriptychError as error:
@@ -48,6 +61,12 @@ def run(command: Callable[[], None]) -> None:
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except ImportError:
+        # Others import OpenCV for themselves.
+        if (problem := opencv.problem()) is None:
+            raise
+        print_error(TriptychError(problem))
+        sys.exit(REFUSED)
     except OSError as error:
         if error.filename is None:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from triptych.cli.console import REFUSED
+from triptych.cli.console import REFUSED, print_json
 from triptych.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
@@ -84,7 +83,7 @@ def detect(
         if not as_json and results:
             _print(results, time.perf_counter() - started)
     if as_json:
-        typer.echo(json.dumps([result.to_dict() for result in results], ensure_ascii=False, indent=2))
+        print_json([result.to_dict() for result in results])
     if any(result.error for result in results):
         raise typer.Exit(REFUSED)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from triptych.errors import ContractError
+from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych.report.comparison import of_comparisons
 from triptych.report.render import html, markdown
@@ -39,7 +40,7 @@ def write(path: Path, text: str) -> None:
     """
     try:
         with atomic_write(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(text, encoding="utf-8", errors=ESCAPE)
     except OSError as error:
         raise ContractError(
             f"the report cannot be written to {path} ({error.strerror}); choose another place"

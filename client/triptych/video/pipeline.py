@@ -15,8 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
-
+from triptych.opencv import cv2
 from triptych.video.detecting import Answer
 from triptych.video.frames import Frame, Source
 from triptych.video.journal import Line

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS
 from triptych.errors import ImageError
+from triptych.opencv import cv2
 from triptych.vision.jpeg import MAX_SCANS, check_scans, plain_jpeg
 from triptych.vision.png import read_chunks
 
@@ -44,9 +44,6 @@ _SPARE_TILE_PIXELS = 4096 * 4096  # a small picture may lie in one large tile
 
 # Warning filters belong to the process. Threads that leave `catch_warnings` out of order would leave "ignore" behind.
 _PILLOW_LOCK = threading.RLock()
-
-# We report a file that cannot be read. OpenCV would report it a second time.
-cv2.setLogLevel(0)
 
 
 class Header(NamedTuple):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
 from triptych.errors import ImageError
+from triptych.opencv import cv2
 from triptych.vision.decode import decode
 from triptych.vision.jpeg import is_quick
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from triptych import opencv
 from triptych._version import __version__
 from triptych.contract import DETECTION, DETECTOR, MAX_BATCH, MODELS
 from triptych.errors import BuildError, ContractError, ServerStartError
@@ -25,7 +26,7 @@ from triptych.serving import preflight, repository
 from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
-from triptych.wire.channel import check_address
+from triptych.wire.channel import check_address, is_here, open_channel
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -144,7 +145,8 @@ def inspect_machine(environment: Mapping[str, str]) -> Deployment:
             triton=triton,
             packages=installed_packages(),
             gpus=visible_gpus(),
-            warnings=tuple(_python_warnings(environment)),
+            errors=tuple(_opencv_errors()),
+            warnings=(*_python_warnings(environment), *_opencv_warnings()),
         )
     inside = " (a container)" if Path("/.dockerenv").exists() else ""
     return Deployment(
@@ -152,8 +154,8 @@ def inspect_machine(environment: Mapping[str, str]) -> Deployment:
         is_pip=True,
         packages=installed_packages(),
         gpus=visible_gpus(),
-        errors=tuple(_pip_errors()),
-        warnings=tuple(_python_warnings(environment)),
+        errors=(*_pip_errors(), *_opencv_errors()),
+        warnings=(*_python_warnings(environment), *_opencv_warnings()),
     )
 
 
@@ -164,7 +166,7 @@ def ask_server(address: str) -> Deployment:
         RequestError: it does not answer.
         ContractError: the address is not HOST:PORT.
     """
-    channel = grpc.insecure_channel(check_address(address))
+    channel = open_channel(grpc, check_address(address), None)
     control = ModelControl(address)
     try:
         service = service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -176,13 +178,12 @@ def ask_server(address: str) -> Deployment:
         control.close()
         channel.close()
     is_pip = metadata.name.startswith(EMBEDDED)
-    is_here = address.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
     return Deployment(
         name=f"the server at {address}",
         triton=metadata.version,
         is_pip=is_pip,
-        packages=installed_packages() if is_pip and is_here else None,
-        gpus=visible_gpus() if is_here else None,
+        packages=installed_packages() if is_pip and is_here(address) else None,
+        gpus=visible_gpus() if is_here(address) else None,
         serving=serving,
     )
 
@@ -227,6 +228,22 @@ def _pip_errors() -> list[str]:
     except PackageNotFoundError:
         pass  # without Triton from pip, which is an error of its own above, any numpy will do
     return errors
+
+
+def _opencv_errors() -> list[str]:
+    """Return why OpenCV cannot be used, in a sentence, if it cannot."""
+    problem = opencv.problem()
+    return [problem] if problem else []
+
+
+def _opencv_warnings() -> list[str]:
+    """Return a warning if other packages have overwritten the OpenCV that this release was tested with."""
+    packages = [] if opencv.problem() else opencv.overwriting()
+    return [
+        f"{package} is installed over {opencv.OURS}, and this release was not tested with it; "
+        f"mend it with `{opencv.remedy()}`"
+        for package in packages[:1]
+    ]
 
 
 def _python_warnings(environment: Mapping[str, str]) -> list[str]:
