@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -12,8 +13,9 @@ from typer.testing import CliRunner, Result
 from support.fake_server import LOST, FakeServer
 from support.videos import make_pictures, make_video, read_lines
 from triptych.cli.track import track
-from triptych.errors import ContractError, ServerUnavailable
-from triptych.video.journal import Line
+from triptych.errors import ContractError, ImageError, ServerUnavailable
+from triptych.video.frames import Shot
+from triptych.video.journal import Line, only_writer
 
 app = typer.Typer()
 app.command()(track)
@@ -117,3 +119,53 @@ def test_a_video_that_was_cut_off_says_so(run: Run, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert " of 60 frames" in read_lines(out)[-1]["error"]
     assert " failed\nframe " in result.stdout
+
+
+def test_another_video_is_not_continued(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "tracks.jsonl"
+    video, other = make_video(tmp_path / "a.avi", 4), make_video(tmp_path / "b.avi", 5)
+    assert run(video, "--out", out, "--frames", 2).exit_code == 0
+    before = out.read_bytes()
+    result = run(other, "--out", out, "--resume")
+    assert isinstance(result.exception, ContractError)
+    assert "tracks of another video than" in str(result.exception)
+    assert out.read_bytes() == before
+    moved = video.rename(tmp_path / "moved.avi")
+    assert run(moved, "--out", out, "--resume").exit_code == 0
+    assert [line["frame"] for line in read_lines(out)] == [0, 1, 2, 3]
+
+
+def test_a_file_from_before_is_continued(run: Run, tmp_path: Path) -> None:
+    out, video = tmp_path / "tracks.jsonl", make_video(tmp_path / "a.avi", 3)
+    out.write_bytes(Line(0, 0.0, 64, 48).encode())
+    assert run(video, "--out", out, "--resume").exit_code == 0
+    assert [line["frame"] for line in read_lines(out)] == [0, 1, 2]
+
+
+def test_two_that_continue_one_file_do_not_mix(run: Run, tmp_path: Path) -> None:
+    out, video = tmp_path / "tracks.jsonl", make_video(tmp_path / "a.avi", 3)
+    with only_writer(out):
+        result = run(video, "--out", out, "--resume")
+    assert isinstance(result.exception, ContractError)
+    assert "another `triptych track` writes" in str(result.exception)
+
+
+def test_a_camera_that_is_lost_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        frames_per_s = 25.0
+
+        def shots(self) -> Iterator[Shot]:
+            yield Shot(None, lambda: np.zeros((40, 60, 3), np.uint8))
+            raise ImageError("camera 0 gives no more pictures")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("triptych.video.sources.Camera", lambda *_: Lost())
+    monkeypatch.setattr("triptych.video.live.PAUSE_S", 0.01)
+    monkeypatch.chdir(tmp_path)
+    result = run("0", "--out", "tracks.jsonl", "--retry-s", "0")
+    assert isinstance(result.exception, ImageError)
+    assert str(result.exception) == "camera 0 gives no more pictures"
+    assert "tracks.jsonl has every frame before that: continue with --resume" in result.stderr
+    assert len(read_lines(tmp_path / "tracks.jsonl")) == 1

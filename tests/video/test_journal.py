@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from support.videos import detection
 from triptych.errors import ContractError
-from triptych.video.journal import Done, Journal, Line, read_done
+from triptych.video.journal import Done, Journal, Line, only_writer, read_done
 
 
 def test_a_line_reads_back() -> None:
@@ -68,3 +70,43 @@ def test_a_file_of_something_else_is_not_continued(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"line 1 of .*notes\.txt is not a line of tracks"):
         read_done(path, 2)
     assert read_done(tmp_path / "none", 2) == Done()
+
+
+def test_the_first_line_says_which_video_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "tracks.jsonl"
+    lines = [Line(frame, None, 60, 40) for frame in range(4)]
+    for pair in (lines[:2], lines[2:]):
+        with Journal(path, read_done(path, 1), "sha256:1") as journal:
+            for line in pair:
+                journal.write(line)
+    written = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line.get("video") for line in written] == ["sha256:1", None, None, None]
+    assert read_done(path, 1).video == "sha256:1"
+
+
+def test_a_file_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "tracks.jsonl"
+    with (
+        only_writer(path),
+        pytest.raises(ContractError, match=r"another `triptych track` writes .*tracks\.jsonl"),
+        only_writer(path),
+    ):
+        pass
+    with only_writer(path):
+        pass
+
+
+def test_a_drive_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(_handle: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with only_writer(tmp_path / "tracks.jsonl"):
+        pass
+
+
+def test_a_file_name_that_is_no_utf_8_becomes_json() -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    line = Line(0, None, None, None, error=f"{name} is empty")
+    assert b"caf\\udce9.png" in line.encode()
+    assert Line.decode(line.encode()) == line

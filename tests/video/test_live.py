@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import http.server
+import itertools
+import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from support.videos import make_video
 from triptych.errors import ImageError
+from triptych.video.frames import Frame, Shot
 from triptych.video.live import Camera, Live
 from triptych.video.sources import open_source
 
@@ -52,7 +60,7 @@ class FakeCamera:
 
 def test_of_a_camera_only_the_newest_frame_is_taken() -> None:
     camera = FakeCamera(9)
-    source = Live("camera", Camera("camera", camera))
+    source = Live("camera", lambda: Camera("camera", camera))
     frames = source.read(100)
     threading.Timer(0.05, camera.advance, (1,)).start()
     assert next(frames).number == 100
@@ -68,7 +76,9 @@ def test_of_a_camera_only_the_newest_frame_is_taken() -> None:
     camera.seen.release()
     camera.advance(3)
     camera.advance(1)  # there is no tenth
-    assert [frame.number for frame in frames] == [108]
+    assert next(frames).number == 108
+    with pytest.raises(ImageError, match=r"^camera gives no more pictures$"):
+        next(frames)
     source.close()
 
 
@@ -76,7 +86,10 @@ def test_a_picture_that_a_camera_cannot_decode_is_a_frame_with_an_error() -> Non
     camera = FakeCamera(3)
     for _ in range(4):
         camera.grabs.release()
-    shots = [shot.frame(number, 0.0, None) for number, shot in enumerate(Camera("camera", camera).shots())]
+    shots = [
+        shot.frame(number, 0.0, None)
+        for number, shot in enumerate(itertools.islice(Camera("camera", camera).shots(), 3))
+    ]
     assert [bool(frame.error) for frame in shots] == [False, False, True]
 
 
@@ -85,17 +98,79 @@ def test_a_camera_that_is_not_there_is_refused() -> None:
         Camera("camera 3", FakeCamera(0))
 
 
-def test_a_stream_over_http_is_live() -> None:
-    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+class Flaky:
+    """A camera that gives two frames and is lost, again and again; it can be opened only where `opens` says so."""
+
+    frames_per_s = 25.0
+
+    def __init__(self, opens: list[bool]) -> None:
+        self.opens = iter([True, *opens])
+        self.closed = 0
+
+    def connect(self) -> Flaky:
+        if not next(self.opens):
+            raise ImageError("flaky cannot be opened")
+        return self
+
+    def shots(self) -> Iterator[Shot]:
+        for grey in range(2):
+            yield Shot(None, partial(np.full, (4, 6, 3), grey, np.uint8))
+        raise ImageError("flaky is gone")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.video.live.PAUSE_S", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_camera_that_comes_back_goes_on() -> None:
+    stop, heard = threading.Event(), list[str]()
+
+    def hear(sentence: str) -> None:
+        heard.append(sentence)
+        if len(heard) == 3:  # the second loss
+            stop.set()
+
+    source = Live("flaky", Flaky([False, False, True]).connect, retry_s=60.0, stop=stop, say=hear)
+    numbers = [frame.number for frame in source.read(0)]
+    source.close()
+    assert numbers[-1] == 3
+    assert len(numbers) + source.dropped == 4
+    assert heard[0] == "flaky is gone; trying again for 60 s"
+    assert re.fullmatch(r"flaky is back, after \d\.\d s", heard[1])
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_camera_that_stays_away_is_an_error() -> None:
+    camera = Flaky([False] * 100_000)
+    source = Live("flaky", camera.connect, retry_s=0.05)
+    with pytest.raises(ImageError, match=r"^flaky is gone, and did not come back within 0\.05 s$"):
+        list(source.read(0))
+    source.close()
+    assert camera.closed == 1
+
+
+def test_a_stop_ends_the_waiting_for_a_camera_without_an_error() -> None:
+    stop = threading.Event()
+    source = Live("flaky", Flaky([]).connect, retry_s=60.0, stop=stop, say=lambda _: stop.set())
+    assert [frame.number for frame in source.read(0)][-1] == 1
+    source.close()
+
+
+@contextmanager
+def served(content_type: str, body: bytes) -> Iterator[str]:
+    """Answer every request with this, and close the connection; yield the URL's beginning."""
 
     class Stream(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.send_header("Content-Type", content_type)
             self.end_headers()
-            for _ in range(30):
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                self.wfile.write(head.encode() + jpeg + b"\r\n")
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -104,13 +179,33 @@ def test_a_stream_over_http_is_live() -> None:
         thread = threading.Thread(target=web.serve_forever)
         thread.start()
         try:
-            source = open_source(f"http://127.0.0.1:{web.server_port}/camera.mjpg")
-            frames = list(source.read(0))
-            source.close()
+            yield f"http://user:secret@127.0.0.1:{web.server_port}"
         finally:
             web.shutdown()
             thread.join()
+
+
+def test_a_stream_over_http_is_live_and_its_end_is_a_loss() -> None:
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    part = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
+    frames: list[Frame] = []
+    with served("multipart/x-mixed-replace; boundary=frame", 30 * part) as url:
+        source = open_source(f"{url}/camera.mjpg?token=secret")
+        with pytest.raises(ImageError, match=r"camera\.mjpg.* cannot be read further: it was closed$"):
+            frames.extend(source.read(0))
+        source.close()
     assert source.live
     assert frames[0].width == 64
     assert not frames[-1].error
     assert frames[-1].number + 1 == len(frames) + source.dropped
+    assert source.identity == url.replace("user:secret@", "") + "/camera.mjpg"
+
+
+def test_a_whole_video_over_http_has_an_end(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "a.mkv", 20).read_bytes()
+    with served("video/x-matroska", video) as url:
+        source = open_source(f"{url}/a.mkv")
+        frames = list(source.read(0))
+        source.close()
+    assert not frames[-1].error
+    assert len(frames) + source.dropped == 20

@@ -69,7 +69,10 @@ def track(
     iou_threshold: IouThreshold = None,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     retry_s: Annotated[
-        float, typer.Option("--retry-s", min=0, metavar="SECONDS", help="How long to wait for a server that is gone.")
+        float,
+        typer.Option(
+            "--retry-s", min=0, metavar="SECONDS", help="How long to wait for a server or a camera that is gone."
+        ),
     ] = 30.0,
     run: Annotated[
         Path | None,
@@ -91,10 +94,14 @@ def track(
     """Detect and track the objects of a video; each frame becomes a line of FILE as soon as it is done.
 
     While one frame is tracked, the next ones are with the server. A server that goes away is waited for; if it stays
-    away, FILE holds all frames up to there, and --resume continues. A frame that cannot be read has the reason in its
-    line, and the exit code is 1 at the end.
+    away, FILE holds all frames up to there, and --resume continues. The same goes for a camera or a stream. A frame
+    that cannot be read has the reason in its line, and the exit code is 1 at the end.
+
+    Exit codes: 0 done, or a camera was stopped by Ctrl-C; 1 frames could not be read, the camera is lost, or FILE
+    cannot be continued; 3 the server is lost; 130 stopped before the end.
     """
     from triptych import report as reports
+    from triptych.video.journal import only_writer
     from triptych.video.recording import Recorder
     from triptych.video.sources import open_source
     from triptych.video.tracking import Settings, prepare
@@ -108,7 +115,11 @@ def track(
     stop = threading.Event()
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     settings = Settings(frames, in_flight, quality, score_threshold, iou_threshold, retry_s)
-    with closing(open_source(source)) as opened, DetectionClient(address, timeout_s=timeout_s, retries=0) as client:
+    with (
+        closing(open_source(source, retry_s=retry_s, stop=stop, say=notes.print)) as opened,
+        DetectionClient(address, timeout_s=timeout_s, retries=0) as client,
+        only_writer(out),
+    ):
         tracking = prepare(
             opened, client, out, settings, resume=resume, overwrite=overwrite, stop=stop, say=notes.print
         )

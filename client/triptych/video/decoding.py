@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import ImageError
-from triptych.video.frames import Frame, Shot, sensible_rate
+from triptych.video.frames import Frame, Shot, file_identity, sensible_rate
 from triptych.vision.decode import SUFFIXES
 
 TIMEOUT_S = 30.0
@@ -82,7 +82,7 @@ class Decoder:
 
         Args:
             name: the path or the URL.
-            stream: whether it is a stream: it may go silent, and its header promises nothing.
+            stream: whether it is a stream: it may go silent, and has no end unless its header says how long it is.
 
         Raises:
             ImageError: it cannot be opened, or has no pictures.
@@ -108,6 +108,7 @@ class Decoder:
             seconds=duration / av.time_base if duration else None,
             trimmed="mp4" in self._container.format.name,
         )
+        self._is_endless = stream and not duration
         self.frames_per_s = sensible_rate(float(self._video.average_rate or self._video.guessed_rate or 0))
         self._start_s: float = (self._container.start_time or 0) / av.time_base
         # AVI knows when a frame is decoded, not when it is shown; some codecs decode in another order.
@@ -116,8 +117,11 @@ class Decoder:
     def shots(self) -> Iterator[Shot]:
         """Decode its frames in the order in which they are shown.
 
-        A packet that cannot be decoded is a frame that failed. Where the video ends too early, or cannot be read
-        further, one more frame fails and says so.
+        A packet that cannot be decoded is a frame that failed. Where a file ends too early, or cannot be read further,
+        one more frame fails and says so.
+
+        Raises:
+            ImageError: a stream without an end was closed, or cannot be read further.
         """
         progress = Progress()
         try:
@@ -134,11 +138,16 @@ class Decoder:
                         progress.damaged = packet.is_corrupt
                     yield from self._decoded(packet, progress)
         except av.FFmpegError as error:
-            # A stream of JPEGs that the other side has closed ends like this.
+            # A stream that the other side has closed may end like this.
             if not (self._is_stream and error.errno == errno.EIO):
-                yield Shot.failed(f"{self._name} cannot be read further: {error.strerror}")
-            return
-        if not self._is_stream and (missing := progress.missing(self.header)):
+                message = f"{self._name} cannot be read further: {error.strerror}"
+                if self._is_endless:
+                    raise ImageError(message) from error
+                yield Shot.failed(message)
+                return
+        if self._is_endless:
+            raise ImageError(f"{self._name} cannot be read further: it was closed")
+        if missing := progress.missing(self.header):
             yield Shot.failed(f"{self._name} is incomplete: {missing}")
 
     def close(self) -> None:
@@ -192,6 +201,7 @@ class Video:
         if path.suffix.lower() in SUFFIXES - {".gif"}:
             raise ImageError(f"{path} is one picture; give the directory it is in, or a video")
         self._decoder = Decoder(self.name)
+        self.identity = file_identity(path)
         self.frames = self._decoder.header.frames
         self.frames_per_s = self._decoder.frames_per_s
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +17,9 @@ from triptych.errors import ImageError
 
 DEFAULT_FRAMES_PER_S = 30.0
 """Taken for a source that does not say its own rate."""
+
+_END_BYTES = 1_000_000
+"""So much of the beginning and of the end of a file says which file it is."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Source(Protocol):
 
     Attributes:
         name: what it is called in messages.
+        identity: the same for the same video, wherever its file lies, and hardly ever for another.
         frames: how many there are; None where that is not known before the end.
         frames_per_s: its rate.
         live: whether it goes on while nobody looks; `dropped` counts what was missed.
@@ -84,6 +91,7 @@ class Source(Protocol):
     """
 
     name: str
+    identity: str
     frames: int | None
     frames_per_s: float
     live: bool
@@ -99,3 +107,22 @@ class Source(Protocol):
 def sensible_rate(frames_per_s: float | None) -> float:
     """Return a rate as a source says it, or the default where that makes no sense."""
     return frames_per_s if frames_per_s and 0 < frames_per_s <= 1000 else DEFAULT_FRAMES_PER_S
+
+
+def file_identity(path: Path) -> str:
+    """Return a hash of a file's size, its first and its last megabyte; the path of what is not a file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    if not path.is_file():
+        return str(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.sha256(f"{size} ".encode() + file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read: {error.strerror}") from error
+    return f"sha256:{digest.hexdigest()}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from triptych.detections import Detection
 from triptych.errors import ContractError
+from triptych.escape import ESCAPE
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Line:
         objects: what was detected.
         track_ids: of each object; None where it belongs to no track (yet).
         error: why the frame could not be read, else None.
+        video: which video it is of, in the first line of a file; None in the others, and in files of before 0.2.
     """
 
     frame: int
@@ -35,6 +40,7 @@ class Line:
     objects: tuple[Detection, ...] = ()
     track_ids: tuple[int | None, ...] = ()
     error: str | None = None
+    video: str | None = None
 
     def encode(self) -> bytes:
         """Return the line, with its end."""
@@ -49,8 +55,9 @@ class Line:
             "height": self.height,
             "objects": objects,
             "error": self.error,
+            **({"video": self.video} if self.video else {}),
         }
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(errors=ESCAPE) + b"\n"
 
     @classmethod
     def decode(cls, line: bytes) -> Line:
@@ -72,6 +79,7 @@ class Line:
                 ),
                 tuple(item["track_id"] for item in fields["objects"]),
                 fields["error"],
+                fields.get("video"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{type(error).__name__} {error}") from error
@@ -86,12 +94,38 @@ class Done:
         last_id: the highest track id; 0 if there is none.
         recent: its last lines.
         whole_bytes: the length of its whole lines; what follows was cut off in the middle.
+        video: which video it is of, by its first line; None if that does not say.
     """
 
     next_frame: int = 0
     last_id: int = 0
     recent: tuple[Line, ...] = ()
     whole_bytes: int = 0
+    video: str | None = None
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Keep other commands from writing a file of tracks within the block; the file is made if need be.
+
+    Raises:
+        ContractError: another command writes it.
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ContractError(
+                f"another `triptych track` writes {path} at this moment; wait for its end, or give another --out"
+            ) from error
+        except OSError:
+            pass  # some network drives have no locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_done(path: Path, recent: int) -> Done:
@@ -104,6 +138,7 @@ def read_done(path: Path, recent: int) -> Done:
         return Done()
     last: deque[Line] = deque(maxlen=recent)
     next_frame = last_id = whole_bytes = 0
+    video = None
     with path.open("rb") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith(b"\n"):
@@ -114,18 +149,24 @@ def read_done(path: Path, recent: int) -> Done:
                 raise ContractError(
                     f"line {number} of {path} is not a line of tracks ({error}); give another --out, or --overwrite it"
                 ) from error
+            video = video or line.video
             next_frame = line.frame + 1
             last_id = max([last_id, *(track_id for track_id in line.track_ids if track_id is not None)])
             whole_bytes += len(text)
             last.append(line)
-    return Done(next_frame, last_id, tuple(last), whole_bytes)
+    return Done(next_frame, last_id, tuple(last), whole_bytes, video)
 
 
 class Journal:
     """The file, open for more lines."""
 
-    def __init__(self, path: Path, done: Done) -> None:
+    def __init__(self, path: Path, done: Done, video: str | None = None) -> None:
         """Continue after what is done, which may be nothing; what follows it in the file is cut off.
+
+        Args:
+            path: the file.
+            done: what it holds.
+            video: which video it is of, for its first line.
 
         Raises:
             OSError: it cannot be written.
@@ -135,6 +176,7 @@ class Journal:
         # Not buffered: what is written is with the system, and survives the end of this process.
         self._file = path.open("ab", buffering=0)
         os.ftruncate(self._file.fileno(), done.whole_bytes)
+        self._video = None if done.whole_bytes else video
 
     def write(self, line: Line) -> None:
         """Add a line.
@@ -142,7 +184,8 @@ class Journal:
         Raises:
             OSError: it cannot be written; the part that was is cut off when the file is continued.
         """
-        rest = line.encode()
+        rest = (replace(line, video=self._video) if self._video else line).encode()
+        self._video = None
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import ImageError
+from triptych.opencv import cv2
 from triptych.video.frames import Frame, Shot, sensible_rate
+
+PAUSE_S = 0.5
+"""The pause between two tries to reach a camera or a stream that is lost."""
 
 
 class Capture(Protocol):
@@ -25,7 +29,11 @@ class Capture(Protocol):
     frames_per_s: float
 
     def shots(self) -> Iterator[Shot]:
-        """Give each frame when it is there."""
+        """Give each frame when it is there, until the end of a stream that has one.
+
+        Raises:
+            ImageError: the camera or the stream is lost.
+        """
 
     def close(self) -> None:
         """Disconnect."""
@@ -44,16 +52,21 @@ class Camera:
         Raises:
             ImageError: it is not open.
         """
-        self._capture = capture
+        self._name, self._capture = name, capture
         if not capture.isOpened():
             capture.release()
             raise ImageError(f"{name} cannot be opened: it is not there, or another program has it")
         self.frames_per_s = sensible_rate(float(capture.get(cv2.CAP_PROP_FPS)))
 
     def shots(self) -> Iterator[Shot]:
-        """Give each frame when it is there; until the next one is asked for, its pixels can be fetched."""
+        """Give each frame when it is there; until the next one is asked for, its pixels can be fetched.
+
+        Raises:
+            ImageError: there are no more.
+        """
         while self._capture.grab():
             yield Shot(None, self._pixels)
+        raise ImageError(f"{self._name} gives no more pictures")
 
     def _pixels(self) -> NDArray[np.uint8]:
         decoded, picture = self._capture.retrieve()
@@ -72,46 +85,118 @@ class Live:
     live = True
     frames: int | None = None
 
-    def __init__(self, name: str, capture: Capture) -> None:
-        """Take frames from a capture.
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Capture],
+        identity: str = "",
+        *,
+        retry_s: float = 0.0,
+        stop: threading.Event | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Connect to it.
 
         Args:
             name: what it is called in messages.
-            capture: where they come from.
+            connect: opens the camera or the stream, for the first time or again.
+            identity: the same for the same camera or stream; the name if empty.
+            retry_s: how long to try again when it is lost.
+            stop: once it is set, nothing is tried again.
+            say: hears once that it is lost, and once that it is back.
+
+        Raises:
+            ImageError: it cannot be opened.
         """
         self.name = name
+        self.identity = identity or name
         self.dropped = 0
-        self.frames_per_s = capture.frames_per_s
-        self._capture = capture
+        self._connect = connect
+        self._capture: Capture | None = connect()
+        self.frames_per_s = self._capture.frames_per_s
+        self._retry_s, self._say = retry_s, say
+        self._stop = stop or threading.Event()
         self._fresh = threading.Condition()
         self._newest: Frame | None = None
         self._ended = False
+        self._lost_s: float | None = None
+        self._failure: ImageError | None = None
         self._thread: threading.Thread | None = None
 
     def read(self, first: int) -> Iterator[Frame]:
-        """Give the newest frame each time; its number counts those that were dropped as well."""
+        """Give the newest frame each time; its number counts those that were dropped as well.
+
+        Raises:
+            ImageError: it is lost, and did not come back in time.
+        """
         self._thread = threading.Thread(target=self._watch, args=(first,), daemon=True)
         self._thread.start()
         while True:
             with self._fresh:
                 self._fresh.wait_for(lambda: self._newest or self._ended)
                 frame, self._newest = self._newest, None
-            if frame is None:
+            if frame is not None:
+                yield frame
+            elif self._failure and not self._stop.is_set():
+                raise self._failure
+            else:
                 return
-            yield frame
 
     def _watch(self, first: int) -> None:
-        for number, shot in enumerate(self._capture.shots(), first):
-            frame = shot.frame(number, time.perf_counter(), time.time())
+        """Take frames until the stream's end, a loss that lasts, or `close`."""
+        try:
+            for number, shot in enumerate(self._shots(), first):
+                frame = shot.frame(number, time.perf_counter(), time.time())
+                with self._fresh:
+                    if self._ended:
+                        return
+                    self.dropped += self._newest is not None
+                    self._newest = frame
+                    self._fresh.notify()
+        except ImageError as error:
+            self._failure = error
+        finally:
             with self._fresh:
-                if self._ended:
-                    break
-                self.dropped += self._newest is not None
-                self._newest = frame
+                self._ended = True
                 self._fresh.notify()
-        with self._fresh:
-            self._ended = True
-            self._fresh.notify()
+
+    def _shots(self) -> Iterator[Shot]:
+        """Give the frames of all connections, one after the other.
+
+        Raises:
+            ImageError: there is none any more.
+        """
+        while self._capture is not None:
+            try:
+                for shot in self._capture.shots():
+                    if self._lost_s is not None:
+                        self._say(f"{self.name} is back, after {time.perf_counter() - self._lost_s:.1f} s")
+                        self._lost_s = None
+                    yield shot
+            except ImageError as error:  # noqa: PERF203  (once a connection)
+                self._reconnect(error)
+            else:
+                return
+
+    def _reconnect(self, reason: ImageError) -> None:
+        """Connect again.
+
+        Raises:
+            ImageError: it did not come back in time; this says why it was lost.
+        """
+        if self._capture is not None:
+            self._capture.close()
+            self._capture = None
+        if self._lost_s is None:
+            self._lost_s = time.perf_counter()
+            if self._retry_s:
+                self._say(f"{reason}; trying again for {self._retry_s:g} s")
+        while self._capture is None:
+            if time.perf_counter() - self._lost_s >= self._retry_s or self._stop.wait(PAUSE_S) or self._ended:
+                tried = f", and did not come back within {self._retry_s:g} s" if self._retry_s else ""
+                raise ImageError(f"{reason}{tried}")
+            with contextlib.suppress(ImageError):
+                self._capture = self._connect()
 
     def close(self) -> None:
         """Disconnect."""
@@ -120,4 +205,5 @@ class Live:
             self._fresh.notify()
         if self._thread is not None:
             self._thread.join()
-        self._capture.close()
+        if self._capture is not None:
+            self._capture.close()

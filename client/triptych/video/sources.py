@@ -7,15 +7,17 @@ frame is kept, and those that nobody took in time are counted.
 from __future__ import annotations
 
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-
-import cv2
+from urllib.parse import urlsplit
 
 from triptych.errors import ImageError
+from triptych.opencv import cv2
 from triptych.video.decoding import Decoder, Video
-from triptych.video.frames import DEFAULT_FRAMES_PER_S, Frame, Source
+from triptych.video.frames import DEFAULT_FRAMES_PER_S, Frame, Source, file_identity
 from triptych.video.live import Camera, Live
 from triptych.vision.decode import image_files, read_header
 from triptych.vision.inputs import encode_image
@@ -25,19 +27,37 @@ _FIRST_SIDEWAYS = 5
 """From this EXIF orientation on, a picture lies on its side."""
 
 
-def open_source(name: str) -> Source:
+def open_source(
+    name: str,
+    *,
+    retry_s: float = 0.0,
+    stop: threading.Event | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Source:
     """Open what a name means: a directory, a camera's number, the address of a stream, else a video file.
+
+    Args:
+        name: what to open.
+        retry_s: how long to try again to reach a camera or a stream that is lost.
+        stop: once it is set, nothing is tried again.
+        say: hears that a camera or a stream is lost, and that it is back.
 
     Raises:
         ImageError: it is not there, or cannot be read.
     """
     if _STREAM.match(name):
-        return Live(name, Decoder(name, stream=True))
+        return Live(name, partial(Decoder, name, stream=True), _place(name), retry_s=retry_s, stop=stop, say=say)
     path = Path(name)
     if name.isdecimal() and not path.exists():
         camera = f"camera {name}"
-        return Live(camera, Camera(camera, cv2.VideoCapture(int(name))))
+        return Live(camera, lambda: Camera(camera, cv2.VideoCapture(int(name))), retry_s=retry_s, stop=stop, say=say)
     return Pictures(path) if path.is_dir() else Video(path)
+
+
+def _place(url: str) -> str:
+    """Return the address of a stream without what may be secret: the user, the password and the query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class Pictures:
@@ -57,6 +77,7 @@ class Pictures:
         self._paths = image_files(directory)
         if not self._paths:
             raise ImageError(f"there are no pictures in {directory}; give a directory with JPEG or PNG files")
+        self.identity = file_identity(self._paths[0])
         self.frames: int | None = len(self._paths)
 
     def read(self, first: int) -> Iterator[Frame]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triptych.client import DetectionClient
-from triptych.errors import ContractError, RequestError
+from triptych.errors import ContractError, ImageError, RequestError
 from triptych.measure.run_file import Run
 from triptych.video import pipeline
 from triptych.video.detecting import PatientDetector
@@ -65,7 +65,7 @@ class Outcome:
     failed: int = 0
     example: str = ""
     dropped: int = 0
-    lost: RequestError | None = None
+    lost: RequestError | ImageError | None = None
     run: Run | None = None
 
     def add(self, tracked: Tracked) -> None:
@@ -121,7 +121,7 @@ class Tracking:
         return self.settings.frames or (max(0, frames - self.done.next_frame) if frames else None)
 
     def run(self, listeners: Iterable[Callable[[Tracked], None]] = (), recorder: Recorder | None = None) -> Outcome:
-        """Track until there are no more frames, the limit is reached, the server is lost, or somebody stops it.
+        """Track until there are no more frames, the limit is reached, somebody stops it, or server or camera is lost.
 
         Args:
             listeners: called with each frame that is done.
@@ -147,7 +147,7 @@ class Tracking:
                         listener(tracked)
                     if self.stop.is_set() or outcome.totals.frames == self.settings.frames:
                         break
-            except RequestError as error:
+            except (RequestError, ImageError) as error:
                 if not self.stop.is_set():
                     outcome.lost = error
         outcome.dropped = self.source.dropped
@@ -164,7 +164,7 @@ class Tracking:
             self.say,
             self.stop,
         )
-        with Journal(self.out, self.done) as journal:
+        with Journal(self.out, self.done, self.source.identity) as journal:
             steps = pipeline.run(
                 self.source,
                 self.done.next_frame,
@@ -194,7 +194,8 @@ def prepare(
     """Read how far the file has come, and bring the tracker there.
 
     Raises:
-        ContractError: the file holds something that nobody asked to continue or to overwrite, or no tracks at all.
+        ContractError: the file holds something that nobody asked to continue or to overwrite, tracks of another video,
+            or no tracks at all.
         RequestError: the server does not say what it serves.
     """
     if out.exists() and out.stat().st_size and not (resume or overwrite):
@@ -204,6 +205,11 @@ def prepare(
         threshold = client.spec().score_threshold
     tracker = Tracker(source.frames_per_s, threshold)
     done = read_done(out, REPLAYED_MEMORIES * tracker.memory_frames) if resume else Done()
+    if done.video and done.video != source.identity:
+        raise ContractError(
+            f"{out} has the tracks of another video than {source.name}; give the video it was begun with, another "
+            "--out, or --overwrite"
+        )
     tracker.replay(((line.objects, line.track_ids) for line in done.recent), done.last_id)
     if done.next_frame:
         say(f"{out} has the frames up to {done.next_frame - 1}; going on from there")
