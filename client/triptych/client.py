@@ -142,11 +142,11 @@ class DetectionClient(_Client):
         return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id))
 
     def class_names(self) -> tuple[str, ...]:
-        """Return the names of the detector's classes, by id. The server is asked once."""
+        """Return the names of the classes of the detector that is served now, by id."""
         return self.spec().class_names
 
     def spec(self) -> DetectorSpec:
-        """Return the detector's input size, classes and default thresholds. The server is asked once."""
+        """Return the input size, classes and default thresholds of the detector that is served now."""
         return self._run(self._session.spec())
 
     def is_ready(self) -> bool:
@@ -242,7 +242,7 @@ class AsyncDetectionClient(_Client):
         )
 
     async def class_names(self) -> tuple[str, ...]:
-        """Return the names of the detector's classes, by id. The server is asked once."""
+        """Return the names of the classes of the detector that is served now, by id."""
         return (await self.spec()).class_names
 
     async def spec(self) -> DetectorSpec:

@@ -2,7 +2,7 @@
 
 Three models stand behind one public API, `detection`::
 
-    IMAGE ──> preprocess ──pixels──> detector ──candidates──> postprocess ──> BOXES SCORES LABELS COUNT
+    IMAGE ──> preprocess ──pixels──> detector ──candidates──> postprocess ──> BOXES SCORES LABELS COUNT TRUNCATED NAMES
                   ├────────────────geometry─────────────────────┘
                   └──ERROR──────────────────────────────────────────────────> ERROR
 
@@ -10,16 +10,23 @@ Every model batches in its first dimension, which the shapes here leave out. `SC
 travel as request parameters, because not every server that we support lets an ensemble have optional inputs. Triton
 passes the parameters on to each step of the ensemble.
 
-What varies from detector to detector (input size, letterbox, class names, default thresholds) is a `DetectorSpec`. It
-stands in one place, the `parameters` of the detector's `config.pbtxt`. Preprocess and postprocess read it from the
-repository, and clients from the server.
+What varies from detector to detector (input size, letterbox, class names, default thresholds, rows of an answer) is a
+`DetectorSpec`. It stands in one place, the `parameters` of the configuration that the detector is served with.
+Preprocess and postprocess get it when they start, and clients ask the server. `NAMES` in each answer says which class
+names its labels mean: while a server switches over to another version, answers of both are under way.
+
+Two numbers limit what an answer can hold: how many candidates leave the detector (K, in the dims of `candidates`), and
+how many rows the answer has (R, in the shapes of `BOXES`, `SCORES` and `LABELS`). `TRUNCATED` says when one of them cut
+an image off.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import Any, Literal, get_args
 
 from triptych.errors import ContractError
@@ -27,8 +34,8 @@ from triptych.errors import ContractError
 MAX_CANDIDATES = 300
 """How many candidates the detector gives for one image, best first."""
 
-MAX_DETECTIONS = 100
-"""How many rows `BOXES`, `SCORES` and `LABELS` have for one image."""
+DEFAULT_ROWS = 300
+"""How many rows `BOXES`, `SCORES` and `LABELS` have for one image, where the detector was built without `--rows`."""
 
 MAX_BATCH = 16
 """How many images one request may have, and the largest batch that a model of the ensemble forms."""
@@ -46,7 +53,22 @@ A row of zeros stands for an image that could not be read.
 """
 
 CANDIDATE_FIELDS = ("x1", "y1", "x2", "y2", "score", "class")
-"""The columns of `candidates`. The corners are in letterbox pixels."""
+"""The columns of `candidates`. The corners are in letterbox pixels.
+
+A detector in the Python backend adds one more: the `names_id` of its class names.
+"""
+
+
+class Truncated(IntFlag):
+    """What cut an answer off, the value of `TRUNCATED`; 0 where the answer is complete.
+
+    Attributes:
+        CANDIDATES: all K candidates score at or above the threshold, so there may have been more of them.
+        ROWS: suppression kept more objects than the answer has rows.
+    """
+
+    CANDIDATES = 1
+    ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -70,11 +92,13 @@ class Model:
 IMAGE = Tensor("IMAGE", "BYTES", (1,))
 PIXELS = Tensor("pixels", "UINT8", (-1, -1, 3))
 GEOMETRY = Tensor("geometry", "FP32", (len(GEOMETRY_FIELDS),))
-CANDIDATES = Tensor("candidates", "FP32", (-1, len(CANDIDATE_FIELDS)))
-BOXES = Tensor("BOXES", "FP32", (MAX_DETECTIONS, 4))
-SCORES = Tensor("SCORES", "FP32", (MAX_DETECTIONS,))
-LABELS = Tensor("LABELS", "INT32", (MAX_DETECTIONS,))
+CANDIDATES = Tensor("candidates", "FP32", (-1, -1))
+BOXES = Tensor("BOXES", "FP32", (-1, 4))
+SCORES = Tensor("SCORES", "FP32", (-1,))
+LABELS = Tensor("LABELS", "INT32", (-1,))
 COUNT = Tensor("COUNT", "INT32", (1,))
+TRUNCATED = Tensor("TRUNCATED", "INT32", (1,))
+NAMES = Tensor("NAMES", "INT32", (1,))
 ERROR = Tensor("ERROR", "BYTES", (1,))
 
 SCORE_THRESHOLD = "score_threshold"
@@ -88,8 +112,8 @@ IOU_THRESHOLD = "iou_threshold"
 
 PREPROCESS = Model("preprocess", (IMAGE,), (PIXELS, GEOMETRY, ERROR))
 DETECTOR = Model("detector", (PIXELS,), (CANDIDATES,))
-POSTPROCESS = Model("postprocess", (CANDIDATES, GEOMETRY), (BOXES, SCORES, LABELS, COUNT))
-DETECTION = Model("detection", (IMAGE,), (BOXES, SCORES, LABELS, COUNT, ERROR))
+POSTPROCESS = Model("postprocess", (CANDIDATES, GEOMETRY), (BOXES, SCORES, LABELS, COUNT, TRUNCATED, NAMES))
+DETECTION = Model("detection", (IMAGE,), (BOXES, SCORES, LABELS, COUNT, TRUNCATED, NAMES, ERROR))
 
 STAGES = (PREPROCESS, DETECTOR, POSTPROCESS)
 """The composing models, in the order of the pipeline."""
@@ -112,6 +136,7 @@ class DetectorSpec:
         pad_value: grey level of the letterbox's border, 0..255.
         score_threshold: the default of the request parameter.
         iou_threshold: the default of the request parameter.
+        rows: how many rows `BOXES`, `SCORES` and `LABELS` have for one image.
     """
 
     width: int
@@ -121,6 +146,7 @@ class DetectorSpec:
     pad_value: int = 114
     score_threshold: float = 0.25
     iou_threshold: float = 0.45
+    rows: int = DEFAULT_ROWS
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -133,6 +159,8 @@ class DetectorSpec:
             )
         if not 0 <= self.pad_value <= 255:
             raise ContractError(f"pad_value must be in 0..255, but got {self.pad_value}")
+        if self.rows < 1:
+            raise ContractError(f"an answer needs at least one row, but got rows {self.rows}")
         check_threshold(SCORE_THRESHOLD, self.score_threshold)
         check_threshold(IOU_THRESHOLD, self.iou_threshold)
 
@@ -144,6 +172,7 @@ class DetectorSpec:
             "pad_value": str(self.pad_value),
             SCORE_THRESHOLD: str(self.score_threshold),
             IOU_THRESHOLD: str(self.iou_threshold),
+            "rows": str(self.rows),
         }
 
     @classmethod
@@ -163,6 +192,7 @@ class DetectorSpec:
                 pad_value=int(parameters["pad_value"]),
                 score_threshold=float(parameters[SCORE_THRESHOLD]),
                 iou_threshold=float(parameters[IOU_THRESHOLD]),
+                rows=int(parameters.get("rows", DEFAULT_ROWS)),  # older versions of a detector do not have it
             )
         except KeyError as error:
             raise ContractError(
@@ -182,3 +212,15 @@ def check_threshold(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ContractError(f"{name} must be a number in 0..1, but got {value!r}")
     return float(value)
+
+
+def names_id(class_names: Sequence[str]) -> int:
+    """Return the number that stands for class names in `NAMES`: 1 to 2**24 - 1, which a float32 holds.
+
+    It is the first three bytes of the SHA-256 of the names as a JSON array, as the detector's `config.pbtxt` has them.
+
+    >>> names_id(["person", "bicycle"])
+    21517
+    """
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode()).digest()
+    return int.from_bytes(digest[:3], "big") or 1

@@ -29,13 +29,14 @@ def test_detect(client: DetectionClient, server: FakeServer) -> None:
     assert detections.error == ""
     [request] = server.requests
     sent = {key: value.double_param for key, value in request.parameters.items()}
+    del sent["timeout"]
     assert sent == {"score_threshold": 0.5, "iou_threshold": 1.0}
     assert request.model_name == "detection"
 
 
 def test_defaults_are_left_to_the_model(client: DetectionClient, server: FakeServer) -> None:
     client.detect(b"a")
-    assert not server.requests[0].parameters
+    assert list(server.requests[0].parameters) == ["timeout"]
 
 
 def test_a_request_s_id_travels_with_it(client: DetectionClient, server: FakeServer) -> None:
@@ -99,21 +100,11 @@ def test_stack_of_images_is_a_batch(client: DetectionClient) -> None:
     assert len(client.detect_batch(np.zeros((3, 4, 4, 3), np.uint8))) == 3
 
 
-def test_class_names_are_asked_for_once(client: DetectionClient, server: FakeServer) -> None:
-    assert server.config_requests == []
+def test_the_spec_is_that_of_now(client: DetectionClient, server: FakeServer) -> None:
     assert client.class_names() == CLASS_NAMES
-    client.detect(b"a")
-    client.detect_batch([b"a", b"b"])
-    client.detect_batch([b"a", b"b"])
+    server.class_names = ("cat",)
+    assert client.class_names() == ("cat",)
     assert (client.spec().width, client.spec().height) == (64, 32)
-    assert server.config_requests == ["detector", "detection"]
-
-
-def test_class_names_of_a_detector_that_was_published_since(client: DetectionClient, server: FakeServer) -> None:
-    server.class_names = ("person",)
-    assert client.detect(b"a").names == ("person",)
-    server.class_names = CLASS_NAMES
-    assert client.detect(b"abc").names == CLASS_NAMES
 
 
 def test_readiness_and_version(client: DetectionClient, server: FakeServer, nobody: str) -> None:
@@ -221,27 +212,39 @@ def refill(name: str, raw: bytes) -> Callable[[Any], None]:
     return change
 
 
+def truncate(name: str, rows: int) -> Callable[[Any], None]:
+    def change(response: Any) -> None:
+        index, output = output_named(response, name)
+        output.shape[1] = rows
+        response.raw_output_contents[index] = response.raw_output_contents[index][: rows * 4]
+
+    return change
+
+
 def no_raw(response: Any) -> None:
     del response.raw_output_contents[:]
 
 
 BAD_RESPONSES: list[tuple[Callable[[Any], None], str]] = [
     *[(drop(name), f"no output {name}") for name in ("BOXES", "SCORES", "LABELS", "COUNT", "ERROR")],
-    (reshape("BOXES", 1, 50, 4), r"BOXES must be FP32 \[1, 100, 4\], but got FP32 \[1, 50, 4\]"),
-    (reshape("SCORES", 2, 100), r"SCORES must be FP32 \[1, 100\]"),
+    (reshape("BOXES", 1, 50, 5), r"BOXES must be FP32 \[1, -1, 4\], but got FP32 \[1, 50, 5\]"),
+    (reshape("SCORES", 2, 300), r"SCORES must be FP32 \[1, -1\]"),
+    (truncate("LABELS", 200), "300 rows of BOXES, but 300 of SCORES and 200 of LABELS"),
+    (reshape("BOXES", 1, -300, -4), r"BOXES must be FP32 \[1, -1, 4\]"),
+    (reshape("SCORES", 1, -300), "SCORES must have -1200 bytes"),
     (reshape("ERROR", 1), r"ERROR must be BYTES \[1, 1\]"),
-    (retype("LABELS", "INT64"), r"LABELS must be INT32 \[1, 100\], but got INT64"),
-    (refill("BOXES", bytes(1596)), "BOXES must have 1600 bytes, but got 1596"),
-    (refill("SCORES", b""), "SCORES must have 400 bytes, but got 0"),
-    (refill("COUNT", (101).to_bytes(4, "little")), "COUNT must be in 0..100, but got 101"),
-    (refill("COUNT", b"\xff\xff\xff\xff"), "COUNT must be in 0..100, but got -1"),
-    (refill("LABELS", b"\xff" * 400), "LABELS must not be negative"),
-    (refill("LABELS", (7).to_bytes(4, "little") * 100), "class 7, but the detector .* names only 3"),
+    (retype("LABELS", "INT64"), r"LABELS must be INT32 \[1, -1\], but got INT64"),
+    (refill("BOXES", bytes(4796)), "BOXES must have 4800 bytes, but got 4796"),
+    (refill("SCORES", b""), "SCORES must have 1200 bytes, but got 0"),
+    (refill("COUNT", (301).to_bytes(4, "little")), "COUNT must be in 0..300, but got 301"),
+    (refill("COUNT", b"\xff\xff\xff\xff"), "COUNT must be in 0..300, but got -1"),
+    (refill("LABELS", b"\xff" * 1200), "LABELS must not be negative"),
+    (refill("LABELS", (7).to_bytes(4, "little") * 300), "class 7, but the detector .* names only 3"),
     (refill("ERROR", b""), "ERROR must have 1 elements, but got 0"),
     (refill("ERROR", bytes(8)), "ERROR must have 1 elements, but got 2"),
     (refill("ERROR", b"\x00\x00"), "ends within the length of its element 0"),
     (refill("ERROR", b"\x05\x00\x00\x00ab"), "element 0 of a BYTES tensor must have 5 bytes, but only 2 are left"),
-    (no_raw, "raw bytes for each of its 5 outputs, but got 0"),
+    (no_raw, "raw bytes for each of its 7 outputs, but got 0"),
 ]
 
 

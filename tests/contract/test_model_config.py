@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from support import ROOT
 from triptych import contract
 from triptych.contract import DetectorSpec, Model, Tensor
 from triptych.errors import ContractError
-from triptych.model_config import detector_spec, read_config, read_detector_spec
+from triptych.model_config import (
+    detector_of_stage,
+    detector_spec,
+    read_config,
+    read_detector_spec,
+    tell_stage,
+    version_directory,
+)
 from triptych_build.adapt.heads import Normalization
 from triptych_build.adapt.onnx_file import Adapted
 from triptych_build.publish.artifact import Artifact
@@ -104,6 +112,33 @@ def test_the_spec_survives_the_configuration(repository: Path, record: Adapted) 
     assert read_detector_spec(repository) == record.spec
     config = read_config(repository / "detector")
     assert (config.instance_group[0].count, config.parameters["threads"].string_value) == (3, "2")
+
+
+def args_of(repository: Path, stage: str, config: model_config_pb2.ModelConfig) -> dict[str, str]:
+    """What Triton gives a stage's model.py."""
+    text = json_format.MessageToJson(
+        config, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {"model_repository": str(repository / stage), "model_config": text, "model_version": "1"}
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "postprocess"])
+def test_a_stage_works_with_the_detector_that_is_served(repository: Path, record: Adapted, stage: str) -> None:
+    """Whatever the repository's file says by then. In a container nobody passes anything on, and the file is right."""
+    config = read_config(repository / stage)
+    args = args_of(repository, stage, config)
+    assert detector_spec(detector_of_stage(args)) == record.spec
+    assert version_directory(args, detector_of_stage(args)) == repository / "detector" / "1"
+
+    served = replace(record, spec=replace(record.spec, score_threshold=0.5, class_names=("cat", '"', "\n", "é")))
+    detector = text_format.Parse(
+        config_text(onnx_of(served), "openvino", InstanceGroup(1), 5), model_config_pb2.ModelConfig()
+    )
+    tell_stage(config, detector)
+    args = args_of(repository, stage, config)
+    assert detector_of_stage(args) == detector
+    assert detector_spec(detector_of_stage(args)) == served.spec
+    assert version_directory(args, detector_of_stage(args)) == repository / "detector" / "5"
 
 
 def test_model_files_hold_no_logic_of_their_own() -> None:

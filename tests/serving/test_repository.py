@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
 import pytest
 
 from support.fake_server import CLASS_NAMES, FakeServer
 from triptych.contract import DetectorSpec
-from triptych.errors import BuildError, ServerUnavailable
+from triptych.errors import AccessDenied, BuildError, ServerUnavailable
 from triptych.serving.repository import activate, versions
+from triptych.wire.model_control import ModelControl
 
 
-def write_version(repository: Path, number: int, spec: DetectorSpec) -> Path:
+def write_version(repository: Path, number: int, spec: DetectorSpec, backend: str = "python") -> Path:
     directory = repository / "detector" / str(number)
     directory.mkdir(parents=True)
     parameters = "".join(
@@ -21,6 +23,8 @@ def write_version(repository: Path, number: int, spec: DetectorSpec) -> Path:
         for key, value in spec.to_parameters().items()
     )
     (directory / "config.pbtxt").write_text(
+        f'backend: "{backend}"\n'
+        f'output {{ name: "candidates" dims: [300, {7 if backend == "python" else 6}] }}\n'
         f'input {{ name: "pixels" dims: [{spec.height}, {spec.width}, 3] }}\n'
         f"version_policy {{ specific {{ versions: {number} }} }}\n{parameters}"
     )
@@ -29,10 +33,11 @@ def write_version(repository: Path, number: int, spec: DetectorSpec) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Version 1, which is served; version 2 with other classes; version 3 for images of another size."""
+    """Version 1, which is served; 2 has other classes; 3 another size of images; 4 is 2 in a backend of Triton's."""
     write_version(tmp_path, 1, DetectorSpec(64, 32, CLASS_NAMES))
     write_version(tmp_path, 2, DetectorSpec(64, 32, ("cat",)))
     write_version(tmp_path, 3, DetectorSpec(64, 64, CLASS_NAMES))
+    write_version(tmp_path, 4, DetectorSpec(64, 32, ("cat",)), backend="onnxruntime")
     activate(tmp_path, 1)
     return tmp_path
 
@@ -53,6 +58,19 @@ def test_a_server_that_refuses(repository: Path, server: FakeServer) -> None:
     assert served(repository) == [1]
 
 
+def test_a_server_of_somebody_else(repository: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def restricted(*_: object) -> None:
+        error = grpc.RpcError()
+        error.code = lambda: grpc.StatusCode.UNAVAILABLE
+        error.details = lambda: "This protocol is restricted, expecting header 'triton-grpc-protocol-triptych-key'"
+        raise error
+
+    monkeypatch.setattr(ModelControl, "load", restricted)
+    with pytest.raises(AccessDenied, match="as the user who started it with `triptych serve`"):
+        activate(repository, 2, server.address)
+    assert served(repository) == [1]
+
+
 def test_a_version_that_takes_other_pixels(repository: Path, server: FakeServer) -> None:
     with pytest.raises(
         BuildError,
@@ -60,6 +78,12 @@ def test_a_version_that_takes_other_pixels(repository: Path, server: FakeServer)
         r"the server serves it after `triptych activate 3` without --address and a restart of the server",
     ):
         activate(repository, 3, server.address)
+    assert served(repository) == [1]
+
+
+def test_a_version_that_cannot_say_which_names_it_means(repository: Path, server: FakeServer) -> None:
+    with pytest.raises(BuildError, match=r"version 4 names its classes otherwise than what .* serves, and its target"):
+        activate(repository, 4, server.address)
     assert served(repository) == [1]
 
 

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from triptych.contract import DETECTION, MAX_DETECTIONS, DetectorSpec
+from triptych.contract import DEFAULT_ROWS, DETECTION, DetectorSpec, names_id
 from triptych.wire.protocol import decode_bytes, encode_bytes
 
 CLASS_NAMES = ("person", "bicycle", "car")
@@ -33,25 +33,31 @@ UNHEALTHY = Fault(grpc.StatusCode.INTERNAL, "in ensemble 'detection', Stub proce
 QUEUE_FULL = Fault(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
 
 
-def make_response(images: Sequence[bytes]) -> service_pb2.ModelInferResponse:
+def make_response(images: Sequence[bytes], class_names: Sequence[str] = CLASS_NAMES) -> service_pb2.ModelInferResponse:
     """What the ensemble would answer: as many objects as an image has bytes, none for b"bad" but an error.
 
     Object k of image i has the box (i, k, i + 1, k + 1), the score 1 / (k + 1) and the label k % 3.
     """
     n = len(images)
-    boxes = np.zeros((n, MAX_DETECTIONS, 4), "<f4")
-    scores = np.zeros((n, MAX_DETECTIONS), "<f4")
-    labels = np.zeros((n, MAX_DETECTIONS), "<i4")
+    boxes = np.zeros((n, DEFAULT_ROWS, 4), "<f4")
+    scores = np.zeros((n, DEFAULT_ROWS), "<f4")
+    labels = np.zeros((n, DEFAULT_ROWS), "<i4")
     count = np.zeros((n, 1), "<i4")
+    truncated = np.zeros((n, 1), "<i4")
+    names = np.full((n, 1), names_id(class_names), "<i4")
     errors = [b"cannot be read: \xc3\xa9" if image == b"bad" else b"" for image in images]
     for i, image in enumerate(images):
-        count[i] = objects = 0 if errors[i] else min(len(image), MAX_DETECTIONS)
+        count[i] = objects = 0 if errors[i] else min(len(image), DEFAULT_ROWS)
         for k in range(objects):
             boxes[i, k], scores[i, k], labels[i, k] = (i, k, i + 1, k + 1), 1 / (k + 1), k % len(CLASS_NAMES)
     response = service_pb2.ModelInferResponse(model_name=DETECTION.name)
-    raws = [*(array.tobytes() for array in (boxes, scores, labels, count)), encode_bytes(errors)]
+    raws = [*(array.tobytes() for array in (boxes, scores, labels, count, truncated, names)), encode_bytes(errors)]
     for tensor, raw in zip(DETECTION.outputs, raws, strict=True):
-        response.outputs.add(name=tensor.name, datatype=tensor.dtype, shape=(n, *tensor.shape))
+        response.outputs.add(
+            name=tensor.name,
+            datatype=tensor.dtype,
+            shape=[n, *(DEFAULT_ROWS if size < 0 else size for size in tensor.shape)],
+        )
         response.raw_output_contents.append(raw)
     return response
 
@@ -112,7 +118,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         step = self.script.popleft() if self.script else self.everywhere
         if isinstance(step, Fault):
             context.abort(step.code, step.details)  # raises
-        response = make_response(decode_bytes(request.raw_input_contents[0]))
+        response = make_response(decode_bytes(request.raw_input_contents[0]), self.class_names)
         if callable(step):
             step(response)
         return response
@@ -124,7 +130,9 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         response.config.name = request.name
         response.config.max_batch_size = self.max_batch_size
         if request.name == "detector":
+            response.config.backend = "python"
             response.config.input.add(name="pixels", dims=(32, 64, 3))
+            response.config.output.add(name="candidates", dims=(300, 7))
             for key, value in DetectorSpec(64, 32, self.class_names).to_parameters().items():
                 response.config.parameters[key].string_value = value
         return response

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from triptych.contract import MAX_DETECTIONS, Placement
+from triptych.contract import DEFAULT_ROWS, Placement, Truncated
 from triptych.errors import ContractError
 from triptych.vision.boxes import Floats, iou_xyxy, letterbox_xyxy, nms_xyxy, postprocess, unletterbox_xyxy
 from triptych.vision.letterbox import letterbox_geometry
@@ -148,7 +148,7 @@ def test_postprocess(rows: list[tuple[float, ...]], geometry: Floats, expected: 
     result = np.column_stack([detected.boxes_xyxy[0], detected.scores[0], detected.labels[0]])
     np.testing.assert_allclose(result[:count], table(*expected, columns=6), rtol=1e-6)
     assert not result[count:].any()
-    assert [array.dtype for array in detected] == [np.float32, np.float32, np.int32, np.int32]
+    assert [array.dtype for array in detected] == [np.float32, np.float32, np.int32, np.int32, np.int32]
 
 
 def test_a_score_of_zero_is_never_a_detection() -> None:
@@ -156,10 +156,11 @@ def test_a_score_of_zero_is_never_a_detection() -> None:
     assert detected.counts[0, 0] == 0
 
 
-def test_at_most_a_hundred_and_those_the_best() -> None:
+def test_no_more_than_there_are_rows_and_those_the_best() -> None:
     rows = [(2 * i, 0, 2 * i + 1, 1, 1 - i / 400, 0) for i in range(300)]
-    detected = postprocess(candidates(*rows), WHOLE, score_threshold=0.1, iou_threshold=0.5)
-    assert detected.counts[0, 0] == MAX_DETECTIONS
+    detected = postprocess(candidates(*rows), WHOLE, score_threshold=0.1, iou_threshold=0.5, rows=100)
+    assert detected.counts[0, 0] == 100
+    assert detected.truncated[0, 0] == Truncated.CANDIDATES | Truncated.ROWS
     np.testing.assert_allclose(detected.scores[0], [row[4] for row in rows[:100]], rtol=1e-6)
 
 
@@ -167,7 +168,7 @@ def test_an_empty_batch() -> None:
     detected = postprocess(
         np.zeros((0, 300, 6), np.float32), np.zeros((0, 6), np.float32), score_threshold=0.5, iou_threshold=0.5
     )
-    assert detected.boxes_xyxy.shape == (0, 100, 4)
+    assert detected.boxes_xyxy.shape == (0, DEFAULT_ROWS, 4)
 
 
 @given(hnp.arrays(np.float32, (2, 30, 6), elements=st.floats(-1000, 1000, width=32)), st.floats(0, 1), st.floats(0, 1))

@@ -9,31 +9,37 @@ from numpy.typing import NDArray
 
 from triptych.contract import (
     CANDIDATE_FIELDS,
+    DEFAULT_ROWS,
     GEOMETRY_FIELDS,
     IOU_THRESHOLD,
-    MAX_DETECTIONS,
     SCORE_THRESHOLD,
+    Truncated,
     check_threshold,
 )
 from triptych.errors import ContractError
 
 Floats = NDArray[np.float32]
 
+FIRST_BLOCK = 64
+"""How many boxes suppression compares with each other first; each later block is twice as large."""
+
 
 class Detected(NamedTuple):
     """A batch as it leaves postprocess; rows after an image's count are zero.
 
     Attributes:
-        boxes_xyxy: float32 [n, 100, 4], in the original image's pixels.
-        scores: float32 [n, 100], best first.
-        labels: int32 [n, 100].
+        boxes_xyxy: float32 [n, rows, 4], in the original image's pixels.
+        scores: float32 [n, rows], best first.
+        labels: int32 [n, rows].
         counts: int32 [n, 1].
+        truncated: int32 [n, 1], see `contract.Truncated`.
     """
 
     boxes_xyxy: Floats
     scores: Floats
     labels: NDArray[np.int32]
     counts: NDArray[np.int32]
+    truncated: NDArray[np.int32]
 
 
 def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
@@ -57,9 +63,16 @@ def _area(boxes_xyxy: Floats) -> Floats:
 
 
 def nms_xyxy(
-    boxes_xyxy: Floats, scores: Floats, labels: NDArray[np.int32] | Floats, iou_threshold: float
+    boxes_xyxy: Floats,
+    scores: Floats,
+    labels: NDArray[np.int32] | Floats,
+    iou_threshold: float,
+    limit: int | None = None,
 ) -> NDArray[np.int64]:
     """Suppress overlapping boxes of each class greedily.
+
+    The boxes come in blocks, best first. A block is held against the boxes that stay so far and then against itself,
+    so in a crowd most boxes are gone before they are compared with each other.
 
     Args:
         boxes_xyxy: [N, 4].
@@ -67,22 +80,41 @@ def nms_xyxy(
         labels: [N].
         iou_threshold: of two boxes of a class that overlap more, the one with the lower score is dropped; 1 keeps
             every box.
+        limit: the most boxes that stay; None has no limit.
 
     Returns:
         The indices of the boxes that stay, best first. Boxes of equal score keep their order.
     """
     order: NDArray[np.int64] = np.argsort(-scores, kind="stable")
     if iou_threshold >= 1 or len(order) < 2:
-        return order
+        return order[:limit]
     boxes_xyxy, labels = boxes_xyxy[order], labels[order]
-    rivals = (iou_xyxy(boxes_xyxy, boxes_xyxy) > iou_threshold) & (labels[:, None] == labels)
-    alive = np.ones(len(order), bool)
+
+    def rivals(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
+        overlap = iou_xyxy(boxes_xyxy[some], boxes_xyxy[others]) > iou_threshold
+        rival: NDArray[np.bool_] = overlap & (labels[some][:, None] == labels[others])
+        return rival
+
+    kept = order[:0]
+    start, size = 0, FIRST_BLOCK
+    while start < len(order) and (limit is None or len(kept) < limit):
+        block = np.arange(start, min(start + size, len(order)))
+        if len(kept):
+            block = block[~rivals(kept, block).any(0)]
+        kept = np.concatenate([kept, block[_without_rivals(rivals(block, block))]])
+        start, size = start + size, 2 * size
+    best: NDArray[np.int64] = order[kept[:limit]]
+    return best
+
+
+def _without_rivals(rivals: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of N boxes stay, best first, by which are rivals [N, N]."""
+    alive = np.ones(len(rivals), bool)
     # Every box is its own rival; only one with a second rival can suppress any, and usually few have one.
     for strong in np.flatnonzero(rivals.sum(1) > 1):
         if alive[strong]:
             alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
-    kept: NDArray[np.int64] = order[alive]
-    return kept
+    return alive
 
 
 def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
@@ -102,7 +134,9 @@ def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
     return geometry[[0, 1, 0, 1]], geometry[[2, 3, 2, 3]]
 
 
-def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float) -> Detected:
+def postprocess(
+    candidates: Floats, geometry: Floats, *, score_threshold: float, iou_threshold: float, rows: int = DEFAULT_ROWS
+) -> Detected:
     """Turn the candidates of a batch into detections, in each image's own pixels.
 
     Args:
@@ -110,6 +144,7 @@ def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float,
         geometry: float32 [n, 6], see `GEOMETRY_FIELDS`; a row of zeros is an image without detections.
         score_threshold: candidates with a lower score are dropped, 0..1; a score of 0 always is.
         iou_threshold: see `nms_xyxy`.
+        rows: how many detections of an image the result can hold.
 
     Raises:
         ContractError: a shape or a threshold is wrong.
@@ -122,28 +157,35 @@ def postprocess(candidates: Floats, geometry: Floats, *, score_threshold: float,
         raise ContractError(f"candidates of {len(candidates)} images came with geometry of {len(geometry)}")
     batch = len(candidates)
     detected = Detected(
-        np.zeros((batch, MAX_DETECTIONS, 4), np.float32),
-        np.zeros((batch, MAX_DETECTIONS), np.float32),
-        np.zeros((batch, MAX_DETECTIONS), np.int32),
+        np.zeros((batch, rows, 4), np.float32),
+        np.zeros((batch, rows), np.float32),
+        np.zeros((batch, rows), np.int32),
+        np.zeros((batch, 1), np.int32),
         np.zeros((batch, 1), np.int32),
     )
     least = max(score_threshold, float(np.finfo(np.float32).tiny))
-    for row in range(batch):
-        rows = candidates[row]
-        rows = rows[rows[:, 4] >= least]
-        if not len(rows) or not geometry[row, 0]:
+    for image in range(batch):
+        table = candidates[image]
+        table = table[table[:, 4] >= least]
+        if not len(table) or not geometry[image, 0]:
             continue
-        if not np.isfinite(rows).all():
-            rows = rows[np.isfinite(rows).all(1)]
-        rows = rows[nms_xyxy(rows[:, :4], rows[:, 4], rows[:, 5], iou_threshold)]
-        boxes_xyxy = unletterbox_xyxy(rows[:, :4], geometry[row])
+        if len(table) == candidates.shape[1]:
+            detected.truncated[image] |= Truncated.CANDIDATES
+        if not np.isfinite(table).all():
+            table = table[np.isfinite(table).all(1)]
+        boxes_xyxy = unletterbox_xyxy(table[:, :4], geometry[image])
         inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
-        if not inside.all():  # a box in the letterbox's border is not a detection
-            rows, boxes_xyxy = rows[inside], boxes_xyxy[inside]
-        count = detected.counts[row, 0] = min(len(rows), MAX_DETECTIONS)
-        detected.boxes_xyxy[row, :count] = boxes_xyxy[:count]
-        detected.scores[row, :count] = rows[:count, 4]
-        detected.labels[row, :count] = rows[:count, 5]
+        # One more than there are rows shows that there are too many. A box in the border is none, but has a vote.
+        limit = rows + 1 + int((~inside).sum())
+        kept = nms_xyxy(table[:, :4], table[:, 4], table[:, 5], iou_threshold, limit)
+        kept = kept[inside[kept]]
+        if len(kept) > rows:
+            detected.truncated[image] |= Truncated.ROWS
+            kept = kept[:rows]
+        count = detected.counts[image, 0] = len(kept)
+        detected.boxes_xyxy[image, :count] = boxes_xyxy[kept]
+        detected.scores[image, :count] = table[kept, 4]
+        detected.labels[image, :count] = table[kept, 5]
     return detected
 
 

@@ -1,19 +1,25 @@
 """Candidates in letterbox pixels to detections in the original image's pixels."""
 
 import json
-from pathlib import Path
 
 import triton_python_backend_utils as pb_utils
 
+from triptych.contract import names_id
 from triptych.errors import ContractError
-from triptych.model_config import read_detector_spec
+from triptych.files import Hold
+from triptych.model_config import detector_of_stage, detector_spec, version_directory
 from triptych.vision.boxes import postprocess
+from triptych.vision.stamp import read_stamp
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        spec = read_detector_spec(Path(args["model_repository"]).parent)
+        config = detector_of_stage(args)
+        self.in_use = Hold(version_directory(args, config))
+        spec = detector_spec(config)
+        self.names = names_id(spec.class_names)
         self.defaults = {"score_threshold": spec.score_threshold, "iou_threshold": spec.iou_threshold}
+        self.rows = spec.rows
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]
@@ -22,9 +28,10 @@ class TritonPythonModel:
         asked = json.loads(request.parameters())
         thresholds = {name: asked.get(name, default) for name, default in self.defaults.items()}
         candidates = pb_utils.get_input_tensor_by_name(request, "candidates").as_numpy()
+        candidates, names = read_stamp(candidates, self.names)
         geometry = pb_utils.get_input_tensor_by_name(request, "geometry").as_numpy()
         try:
-            boxes, scores, labels, count = postprocess(candidates, geometry, **thresholds)
+            boxes, scores, labels, count, truncated = postprocess(candidates, geometry, **thresholds, rows=self.rows)
         except ContractError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse(
@@ -33,5 +40,7 @@ class TritonPythonModel:
                 pb_utils.Tensor("SCORES", scores),
                 pb_utils.Tensor("LABELS", labels),
                 pb_utils.Tensor("COUNT", count),
+                pb_utils.Tensor("TRUNCATED", truncated),
+                pb_utils.Tensor("NAMES", names),
             ]
         )

@@ -8,7 +8,8 @@ from tritonclient.grpc import model_config_pb2
 
 from support.plans import CPU_TARGETS, PLAN_TARGETS, SPEC, artifact
 from triptych.contract import MAX_BATCH
-from triptych.model_config import detector_spec
+from triptych.model_config import detector_spec, names_itself
+from triptych.serving.queues import queue_size
 from triptych_build.publish.artifact import Artifact
 from triptych_build.publish.config_pbtxt import config_text
 from triptych_build.publish.target import InstanceGroup, TargetName
@@ -26,7 +27,8 @@ def test_what_every_target_says(target: TargetName) -> None:
     (pixels,), (candidates,) = config.input, config.output
     assert (pixels.name, pixels.data_type, list(pixels.dims)) == ("pixels", model_config_pb2.TYPE_UINT8, [480, 640, 3])
     assert (candidates.name, candidates.data_type) == ("candidates", model_config_pb2.TYPE_FP32)
-    assert list(candidates.dims) == [300, 6]
+    assert list(candidates.dims) == [300, 7 if config.backend == "python" else 6]
+    assert names_itself(config) == (config.backend == "python")
     assert config.max_batch_size == MAX_BATCH
     assert list(config.version_policy.specific.versions) == [7]
     assert detector_spec(config) == SPEC
@@ -53,7 +55,8 @@ def test_a_cpu_gathers_no_batches_and_splits_its_cores(target: TargetName) -> No
     config = config_of(artifact(target), target, InstanceGroup(count=3, threads=2))
     (instances,) = config.instance_group
     assert (instances.count, instances.kind, list(instances.gpus)) == (3, instances.KIND_CPU, [])
-    assert not config.HasField("dynamic_batching")
+    assert list(config.dynamic_batching.preferred_batch_size) == [1]
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == queue_size(6)
     assert not config.optimization.HasField("cuda")
     threads = "intra_op_thread_count" if target == "onnxruntime" else "threads"
     assert config.parameters[threads].string_value == "2"
@@ -73,6 +76,8 @@ def test_a_plan_gathers_batches_on_its_gpus(target: TargetName) -> None:
     assert (instances.count, instances.kind, list(instances.gpus)) == (2, instances.KIND_GPU, [0, 3])
     assert config.HasField("dynamic_batching")
     assert config.dynamic_batching.max_queue_delay_microseconds == 500
+    assert not config.dynamic_batching.preferred_batch_size
+    assert config.dynamic_batching.default_queue_policy.max_queue_size == queue_size(1, on_gpu=True)
     assert "threads" not in config.parameters
 
 
@@ -86,7 +91,7 @@ def test_no_delay_still_gathers_what_waits(target: TargetName) -> None:
 @pytest.mark.parametrize("target", PLAN_TARGETS)
 def test_shapes_are_the_plan_s_own(target: TargetName) -> None:
     config = config_of(artifact(target, candidates=123), target)
-    assert list(config.output[0].dims) == [123, 6]
+    assert list(config.output[0].dims) == [123, 6 if target == "tensorrt" else 7]
 
 
 @pytest.mark.parametrize("target", PLAN_TARGETS)

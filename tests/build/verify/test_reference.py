@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from triptych.contract import DetectorSpec, Placement
+from triptych.contract import DEFAULT_ROWS, DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.vision.boxes import postprocess
 from triptych.vision.letterbox import preprocess
@@ -73,11 +73,11 @@ def test_boxes_of_both_ways_are_the_same(count: int, iou_threshold: float) -> No
         rows[-1, 4] = 0
     geometry = np.array([0.5, 0.5, 0, 80, 1280, 960], np.float32)
     theirs = reference_boxes(rows, geometry, 0.05, iou_threshold)
-    boxes, scores, labels, counts = postprocess(
+    boxes, scores, labels, counts, _ = postprocess(
         rows[None], geometry[None], score_threshold=0.05, iou_threshold=iou_threshold
     )
     kept = counts[0, 0]
     np.testing.assert_array_equal(theirs.scores, scores[0, :kept])
     np.testing.assert_array_equal(theirs.labels, labels[0, :kept])
     np.testing.assert_allclose(theirs.boxes_xyxy, boxes[0, :kept], atol=1e-3)
-    assert len(theirs.scores) <= 100
+    assert len(theirs.scores) <= DEFAULT_ROWS

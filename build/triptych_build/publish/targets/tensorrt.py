@@ -1,17 +1,24 @@
 """The detector in Triton's Python backend, on TensorRT's Python API."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from triptych.contract import names_id
+from triptych.files import Hold
 from triptych.runtimes import open_runtime
+from triptych.vision.stamp import stamp
 
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         version = Path(args["model_repository"]) / args["model_version"]
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.names = names_id(json.loads(parameters["class_names"]["string_value"]))
+        self.in_use = Hold(version)
         self.runtime = open_runtime("tensorrt", version / "model.plan", threads=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -19,5 +26,5 @@ class TritonPythonModel:
         pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
         together = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         ends = np.cumsum([len(images) for images in pixels])
-        parts = np.split(self.runtime.detect(together), ends[:-1])
+        parts = np.split(stamp(self.runtime.detect(together), self.names), ends[:-1])
         return [pb_utils.InferenceResponse([pb_utils.Tensor("candidates", part)]) for part in parts]

@@ -7,7 +7,8 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import CANDIDATES, PIXELS
+from triptych.contract import CANDIDATE_FIELDS, CANDIDATES, PIXELS
+from triptych.model_config import names_itself
 from triptych.serving.doctor.facts import MODEL_FILES, PublishedVersion
 from triptych.serving.doctor.findings import Finding, refusal, warning
 
@@ -82,7 +83,10 @@ def _tensors(
         known = {PIXELS.name: [spec["height"], spec["width"], 3], CANDIDATES.name: [adapted["candidates"], 6]}
     for tensor in (*config.input, *config.output):
         if tensor.name in known:
-            yield tensor.name, list(tensor.dims), known[tensor.name]
+            dims = list(tensor.dims)
+            if tensor.name == CANDIDATES.name and names_itself(config):
+                dims[-1] = len(CANDIDATE_FIELDS)
+            yield tensor.name, dims, known[tensor.name]
 
 
 def _fit(one: list[int], other: list[int]) -> bool:
