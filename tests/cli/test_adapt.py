@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from support.detectors import raw_model, yolox_model
 from support.graphs import record_of
-from triptych.cli.adapt import AdaptOptions, ChannelOrder, HeadName, PlacementName, adapt
+from triptych.cli import adapt as command
+from triptych.cli.adapt import AdaptOptions, Head, adapt
 from triptych.cli.options import Size, Triple
-from triptych.contract import Placement
 from triptych.errors import BuildError
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.adapt.heads import HEADS, Order
@@ -24,21 +24,20 @@ app.command()(adapt)
 
 
 def test_the_choices_are_the_adapter_s() -> None:
-    assert [head.value for head in HeadName] == [head.name for head in HEADS]
-    assert [order.value for order in ChannelOrder] == list(get_args(Order))
-    assert [placement.value for placement in PlacementName] == list(get_args(Placement))
+    assert list(get_args(Head)) == [head.name for head in HEADS]
+    assert Order == command.Order
 
 
 def test_the_options_are_overrides(tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("a\nb\n")
     assert AdaptOptions().overrides() == Overrides()
     options = AdaptOptions(
-        head=HeadName.END_TO_END,
+        head="end-to-end",
         size=Size((640, 480)),
         names=tmp_path / "names.txt",
-        order=ChannelOrder.BGR,
+        order="bgr",
         mean=Triple((1.0, 2.0, 3.0)),
-        placement=PlacementName.TOP_LEFT,
+        placement="top_left",
         keep_batch=True,
     )
     assert options.overrides() == Overrides(

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from support.detectors import raw_model
 from support.graphs import adapted
+from triptych.cli import quantize as command
 from triptych.cli.options import Words
-from triptych.cli.quantize import MethodName, NarrowPrecision, QuantizeOptions, quantize
+from triptych.cli.quantize import Narrow, QuantizeOptions, quantize
 from triptych.errors import BuildError
 from triptych_build.quantize.calibrate import Calibration, Method
 from triptych_build.quantize.precision import PRECISIONS, precision_of
@@ -39,13 +40,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_choices_are_the_quantizer_s() -> None:
-    assert [method.value for method in MethodName] == list(get_args(Method))
-    assert [precision.value for precision in NarrowPrecision] == list(PRECISIONS[1:])
+    assert Method == command.Method
+    assert get_args(Narrow) == PRECISIONS[1:]
 
 
 def test_the_options_are_a_calibration(images: Path) -> None:
     assert QuantizeOptions().calibration() is None
-    options = QuantizeOptions(images, MethodName.MAX, Words(("/head/*", "Conv_3")), scan=True)
+    options = QuantizeOptions(images, "max", Words(("/head/*", "Conv_3")), scan=True)
     files = tuple(sorted(images.iterdir()))
     assert options.calibration() == Calibration(files, "max", ("/head/*", "Conv_3"), scan=True)
 

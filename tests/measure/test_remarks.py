@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +24,10 @@ from support.measured import (
 from triptych.measure import remarks
 from triptych.measure.attribution import from_requests
 from triptych.measure.pool import Side, pool
-from triptych.measure.remarks import Remark, batches, differences, of_pair, of_run, of_sides, of_sweep
+from triptych.measure.remarks import Remark, differences, of_pair, of_run, of_sides, of_sweep
 from triptych.measure.run_file import Failure, ImageSet, Run, ServedDetector
 from triptych.measure.sweep import Series
 from triptych.measure.sweep_file import Sweep
-from triptych.wire.statistics import Counters
 
 Change = Callable[[Run], Run]
 
@@ -43,13 +41,6 @@ def test_every_remark_is_in_the_docs() -> None:
 
 
 # --- one run ---------------------------------------------------------------------------------------------------------
-
-
-def test_batches_in_words() -> None:
-    counters = Counters(requests=3, batches=Counter({1: 1, 2: 1}))
-    run = replace(made_up(), server={"detector": counters})
-    assert batches(run) == "the detector ran 2 times, on 1.5 images on average (1 of 1, 1 of 2)"
-    assert batches(replace(run, server={})) == ""
 
 
 def test_a_busy_generator() -> None:
@@ -67,9 +58,11 @@ def test_requests_without_a_whole_trace() -> None:
     run = made_up()
     (remark,) = of_run(replace(run, attribution=replace(run.attribution, requests=190)))
     assert remark.id == "traces-incomplete"
-    assert remark.text.startswith("10 of 200 requests left no whole trace")
+    assert remark.text.startswith("10 of 200 traced requests left no whole trace")
     sampled = replace(run, attribution=replace(run.attribution, requests=50, trace_rate=4))
     assert of_run(sampled) == [], "1 request in 4 was traced"
+    (remark,) = of_run(replace(sampled, attribution=replace(sampled.attribution, requests=40)))
+    assert remark.text.startswith("10 of 50 traced requests left no whole trace")
     assert of_run(without_traces(run)) == []
 
 

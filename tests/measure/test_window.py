@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from tritonclient.grpc import service_pb2
 
-from triptych.measure.window import Window, summary_line
+from triptych.measure.window import Window, batch_sentence, summary_line
 from triptych.wire.statistics import Counters, parse_statistics
 
 MS = 1_000_000
@@ -67,3 +69,16 @@ def test_an_empty_window_divides_by_nothing() -> None:
 
 def test_the_window_in_one_line(window: Window) -> None:
     assert "4 requests in 2.0 s: 2.0 requests/s, client p50 22.5 ms" in summary_line(window)
+
+
+@pytest.mark.parametrize(
+    ("batches", "sentence"),
+    [
+        ({}, ""),
+        ({1: 9}, "the detector ran 9 times, on 1 image each time"),
+        ({1: 1, 2: 2}, "the detector ran 3 times, on 1.7 images on average: 1 time on 1 image, 2 times on 2 images"),
+    ],
+)
+def test_batches_in_words(batches: dict[int, int], sentence: str) -> None:
+    assert batch_sentence({"detector": Counters(requests=9, batches=Counter(batches))}) == sentence
+    assert batch_sentence({}) == ""

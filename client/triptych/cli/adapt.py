@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from triptych.cli.options import Size, Triple, grouped
+from triptych.contract import Placement
 
 if TYPE_CHECKING:
     from triptych_build.adapt.adapter import Overrides
 
 
-class HeadName(str, Enum):
-    """The heads, by what `--head` calls them."""
+Head = Literal["yolox", "objectness", "end-to-end", "raw", "query", "mmdeploy"]
+"""The heads, by what `--head` calls them."""
 
-    YOLOX = "yolox"
-    OBJECTNESS = "objectness"
-    END_TO_END = "end-to-end"
-    RAW = "raw"
-    QUERY = "query"
-    MMDEPLOY = "mmdeploy"
-
-
-class ChannelOrder(str, Enum):
-    """The orders of a detector's channels."""
-
-    RGB = "rgb"
-    BGR = "bgr"
-
-
-class PlacementName(str, Enum):
-    """Where an image can lie in the letterbox."""
-
-    CENTER = "center"
-    TOP_LEFT = "top_left"
-    STRETCH = "stretch"
+Order = Literal["rgb", "bgr"]
 
 
 def _divisors(text: str) -> Triple:
@@ -54,7 +34,7 @@ class AdaptOptions:
 
     PANEL: ClassVar[str] = "The detector (default: as its family has it)"
 
-    head: Annotated[HeadName | None, typer.Option(help="Its head, instead of recognising it.")] = None
+    head: Annotated[Head | None, typer.Option(help="Its head, instead of recognising it.")] = None
     size: Annotated[
         Size | None,
         typer.Option(parser=Size.parse, metavar="WxH", help="Input size of a model that was exported without one."),
@@ -65,7 +45,7 @@ class AdaptOptions:
             metavar="FILE", help="Class names, one a line, or an .engine that has them. Default: the model's."
         ),
     ] = None
-    order: Annotated[ChannelOrder | None, typer.Option(help="Order of the input's channels.")] = None
+    order: Annotated[Order | None, typer.Option(help="Order of the input's channels.")] = None
     scale: Annotated[float | None, typer.Option(help="Factor on the pixel values 0..255, before mean and std.")] = None
     mean: Annotated[
         Triple | None, typer.Option(parser=Triple.parse, metavar="A,B,C", help="Subtracted after the scale.")
@@ -73,7 +53,7 @@ class AdaptOptions:
     std: Annotated[
         Triple | None, typer.Option(parser=_divisors, metavar="A,B,C", help="Divided by, after the mean.")
     ] = None
-    placement: Annotated[PlacementName | None, typer.Option(help="Where the image lies in the letterbox.")] = None
+    placement: Annotated[Placement | None, typer.Option(help="Where the image lies in the letterbox.")] = None
     pad_value: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level of the letterbox's border.")] = None
     score_threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Threshold of requests that name none. Default: 0.25.")
@@ -94,8 +74,7 @@ class AdaptOptions:
         """
         from triptych_build.adapt.adapter import Overrides, read_names
 
-        values = {name: value.value if isinstance(value, Enum) else value for name, value in asdict(self).items()}
-        return Overrides(**values | {"names": read_names(self.names) if self.names else None})
+        return Overrides(**vars(self) | {"names": read_names(self.names) if self.names else None})
 
 
 @grouped

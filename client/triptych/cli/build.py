@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -18,11 +18,9 @@ from triptych.cli.publish import PublishOptions
 from triptych.cli.quantize import QuantizeOptions
 from triptych.cli.verify import GateOptions
 from triptych.errors import BuildError
+from triptych_build.built import Built, refusal, remarks
 from triptych_build.cache import DEFAULT_CACHE
 from triptych_build.publish.target import TARGETS
-
-if TYPE_CHECKING:
-    from triptych_build.built import Built
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
@@ -41,19 +39,15 @@ def build(
     precision: Annotated[
         Words | None,
         typer.Option(
-            "--precision",
-            parser=Words.parse,
-            metavar="A,B",
-            help=f"Of {', '.join(PRECISIONS)}: a version for each. Default: fp32.",
+            parser=Words.parse, metavar="A,B", help=f"Of {', '.join(PRECISIONS)}: a version for each. Default: fp32."
         ),
     ] = None,
     reference: Annotated[
-        Path | None,
-        typer.Option("--reference", metavar="ONNX", help="The FP32 model to verify a quantized MODEL against."),
+        Path | None, typer.Option(metavar="ONNX", help="The FP32 model to verify a quantized MODEL against.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Publish what the gate refuses, too.")] = False,
     cache: Annotated[
-        Path, typer.Option("--cache", file_okay=False, metavar="DIR", help="Where what is made is kept for next time.")
+        Path, typer.Option(file_okay=False, metavar="DIR", help="Where what is made is kept for next time.")
     ] = DEFAULT_CACHE,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +68,6 @@ def build(
     builder = TARGETS[publish.target].builder
     plan_options = engine.options(builder or "tensorrt")
 
-    from triptych_build.built import refusal
     from triptych_build.line import Line, LineOptions
 
     options = LineOptions(
@@ -109,8 +102,6 @@ def build(
 
 def _print_summary(built: Sequence[Built]) -> None:
     """Print a row for each precision, and a remark where int8 is not worth it."""
-    from triptych_build.built import remarks
-
     table = Table("precision", "MB", "mAP50-95", "p50 ms", "p95 ms", "gate", "version")
     for column in table.columns[1:5]:
         column.justify = "right"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,9 +13,8 @@ from triptych.cli.console import REFUSED
 from triptych.cli.options import AsJson, Words
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
-
-if TYPE_CHECKING:
-    from triptych.measure.side_by_side import SideBySide
+from triptych.measure.limits import Limits
+from triptych.measure.side_by_side import SideBySide, compare_files
 
 
 def parse_percent(text: str) -> float:
@@ -77,8 +76,6 @@ def compare(
     Exit codes: 0 every limit was kept, 1 one was broken or the runs cannot be compared.
     """
     from triptych import report as reports
-    from triptych.measure.limits import Limits
-    from triptych.measure.side_by_side import compare_files
 
     if len(runs) < 2:
         raise typer.BadParameter("expected two runs or more: triptych compare A.json B.json", param_hint="A B [C…]")

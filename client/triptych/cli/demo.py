@@ -9,9 +9,7 @@ from rich.console import Console
 
 
 def demo(
-    duration_s: Annotated[
-        float, typer.Option("--duration-s", min=1, metavar="SECONDS", help="How long the load test measures.")
-    ] = 10,
+    duration_s: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long the load test measures.")] = 10,
 ) -> None:
     """Build the demo's detector, serve it, detect, and see where the time goes.
 

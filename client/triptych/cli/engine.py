@@ -39,40 +39,34 @@ class EngineOptions:
     profile: Annotated[
         list[Profile] | None,
         typer.Option(
-            "--profile",
             parser=parse_profile,
             metavar="MIN,OPT,MAX",
             help=f"Batch sizes, or one fixed; repeat it for several profiles. Default: {Profile()}.",
         ),
     ] = None
-    workspace_mib: Annotated[
-        int | None, typer.Option("--workspace-mib", min=1, metavar="MIB", help="Most scratch memory of a layer.")
-    ] = None
+    workspace_mib: Annotated[int | None, typer.Option(min=1, metavar="MIB", help="Most scratch memory of a layer.")] = (
+        None
+    )
     timing_cache: Annotated[
-        Path | None,
-        typer.Option("--timing-cache", metavar="FILE", help="Remembers kernel timings between builds."),
+        Path | None, typer.Option(metavar="FILE", help="Remembers kernel timings between builds.")
     ] = None
-    level: Annotated[
-        int | None, typer.Option("--level", min=0, max=5, metavar="0..5", help="Builder optimization level.")
-    ] = None
+    level: Annotated[int | None, typer.Option(min=0, max=5, metavar="0..5", help="Builder optimization level.")] = None
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="The plan loads in later versions of TensorRT too.")
     ] = False
-    hardware: Annotated[
-        Hardware, typer.Option("--hardware", help="The plan loads on these other GPUs too; it may be slower.")
-    ] = "none"
+    hardware: Annotated[Hardware, typer.Option(help="The plan loads on these other GPUs too; it may be slower.")] = (
+        "none"
+    )
     compute_capability: Annotated[
         Words | None,
         typer.Option(
-            "--compute-capability",
             parser=Words.parse,
             metavar="X.Y,…",
             help=f"GPUs that TensorRT for RTX builds for. Default: {','.join(Options.compute_capabilities)}.",
         ),
     ] = None
     dla_core: Annotated[
-        int | None,
-        typer.Option("--dla-core", min=0, metavar="N", help="A Jetson's DLA core; the GPU takes the rest."),
+        int | None, typer.Option(min=0, metavar="N", help="A Jetson's DLA core; the GPU takes the rest.")
     ] = None
 
     def options(self, builder: Builder) -> Options:
@@ -100,14 +94,10 @@ class EngineOptions:
 @grouped
 def engine(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An adapted ONNX; for int8, one with Q/DQ pairs.")],
-    out: Annotated[
-        Path, typer.Option("--out", dir_okay=False, metavar="PLAN", help="The plan; its record goes next to it.")
-    ],
+    out: Annotated[Path, typer.Option(dir_okay=False, metavar="PLAN", help="The plan; its record goes next to it.")],
     engine: EngineOptions,
-    precision: Annotated[Precision, typer.Option("--precision", help="What the plan calculates in.")] = "fp32",
-    builder: Annotated[
-        Builder, typer.Option("--builder", help="Whose library builds it; tensorrt-rtx needs no GPU.")
-    ] = "tensorrt",
+    precision: Annotated[Precision, typer.Option(help="What the plan calculates in.")] = "fp32",
+    builder: Annotated[Builder, typer.Option(help="Whose library builds it; tensorrt-rtx needs no GPU.")] = "tensorrt",
 ) -> None:
     """Build a TensorRT plan from an adapted ONNX.
 

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -15,11 +15,14 @@ from rich.text import Text
 from triptych.cli.console import REFUSED
 from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, BudgetMs, Sizes, grouped
 from triptych.errors import ContractError
+from triptych.measure import remarks, run_file
+from triptych.measure.attribution import Headroom, owner_sentence
+from triptych.measure.remarks import BUDGET_AT
+from triptych.measure.run_file import Run
+from triptych.measure.window import Window, batch_sentence, summary_line
+from triptych_loadtest.limits import Limits, broken_limits
+from triptych_loadtest.load_test import LoadTest
 from triptych_loadtest.shapes import Shape
-
-if TYPE_CHECKING:
-    from triptych.measure.run_file import Run
-    from triptych.measure.window import Window
 
 
 @dataclass(frozen=True)
@@ -28,24 +31,20 @@ class LoadOptions:
 
     PANEL: ClassVar[str] = "Load"
 
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Images to send, in turn.")]
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images to send, in turn.")]
     address: Address = DEFAULT_ADDRESS
-    users: Annotated[
-        int, typer.Option("--users", metavar="N", help="Users that each wait for their answer, or cameras.")
-    ] = 4
+    users: Annotated[int, typer.Option(metavar="N", help="Users that each wait for their answer, or cameras.")] = 4
     rate_per_s: Annotated[
         float, typer.Option("--rate", metavar="N", help="Open loop: requests a second, whatever the answers do.")
     ] = 0
     poisson: Annotated[bool, typer.Option("--poisson", help="With --rate: random gaps, exponentially distributed.")] = (
         False
     )
-    fps: Annotated[
-        float, typer.Option("--fps", metavar="N", help="Users are cameras that send N frames a second each.")
-    ] = 0
-    shape: Annotated[
-        Shape, typer.Option("--shape", help="How the load changes over the time: of users, or of the rate.")
-    ] = "constant"
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="Images in a request.")] = 1
+    fps: Annotated[float, typer.Option(metavar="N", help="Users are cameras that send N frames a second each.")] = 0
+    shape: Annotated[Shape, typer.Option(help="How the load changes over the time: of users, or of the rate.")] = (
+        "constant"
+    )
+    batch: Annotated[int, typer.Option(metavar="N", help="Images in a request.")] = 1
     sizes_wh: Annotated[
         Sizes | None,
         typer.Option(
@@ -56,7 +55,7 @@ class LoadOptions:
         ),
     ] = None
     processes: Annotated[
-        int, typer.Option("--processes", metavar="N", help="Processes that share the load; more where one is too slow.")
+        int, typer.Option(metavar="N", help="Processes that share the load; more where one is too slow.")
     ] = 1
 
 
@@ -67,20 +66,17 @@ class MeasurementOptions:
     PANEL: ClassVar[str] = "Measurement"
 
     warmup_s: Annotated[
-        float, typer.Option("--warmup-s", metavar="SECONDS", help="How long the load goes on before anything counts.")
+        float, typer.Option(metavar="SECONDS", help="How long the load goes on before anything counts.")
     ] = 2
-    duration_s: Annotated[float, typer.Option("--duration-s", metavar="SECONDS", help="How long it is measured.")] = 10
+    duration_s: Annotated[float, typer.Option(metavar="SECONDS", help="How long it is measured.")] = 10
     intervals: Annotated[
-        int,
-        typer.Option("--intervals", metavar="N", help="Parts of that time, as samples for `triptych compare`."),
+        int, typer.Option(metavar="N", help="Parts of that time, as samples for `triptych compare`.")
     ] = 10
     traces: Annotated[
-        bool,
-        typer.Option("--traces/--no-traces", help="Switch the server's traces on, which explain the percentiles."),
+        bool, typer.Option("--traces/--no-traces", help="Switch the server's traces on, which explain the percentiles.")
     ] = True
     model_repository: Annotated[
-        Path | None,
-        typer.Option("--model-repository", metavar="DIR", help="What the server serves, for the detector's manifest."),
+        Path | None, typer.Option(metavar="DIR", help="What the server serves, for the detector's manifest.")
     ] = None
 
 
@@ -91,15 +87,9 @@ class LimitOptions:
     PANEL: ClassVar[str] = "Limits"
 
     budget_ms: BudgetMs = None
-    max_p95_ms: Annotated[
-        float | None, typer.Option("--max-p95-ms", metavar="MS", help="Exit 1 if the p95 is above.")
-    ] = None
-    max_p99_ms: Annotated[
-        float | None, typer.Option("--max-p99-ms", metavar="MS", help="Exit 1 if the p99 is above.")
-    ] = None
-    max_failures: Annotated[
-        int, typer.Option("--max-failures", metavar="N", help="Exit 1 if more requests failed.")
-    ] = 0
+    max_p95_ms: Annotated[float | None, typer.Option(metavar="MS", help="Exit 1 if the p95 is above.")] = None
+    max_p99_ms: Annotated[float | None, typer.Option(metavar="MS", help="Exit 1 if the p99 is above.")] = None
+    max_failures: Annotated[int, typer.Option(metavar="N", help="Exit 1 if more requests failed.")] = 0
     min_rate_per_s: Annotated[
         float | None, typer.Option("--min-rate", metavar="N", help="Exit 1 if fewer requests a second were answered.")
     ] = None
@@ -111,8 +101,7 @@ def loadtest(
     measurement: MeasurementOptions,
     limits: LimitOptions,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="RUN", help="Write the run to this JSON file, and its page next to it."),
+        Path | None, typer.Option(metavar="RUN", help="Write the run to this JSON file, and its page next to it.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +112,6 @@ def loadtest(
     Exit code 1: a request failed, or a limit was broken.
     """
     from triptych import report as reports
-    from triptych_loadtest.load_test import LoadTest
 
     try:
         test = LoadTest(**vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()})
@@ -132,8 +120,6 @@ def loadtest(
         raise typer.BadParameter(str(error)) from error
     _import_locust_first()
 
-    from triptych.measure import remarks, run_file
-    from triptych_loadtest.limits import Limits, broken_limits
     from triptych_loadtest.runner import run
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
@@ -165,10 +151,6 @@ def _import_locust_first() -> None:
 
 def print_run(run: Run, window: Window, budget_ms: float | None, console: Console) -> None:
     """Print what the run showed."""
-    from triptych.measure import remarks
-    from triptych.measure.attribution import Headroom, owner_sentence
-    from triptych.measure.remarks import BUDGET_AT
-    from triptych.measure.window import summary_line
     from triptych.report.terminal import attribution_table, window_table
 
     attribution, client = run.attribution, run.client
@@ -188,7 +170,7 @@ def print_run(run: Run, window: Window, budget_ms: float | None, console: Consol
         console.print(owner_sentence(breakdown, at))
     if budget_ms and window.latencies_ms:
         console.print(Headroom(budget_ms, window.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))
-    if sentence := remarks.batches(run):
+    if sentence := batch_sentence(run.server):
         console.print(sentence)
     for remark in remarks.of_run(run):
         console.print(str(remark), style="yellow", markup=False)

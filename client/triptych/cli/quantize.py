@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -15,20 +14,11 @@ if TYPE_CHECKING:
     from triptych_build.quantize.calibrate import Calibration
 
 
-class MethodName(str, Enum):
-    """The ways to choose an int8 range from what was measured."""
+Method = Literal["percentile", "entropy", "max"]
+"""The ways to choose an int8 range from what was measured."""
 
-    PERCENTILE = "percentile"
-    ENTROPY = "entropy"
-    MAX = "max"
-
-
-class NarrowPrecision(str, Enum):
-    """The precisions that a float32 model can be given."""
-
-    FP16 = "fp16"
-    BF16 = "bf16"
-    INT8 = "int8"
+Narrow = Literal["fp16", "bf16", "int8"]
+"""The precisions that a float32 model can be given."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class QuantizeOptions:
         Path | None,
         typer.Option("--calibration", metavar="DIR", help="Typical images that ranges come from, 200 or more."),
     ] = None
-    method: Annotated[MethodName, typer.Option(help="How a range is chosen.")] = MethodName.PERCENTILE
+    method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "percentile"
     exclude: Annotated[
         Words | None,
         typer.Option(
@@ -66,13 +56,13 @@ class QuantizeOptions:
                 raise typer.BadParameter("--exclude and --scan need images; name a directory with --calibration")
             return None
         images = calibration_images(self.calibration_images)
-        return Calibration(images, self.method.value, tuple(self.exclude or ()), self.scan)
+        return Calibration(images, self.method, tuple(self.exclude or ()), self.scan)
 
 
 @grouped
 def quantize(
     adapted: Annotated[Path, typer.Argument(metavar="ADAPTED.onnx", help="A model of `triptych adapt`.")],
-    precision: Annotated[NarrowPrecision, typer.Option(help="The precision to give it.")],
+    precision: Annotated[Narrow, typer.Option(help="The precision to give it.")],
     out: Annotated[Path, typer.Option(metavar="MODEL.onnx", help="Where the model in that precision goes.")],
     int8: QuantizeOptions,
 ) -> None:
@@ -80,10 +70,10 @@ def quantize(
     from triptych_build.quantize.calibrate import describe_calibration
     from triptych_build.quantize.quantizer import describe, quantize_file
 
-    if precision is not NarrowPrecision.INT8 and int8 != QuantizeOptions():
-        raise typer.BadParameter(f"the options of int8 change nothing in {precision.value}; leave them out")
+    if precision != "int8" and int8 != QuantizeOptions():
+        raise typer.BadParameter(f"the options of int8 change nothing in {precision}; leave them out")
     calibration = int8.calibration()
     for line in describe_calibration(calibration) if calibration else ():
         typer.echo(line)
-    for line in describe(quantize_file(adapted, out, precision.value, calibration), out, precision.value):
+    for line in describe(quantize_file(adapted, out, precision, calibration), out, precision):
         typer.echo(line)

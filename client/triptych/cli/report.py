@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 
 from triptych.cli.options import BudgetMs
+from triptych.measure import documents, run_file, sweep_file
+from triptych.measure.run_file import Run
 
 
 def report(
@@ -28,8 +30,6 @@ def report(
 ) -> None:
     """Turn a run or a sweep into one HTML file with its pictures and tables, which loads nothing from elsewhere."""
     from triptych import report as reports
-    from triptych.measure import documents, run_file, sweep_file
-    from triptych.measure.run_file import Run
 
     document = documents.read_either(run, run_file.FORMAT, sweep_file.FORMAT)
     if isinstance(document, Run):

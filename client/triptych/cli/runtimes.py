@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from triptych.cli.adapt import AdaptOptions
 from triptych.cli.options import AsJson, Words, grouped
 from triptych.errors import BuildError
+from triptych.files import atomic_write
 from triptych.machine import available_cores
+from triptych_build.compare.cases import Trial
+from triptych_build.compare.report import Comparison, markdown, print_comparison
 from triptych_build.compare.runtimes import RUNTIMES
-
-if TYPE_CHECKING:
-    from triptych_build.compare.report import Comparison
 
 
 class LabelledPlan(NamedTuple):
@@ -47,13 +47,9 @@ class LabelledPlan(NamedTuple):
 @grouped
 def runtimes(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The detector's ONNX, adapted or as exported.")],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="LABELS", help="Validation set: COCO JSON, YOLO data.yaml or folder.")
-    ],
+    data: Annotated[Path, typer.Option(metavar="LABELS", help="Validation set: COCO JSON, YOLO data.yaml or folder.")],
     adapt: AdaptOptions,
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Where the images of a COCO JSON lie.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images of a COCO JSON lie.")] = None,
     only: Annotated[
         Words | None,
         typer.Option(
@@ -64,30 +60,26 @@ def runtimes(
         ),
     ] = None,
     int8: Annotated[
-        Path | None,
-        typer.Option("--int8", metavar="ONNX", help="The adapted model in int8 (Q/DQ pairs): two more rows."),
+        Path | None, typer.Option(metavar="ONNX", help="The adapted model in int8 (Q/DQ pairs): two more rows.")
     ] = None,
     plan: Annotated[
         list[LabelledPlan] | None,
         typer.Option(
-            "--plan",
             parser=LabelledPlan.parse,
             metavar="LABEL=FILE",
             help='A TensorRT plan as one more row, such as "TensorRT FP16=model.plan"; may be repeated.',
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, metavar="N", help="CPU threads of every row. Default: all cores.")
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads of every row. Default: all cores.")
     ] = None,
     frames: Annotated[
-        int, typer.Option("--frames", min=2, metavar="N", help="Frames timed in each scenario, over all rounds.")
+        int, typer.Option(min=2, metavar="N", help="Frames timed in each scenario, over all rounds.")
     ] = 250,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns of every row.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns of every row.")] = 5,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", file_okay=False, metavar="DIR", help="Write runtimes.json, runtimes.md and runtimes.svg there."
-        ),
+        typer.Option(file_okay=False, metavar="DIR", help="Write runtimes.json, runtimes.md and runtimes.svg there."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -101,9 +93,7 @@ def runtimes(
             f"there is no runtime {unknown[0]!r}; choose from {', '.join(RUNTIMES)}", param_hint="--runtimes"
         )
 
-    from triptych_build.compare.cases import Trial
     from triptych_build.compare.compare import compare_model
-    from triptych_build.compare.report import print_comparison
 
     try:
         trial = Trial(threads or available_cores(), frames, rounds)
@@ -152,9 +142,7 @@ def _make_directory(out: Path) -> None:
 
 
 def _write(comparison: Comparison, out: Path) -> None:
-    from triptych.files import atomic_write
     from triptych_build.compare.plot import draw
-    from triptych_build.compare.report import markdown
 
     with atomic_write(out / "runtimes.json") as aside:
         aside.write_text(json.dumps(asdict(comparison), indent=2) + "\n")

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -15,10 +15,12 @@ from triptych.cli.console import REFUSED
 from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, Integers, Numbers
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError, ImageError
-from triptych.measure.sweep import Percentile
-
-if TYPE_CHECKING:
-    from triptych.measure.sweep_file import Sweep
+from triptych.measure import remarks, sweep_file
+from triptych.measure.sweep import Budget, LoadLevel, Percentile, Setting
+from triptych.measure.sweep_file import Sweep
+from triptych.measure.sweep_runner import LoadTests, interrupted_by_sigterm, measure_all
+from triptych.vision.decode import image_files
+from triptych.wire.channel import check_address
 
 USERS = "1,2,4,8,16"
 """The loads of a sweep that names none."""
@@ -103,8 +105,7 @@ def sweep(
     ] = 1,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images in a request.")] = 1,
     out: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, metavar="SWEEP", help="Write a JSON file, and a page next to it."),
+        Path | None, typer.Option(dir_okay=False, metavar="SWEEP", help="Write a JSON file, and a page next to it.")
     ] = None,
     keep_runs: Annotated[
         Path | None, typer.Option(file_okay=False, metavar="DIR", help="Keep the run file of each load test here.")
@@ -119,11 +120,7 @@ def sweep(
     Exit codes: 0 it was measured, 1 it could not be, or no load keeps the budget.
     """
     from triptych import report as reports
-    from triptych.measure.sweep import Budget, LoadLevel, Setting
-    from triptych.measure.sweep_runner import LoadTests, interrupted_by_sigterm, measure_all
     from triptych.report.terminal import SweepProgress
-    from triptych.vision.decode import image_files
-    from triptych.wire.channel import check_address
 
     if users and rates:
         raise typer.BadParameter("--users and --rates are two sweeps: users that wait, or requests at a rate")
@@ -157,7 +154,6 @@ def sweep(
 def _hand_over(result: Sweep, out: Path | None, page: Path | None, as_json: bool, console: Console) -> None:
     """Print a sweep and write its files."""
     from triptych import report as reports
-    from triptych.measure import remarks, sweep_file
 
     for sentence in result.sentences:
         console.print(sentence, markup=False)

@@ -6,17 +6,16 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 from rich.console import Console
 
 from triptych.cli.options import AsJson, Precision, grouped
-
-if TYPE_CHECKING:
-    from triptych_build.verify.limits import Gate
+from triptych.serving.server import Ports, TritonServer
+from triptych_build.verify.limits import Gate
 
 
 @dataclass(frozen=True)
@@ -28,50 +27,32 @@ class GateOptions:
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data",
             metavar="LABELS",
             help="Images to verify with: a COCO JSON, a YOLO data.yaml or folder, or a folder of images alone.",
         ),
     ] = None
     images: Annotated[
         Path | None,
-        typer.Option(
-            "--images", metavar="DIR", help="Images of a COCO JSON. Default: in its folder, or in images/ there."
-        ),
+        typer.Option(metavar="DIR", help="Images of a COCO JSON. Default: in its folder, or in images/ there."),
     ] = None
     max_map_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-map-drop", metavar="POINTS", help="Most that mAP50-95 may lose. Default: 0.5, or 1.0 in int8."
-        ),
+        float | None, typer.Option(metavar="POINTS", help="Most that mAP50-95 may lose. Default: 0.5, or 1.0 in int8.")
     ] = None
     max_class_drop: Annotated[
-        float | None,
-        typer.Option(
-            "--max-class-drop", metavar="POINTS", help="Most that a top class may lose beyond chance. Default: 1.0."
-        ),
+        float | None, typer.Option(metavar="POINTS", help="Most that a top class may lose beyond chance. Default: 1.0.")
     ] = None
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            "--min-agreement",
-            min=0,
-            max=1,
-            metavar="0..1",
-            help="Without labels, least mAP50 against the source. Default: 0.95.",
+            min=0, max=1, metavar="0..1", help="Without labels, least mAP50 against the source. Default: 0.95."
         ),
     ] = None
     max_p95_ms: Annotated[
-        float | None,
-        typer.Option("--max-p95-ms", min=0, metavar="MS", help="Most that the p95 latency may be. Default: no limit."),
+        float | None, typer.Option(min=0, metavar="MS", help="Most that the p95 latency may be. Default: no limit.")
     ] = None
 
     def gate(self, precision: str) -> Gate:
         """Return the gate of a precision, with the limits that these options set."""
-        from dataclasses import replace
-
-        from triptych_build.verify.limits import Gate
-
         limits = {
             "map_points": self.max_map_drop,
             "class_points": self.max_class_drop,
@@ -87,15 +68,13 @@ def verify(
         Path, typer.Argument(metavar="SOURCE", help="The adapted FP32 ONNX that the deployed detector comes from.")
     ],
     gate: GateOptions,
-    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="A running server.")] = None,
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="A running server.")] = None,
     model_repository: Annotated[
-        Path | None,
-        typer.Option("--model-repository", metavar="DIR", help="A model repository, served for the duration."),
+        Path | None, typer.Option(metavar="DIR", help="A model repository, served for the duration.")
     ] = None,
-    precision: Annotated[Precision, typer.Option("--precision", help="What the engine calculates in.")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="What the engine calculates in.")] = "fp32",
     out: Annotated[
-        Path | None,
-        typer.Option("--out", file_okay=False, metavar="DIR", help="Write report.json and report.md there."),
+        Path | None, typer.Option(file_okay=False, metavar="DIR", help="Write report.json and report.md there.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -133,8 +112,6 @@ def _server(address: str | None, model_repository: Path | None) -> Iterator[str]
     if address or model_repository is None:
         yield str(address)
         return
-
-    from triptych.serving.server import Ports, TritonServer
 
     with (
         tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from triptych.contract import DETECTOR
 from triptych.measure import documents
 from triptych.measure.attribution import NETWORK
 from triptych.measure.comparison import compare_runs
@@ -20,7 +19,6 @@ from triptych.measure.ratio import FEWEST_SAMPLES
 from triptych.measure.run_file import Run
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.traces import PARTS
-from triptych.wire.statistics import Counters
 
 BUDGET_AT = 95
 """The percentile that a latency budget is held against."""
@@ -62,17 +60,6 @@ def to_json(document: Run | Sweep) -> str:
     return json.dumps({**documents.to_json(document), "remarks": documents.to_json(remarks)}, indent=1)
 
 
-def batches(run: Run) -> str:
-    """Say how many images the detector had at a time; empty where the server does not say."""
-    by_size = run.server.get(DETECTOR.name, Counters()).batches
-    executions = sum(by_size.values())
-    if not executions:
-        return ""
-    mean = sum(size * times for size, times in by_size.items()) / executions
-    counts = ", ".join(f"{times} of {size}" for size, times in sorted(by_size.items()))
-    return f"the detector ran {executions} times, on {mean:.1f} images on average ({counts})"
-
-
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 
@@ -99,13 +86,14 @@ def _is_busy(run: Run) -> bool:
 
 
 def _untraced(run: Run) -> list[Remark]:
-    missing = run.client.latencies.count // run.attribution.trace_rate - run.attribution.requests
+    traced = run.client.latencies.count // run.attribution.trace_rate
+    missing = traced - run.attribution.requests
     if run.attribution.source != "traces" or missing <= 0:
         return []
     return [
         Remark(
             "traces-incomplete",
-            f"{missing} of {run.client.latencies.count} requests left no whole trace: the breakdowns leave them out",
+            f"{missing} of {traced} traced requests left no whole trace: the breakdowns leave them out",
             "measure again if they are many",
         )
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triptych.contract import DETECTION, STAGES
+from triptych.contract import DETECTION, DETECTOR, STAGES
 from triptych.wire.statistics import Counters, Snapshot
 
 
@@ -73,3 +73,21 @@ def summary_line(window: Window) -> str:
         f"{count} requests in {window.duration_s:.1f} s: {rate:.1f} requests/s, "
         f"client p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
     )
+
+
+def batch_sentence(counters: Snapshot) -> str:
+    """Say how many images the detector had at a time; empty where the server does not say."""
+    batches = counters.get(DETECTOR.name, Counters()).batches
+    by_size = [(size, times) for size, times in sorted(batches.items()) if times]
+    executions = sum(times for _, times in by_size)
+    if not by_size:
+        return ""
+    if len(by_size) == 1:
+        return f"the detector ran {_count(executions, 'time')}, on {_count(by_size[0][0], 'image')} each time"
+    mean = sum(size * times for size, times in by_size) / executions
+    counts = ", ".join(f"{_count(times, 'time')} on {_count(size, 'image')}" for size, times in by_size)
+    return f"the detector ran {executions} times, on {mean:.1f} images on average: {counts}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -7,6 +7,7 @@ from triptych.measure import remarks
 from triptych.measure.attribution import PERCENTS, Headroom, owner_sentence
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
+from triptych.measure.window import batch_sentence
 from triptych.report.attribution import time_sections
 from triptych.report.blocks import Figure, Figures, Note, Page, Row, Section, Share, Table
 from triptych.report.latencies import latency_section
@@ -65,7 +66,7 @@ def _verdicts(run: Run, budget_ms: float | None) -> list[Note]:
 
 
 def _batches(run: Run) -> list[Section]:
-    sentence = remarks.batches(run)
+    sentence = batch_sentence(run.server)
     if not sentence:
         return []
     by_size = run.server[DETECTOR.name].batches
