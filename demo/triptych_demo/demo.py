@@ -66,7 +66,7 @@ def run_demo(duration_s: float, console: Console) -> None:
             ["triptych", "detect", *image_files(BOARDS / "images")[:3], *at, "--save", DETECTIONS],
         )
         shell.step(
-            f"5. Measure: four users for {duration_s:g} seconds, the server's own statistics over the same window",
+            f"5. Measure: four users for {duration_s:g} seconds, and who takes the time that they wait",
             ["triptych", "loadtest", *at, *load, "--model-repository", REPOSITORY, "--out", RUN],
         )
     console.print(f"\nAnnotated pictures: {DETECTIONS}. The load test as a page: {RUN.with_suffix('.html')}.")

@@ -16,17 +16,19 @@ from triptych.measure.sweep_sentences import budget_sentence, knee_sentence, sen
     [
         (
             users((1, 20, 50), (4, 49, 80), (8, 50, 152)),
-            "the knee is at 4 users: 49.0 requests/s at p50 80.0 ms; 8 users bring 2% more and wait 1.9x as long",
+            "the knee is at 4 users: 49.0 requests/s at p50 80.0 ms; "
+            "at 8 users it is 2% more, and the p50 is 1.9x as long",
         ),
         (
             users((1, 20, 50), (2, 19, 100)),
-            "the knee is at 1 user: 20.0 requests/s at p50 50.0 ms; 2 users bring 5% less and wait 2.0x as long",
+            "the knee is at 1 user: 20.0 requests/s at p50 50.0 ms; "
+            "at 2 users it is 5% less, and the p50 is 2.0x as long",
         ),
         (users((1, 20, 50), (2, 39, 51)), "the knee is at 2 users or beyond: 39.0 requests/s at p50 51.0 ms"),
         (
             rates((10, 30), (20, 90)),
             "the knee is at a rate of 10/s or below: 10.0 requests/s at p50 30.0 ms; "
-            "a rate of 20/s brings 100% more and waits 3.0x as long",
+            "at a rate of 20/s it is 100% more, and the p50 is 3.0x as long",
         ),
     ],
 )

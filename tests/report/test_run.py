@@ -50,7 +50,7 @@ def test_a_busy_load_generator_is_shown() -> None:
 def test_requests_without_a_trace_are_shown() -> None:
     run = make_run()
     lost = dataclasses.replace(run, attribution=dataclasses.replace(run.attribution, requests=390))
-    assert "10 of 400 requests left no whole trace" in report.markdown(report.of_run(lost, "run"))
+    assert "10 of 400 traced requests left no whole trace" in report.markdown(report.of_run(lost, "run"))
 
 
 def test_of_how_many_requests_the_traces_are_is_shown() -> None:

@@ -153,7 +153,7 @@ def _set_profiles(builder: Any, network: Any, config: Any, profiles: tuple[Profi
     if batch != -1 and any(profile != Profile(batch, batch, batch) for profile in profiles):
         raise BuildError(
             f"the graph has a fixed batch of {batch}, but the profiles ask for {' and '.join(map(str, profiles))}; "
-            f"build it with --batch {batch}, or export it with a dynamic batch"
+            f"build it with --profile {batch}, or export it with a dynamic batch"
         )
     if len(profiles) == 1 and profiles[0].is_fixed:
         pixels.shape = (profiles[0].max, *image)

@@ -30,11 +30,8 @@ def knee_sentence(series: Series) -> str:
         return f"{where} or beyond: {there}"
     after = series.points[series.knee + 1]
     gain = after.answered_per_s / at.answered_per_s - 1
-    s = "" if after.users else "s"
-    return (
-        f"{where}: {there}; {after.load} bring{s} {abs(gain):.0%} {'more' if gain >= 0 else 'less'} "
-        f"and wait{s} {after.p50_ms / at.p50_ms:.1f}x as long"
-    )
+    change = f"{abs(gain):.0%} {'more' if gain >= 0 else 'less'}"
+    return f"{where}: {there}; at {after.load} it is {change}, and the p50 is {after.p50_ms / at.p50_ms:.1f}x as long"
 
 
 def budget_sentence(series: Series, budget: Budget) -> str:

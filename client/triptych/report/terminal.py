@@ -143,7 +143,7 @@ def run_line(run: Run) -> str:
 def comparison_table(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> Table:
     """Show milliseconds and shares of the mean for each run, and from the second on the ratio to the first."""
     first = comparisons[0]
-    counts = ", ".join(str(len(run.samples)) for run in runs)
+    counts = " and ".join(str(len(run.samples)) for run in runs)
     table = Table(title="Who takes the mean, and end to end (ms)", title_justify="left", caption_justify="left")
     table.caption = f"In parentheses: 95% intervals, from {counts} samples. Dim: may be chance."
     table.add_column("owner")
