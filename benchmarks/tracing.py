@@ -49,7 +49,8 @@ import numpy as np
 
 def _at_once(self, request):
     images = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy().shape[0]
-    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", np.zeros((images, 300, 6), np.float32))])
+    candidates = stamp(np.zeros((images, 300, 6), np.float32), self.names)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", candidates)])
 
 
 TritonPythonModel.respond = _at_once

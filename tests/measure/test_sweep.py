@@ -20,6 +20,7 @@ from triptych.measure.sweep import (
     knee,
     next_rate,
 )
+from triptych.serving.queues import limit_queue
 
 SERVICE_MS = 20.0
 """Of the simulated server, which can answer 50 requests a second."""
@@ -117,12 +118,16 @@ def test_what_breaks_a_budget(point: Point, reason: str) -> None:
 def test_a_setting_changes_what_it_names_and_nothing_else() -> None:
     config = model_config_pb2.ModelConfig(name="detector", max_batch_size=16)
     config.instance_group.add(count=3)
+    limit_queue(config, 64)
     assert Setting().applied(config) == config
     two = Setting(2).applied(config)
     assert (two.instance_group[0].count, config.instance_group[0].count) == (2, 3)
-    assert not two.HasField("dynamic_batching")
+    assert list(two.dynamic_batching.preferred_batch_size) == [1], "no batches, as it is served"
     at_once = Setting(None, 0).applied(config)
-    assert at_once.HasField("dynamic_batching"), "a delay of 0 is batching all the same"
+    assert not at_once.dynamic_batching.preferred_batch_size, "a delay of 0 is batching all the same"
+    assert at_once.dynamic_batching.default_queue_policy.max_queue_size == 64
+    unlimited = model_config_pb2.ModelConfig(name="detector", max_batch_size=16)
+    assert Setting(None, 0).applied(unlimited).HasField("dynamic_batching")
     assert Setting(None, 500).applied(at_once).dynamic_batching.max_queue_delay_microseconds == 500
 
 

@@ -26,7 +26,8 @@ import numpy as np
 def _steady(self, request):
     images = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy().shape[0]
     time.sleep({service_s})
-    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", np.zeros((images, 300, 6), np.float32))])
+    candidates = stamp(np.zeros((images, 300, 6), np.float32), self.names)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", candidates)])
 
 
 TritonPythonModel.respond = _steady
@@ -44,6 +45,7 @@ def steady_repository(make_repository: Callable[..., Path], service_ms: float = 
 _LATE = """
 
 import time
+from pathlib import Path
 
 _on_time = TritonPythonModel.respond
 _requests = 0
@@ -66,6 +68,7 @@ TritonPythonModel.respond = _late
 _STEADY_OR_STALLED = """
 
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -80,7 +83,8 @@ def _steady(self, request):
         return _detect(self, request)
     images = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy().shape[0]
     time.sleep({service_s})
-    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", np.zeros((images, 300, 6), np.float32))])
+    candidates = stamp(np.zeros((images, 300, 6), np.float32), self.names)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", candidates)])
 
 
 TritonPythonModel.respond = _steady

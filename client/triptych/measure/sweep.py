@@ -80,6 +80,7 @@ class Setting:
                 group.count = self.instances
         if self.batching_delay_us is not None:
             changed.dynamic_batching.SetInParent()  # a delay of 0 is batching all the same
+            del changed.dynamic_batching.preferred_batch_size[:]  # of a detector that gathers none as it is served
             changed.dynamic_batching.max_queue_delay_microseconds = self.batching_delay_us
         return changed
 

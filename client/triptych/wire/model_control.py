@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import grpc
 from google.protobuf import json_format
@@ -12,14 +13,14 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
 from triptych.model_config import tell_stage
 from triptych.wire.access import key_headers
+from triptych.wire.channel import proxy_options
 from triptych.wire.statistics import Snapshot, parse_statistics
 
 CALL_TIMEOUT_S = 5.0
 """The deadline of calls that load nothing."""
 
 _OPTIONS = (
-    # The server is on this machine: never use a proxy, and connect again soon if the server does not listen yet.
-    ("grpc.enable_http_proxy", 0),
+    # Connect again soon if the server does not listen yet.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 100),
     ("grpc.use_local_subchannel_pool", 1),
@@ -38,7 +39,7 @@ class ModelControl:
         Without a `key` the one is shown that `triptych serve` left on this machine for us, if there is one.
         """
         self._address, self._key = address, key
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, *proxy_options(address)))
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
@@ -73,11 +74,11 @@ class ModelControl:
         request = service_pb2.ModelConfigRequest(name=model, version=version)
         return self._service.ModelConfig(request, timeout=CALL_TIMEOUT_S).config
 
-    def set_instances(self, model: str, count: int, timeout_s: float) -> None:
-        """Give a model that many instances. The ones it has go on working meanwhile."""
-        config = self.config(model)
-        if config.instance_group[0].count != count:
-            config.instance_group[0].count = count
+    def change(self, model: str, edit: Callable[[model_config_pb2.ModelConfig], None], timeout_s: float) -> None:
+        """Load a model with an edited configuration, if it is another one. Instances go on working meanwhile."""
+        before, config = self.config(model), self.config(model)
+        edit(config)
+        if config != before:
             self.load(model, timeout_s, config)
 
     def restart(self, model: str, timeout_s: float) -> None:

@@ -1,6 +1,7 @@
 """Encoded images to letterboxed pixels."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ class TritonPythonModel:
             "max_pixels": int(parameters["max_pixels"]["string_value"]),
         }
         max_decode_s = float(parameters["max_decode_s"]["string_value"])
+        os.nice(10)  # under overload the cores finish what was decoded, before they decode more that is then refused
         cv2.setNumThreads(1)  # instances are the parallelism
         self.spec = detector_spec(detector_of_stage(args))
         # An image that is not known to be harmless is decoded in a process that may die.
@@ -28,8 +30,11 @@ class TritonPythonModel:
         return [self.respond(request) for request in requests]
 
     def respond(self, request):
-        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
-        pixels, geometry, errors = preprocess(images, self.spec, **self.limits, apart=self.decoder)
+        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+        if images.ndim != 2:  # an exception would fail the other requests of this call as well
+            reason = "IMAGE does not hold as many encoded images as its shape says"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
+        pixels, geometry, errors = preprocess(images[:, 0], self.spec, **self.limits, apart=self.decoder)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("pixels", pixels),

@@ -1,0 +1,79 @@
+"""How many requests may wait for a stage, and how long: what a server cannot answer in time it refuses at once.
+
+A queue without an end collapses under overload. Every request waits until nobody wants its answer any more, and is
+worked on all the same. So the two stages that take time have limits of both kinds. How fast a stage is depends on the
+detector and on the images, so the limit of time is the one that always holds. The limit of number refuses at once.
+"""
+
+from __future__ import annotations
+
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import DETECTOR, PREPROCESS
+
+QUEUED_STAGES = (PREPROCESS, DETECTOR)
+"""Both have limits, since either may be the slower one. Postprocess is never: it takes under a millisecond."""
+
+DEFAULT_BUDGET_MS = 4000
+"""How long a request may wait in one queue. Two such waits leave time of a client's ten seconds for the work."""
+
+IMAGES_PER_CORE_S = 8
+"""How many images a core is counted on to answer in a second; `pcb.onnx` makes 17 of one core of an EPYC."""
+
+
+THREADS = ("threads", "intra_op_thread_count")
+"""The parameter with the CPU threads of an instance, of the Python backend's detectors and of ONNX Runtime's."""
+
+GPU_IMAGES_S = 128
+"""How many images a detector on a GPU is counted on to answer in a second; they make hundreds and thousands."""
+
+FILE_CORES = 2
+"""What the number in preprocess's file is meant for."""
+
+
+def queue_size(cores: int, budget_ms: int = DEFAULT_BUDGET_MS, *, on_gpu: bool = False) -> int:
+    """Return how many requests may wait for a stage on so many CPU cores, or on a GPU; a batch is one request."""
+    return max(1, (GPU_IMAGES_S if on_gpu else cores * IMAGES_PER_CORE_S) * budget_ms // 1000)
+
+
+def limit_queue(config: model_config_pb2.ModelConfig, size: int, budget_ms: int = DEFAULT_BUDGET_MS) -> None:
+    """Limit the queue of a model. A request may ask for a shorter time, but not for a longer one.
+
+    Triton limits only what passes its dynamic batcher. A model that gathers no batches goes on getting its requests one
+    by one: each is as large a batch as is preferred.
+    """
+    if not config.HasField("dynamic_batching"):
+        config.dynamic_batching.preferred_batch_size.append(1)
+    policy = config.dynamic_batching.default_queue_policy
+    policy.timeout_action = policy.REJECT
+    policy.default_timeout_microseconds = budget_ms * 1000
+    policy.allow_timeout_override = True
+    policy.max_queue_size = size
+
+
+def fit_queue(config: model_config_pb2.ModelConfig, cores: int, budget_ms: int | None = None) -> None:
+    """Limit the queue of a stage for the machine that serves it; the detector's and preprocess's, no other.
+
+    Without a budget, limits that somebody wrote into the stage's file by hand are left as they are.
+    """
+    if config.name not in (stage.name for stage in QUEUED_STAGES):
+        return
+    policy, on_gpu = config.dynamic_batching.default_queue_policy, _is_on_gpu(config)
+    written = (policy.max_queue_size, policy.default_timeout_microseconds)
+    published = (queue_size(_cores_of(config), on_gpu=on_gpu), DEFAULT_BUDGET_MS * 1000)
+    if budget_ms is not None or written in (published, (0, 0)):
+        budget_ms = budget_ms or DEFAULT_BUDGET_MS
+        limit_queue(config, queue_size(cores, budget_ms, on_gpu=on_gpu), budget_ms)
+
+
+def _is_on_gpu(config: model_config_pb2.ModelConfig) -> bool:
+    return any(group.kind == group.KIND_GPU for group in config.instance_group)
+
+
+def _cores_of(config: model_config_pb2.ModelConfig) -> int:
+    """Return the cores that a stage's file was written for."""
+    if config.name == PREPROCESS.name:
+        return FILE_CORES
+    threads = next((config.parameters[key].string_value for key in THREADS if key in config.parameters), "1")
+    instances: int = sum(group.count for group in config.instance_group)
+    return instances * int(threads)
