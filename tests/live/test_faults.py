@@ -87,9 +87,11 @@ def test_a_stage_that_hangs_is_ended_and_reloaded(make_repository: Callable[...,
     stalled = repository / "detector" / "1" / "stalled"
     with serving(repository, tmp_path / "log") as serve:
         address = read_until(serve, r"gRPC +(\S+)")
+        victims = [process.pid for process in model_processes(triton_of(serve)) if process.model == "detector"]
         stalled.touch()
-        line = read_until(serve, r"(detector: .*)")
+        psutil.wait_procs([psutil.Process(pid) for pid in victims], timeout=60)
         stalled.unlink()
+        line = read_until(serve, r"(detector: .*)")
         assert re.match(r"detector: no answer within \d+ s; ended its processes \d+, \d+; reloaded in", line)
         with DetectionClient(address, timeout_s=30) as client:
             client.detect(np.zeros((64, 64, 3), np.uint8))

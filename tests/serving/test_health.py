@@ -18,11 +18,14 @@ STAGES = ("preprocess", "detector", "postprocess")
 
 
 class Failed(grpc.RpcError):  # type: ignore[misc]  # gRPC has no types
-    def __init__(self, code: grpc.StatusCode) -> None:
-        self._code = code
+    def __init__(self, code: grpc.StatusCode, details: str = "") -> None:
+        self._code, self._details = code, details
 
     def code(self) -> grpc.StatusCode:
         return self._code
+
+    def details(self) -> str:
+        return self._details
 
 
 LATE = Failed(grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -69,7 +72,7 @@ class Server:
         return self.asked[-1]
 
     def statistics(self) -> Snapshot:
-        return {stage: Counters(requests=count) for stage, count in self.counts.items()}
+        return {stage: Counters(requests=count, executions=count) for stage, count in self.counts.items()}
 
     def pass_stages(self, *stages: str) -> None:
         for stage in stages:
@@ -163,6 +166,26 @@ def test_the_first_stage_that_counts_nothing_hangs(
     assert after(server, 1, canary.check) is None
     server.asked[-1].come(LATE)
     assert after(server, CANARY_WITHIN_S, canary.check) == hangs
+
+
+def test_a_full_queue_does_not_hide_a_stage_that_hangs(server: Server, canary: Canary) -> None:
+    refused = Failed(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
+    hangs: list[object] = []
+    for _ in range(int(IDLE_FOR_S + CANARY_WITHIN_S) + 2):
+        server.pass_stages("preprocess")
+        hangs.append(after(server, 1, canary.check))
+        if not server.asked[-1].done():
+            server.asked[-1].come(refused)
+    assert hangs.count("detector") == 1
+    assert server.timeouts[1] > server.timeouts[2], "all of them together have the time of one"
+
+
+def test_a_full_queue_that_moves_is_no_hang(server: Server, canary: Canary) -> None:
+    refused = Failed(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
+    for _ in range(60):
+        server.pass_stages(*STAGES)
+        assert after(server, 1, canary.check) is None
+        server.asked[-1].come(refused)
 
 
 def test_requests_that_nobody_answers_do_not_hide_a_stage_that_hangs(server: Server, canary: Canary) -> None:

@@ -13,11 +13,12 @@ import grpc
 import numpy as np
 
 from triptych.contract import DETECTION, MAX_BATCH, POSTPROCESS, STAGES
-from triptych.errors import ServerCrashed
+from triptych.errors import DeadlineExceeded, RequestError, ServerCrashed, ServerOverloaded
 from triptych.vision.inputs import encode_image
 from triptych.wire.model_control import ModelControl
 from triptych.wire.protocol import build_request
 from triptych.wire.statistics import Counters, Snapshot
+from triptych.wire.status import Target, explain_rpc_error
 
 ASK_EVERY_S = 1.0
 
@@ -84,11 +85,17 @@ class Canary:
             DETECTION.name, [encode_image(np.zeros((16, 16, 3), np.uint8)).data], request_id=CANARY_ID
         )
         self._pending: grpc.Future | None = None
-        self._before: Snapshot = {}
         self._sent = self._looked = 0.0
+        self._before: Snapshot = {}
+        self._since: float | None = None  # since then an image is under way, or others are in its way
         self._within_s = CANARY_WITHIN_S
         self._answers = 0
         self._moved = -IDLE_FOR_S  # so that the first image goes at once, and says how fast the stages are
+
+    @property
+    def within_s(self) -> float:
+        """How long the image may take, in seconds."""
+        return self._within_s
 
     def check(self) -> str | None:
         """Return the stage that hangs, if the image shows one now.
@@ -98,45 +105,46 @@ class Canary:
         """
         now = time.monotonic()
         if self._pending is not None:
-            return self._judge(self._pending, now) if self._pending.done() else None
-        if now - self._looked < ASK_EVERY_S:
+            if not self._pending.done():
+                return None
+            self._take(self._pending, now)
+        elif now - self._looked < ASK_EVERY_S:
             return None
         self._looked = now
         counters = self._control.statistics()
-        if (answers := _of(counters, POSTPROCESS.name).requests) != self._answers:
-            self._answers, self._moved = answers, now
+        if (answers := counters.get(POSTPROCESS.name, Counters()).requests) != self._answers:
+            self._answers, self._moved, self._since = answers, now, None
+        elif self._since is not None and now - self._since >= self._within_s:
+            self._moved, self._since = now, None
+            return next((stage.name for stage in STAGES if not _has_run(stage.name, self._before, counters)), None)
         elif now - self._moved >= IDLE_FOR_S:
-            self._before, self._sent = counters, now
-            self._pending = self._control.ask(self._request, self._within_s)
+            if self._since is None:
+                self._before, self._since = counters, now
+            self._sent, left_s = now, self._since + self._within_s - now
+            self._pending = self._control.ask(self._request, left_s)
         return None
 
     def reset(self) -> None:
         """Forget the image that is under way, because a model was reloaded."""
         if self._pending is not None:
             self._pending.cancel()
-        self._pending, self._moved = None, time.monotonic()
+        self._pending, self._since, self._moved = None, None, time.monotonic()
 
-    @property
-    def within_s(self) -> float:
-        """How long the image may take, in seconds."""
-        return self._within_s
-
-    def _judge(self, pending: grpc.Future, now: float) -> str | None:
-        self._pending, self._moved = None, now
+    def _take(self, pending: grpc.Future, now: float) -> None:
+        self._pending = None
         error = pending.exception()
         if error is None:
             self._within_s = max(CANARY_WITHIN_S, 3 * MAX_BATCH * (now - self._sent))
-            return None
-        if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
-            return None  # an answer too: a queue is full, or a process died, which is noticed elsewhere
-        after = self._control.statistics()
-        return next((stage.name for stage in STAGES if not _has_moved(stage.name, self._before, after)), None)
+        elif isinstance(_reason(error), (DeadlineExceeded, ServerOverloaded)):
+            return  # a stage hangs, or its queue is full of those who wait for it
+        # Anything else is an answer too. A process that died is noticed elsewhere.
+        self._moved, self._since = now, None
 
 
-def _has_moved(model: str, before: Snapshot, after: Snapshot) -> bool:
-    first, last = _of(before, model), _of(after, model)
-    return (first.requests, first.failures) != (last.requests, last.failures)
+def _reason(error: grpc.RpcError) -> RequestError:
+    return explain_rpc_error(error, Target("", DETECTION.name, CANARY_WITHIN_S)).error
 
 
-def _of(snapshot: Snapshot, model: str) -> Counters:
-    return snapshot.get(model, Counters())
+def _has_run(model: str, before: Snapshot, after: Snapshot) -> bool:
+    """Return whether a stage has worked: requests that it refused do not count."""
+    return before.get(model, Counters()).executions != after.get(model, Counters()).executions
