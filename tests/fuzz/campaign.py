@@ -31,7 +31,7 @@ from triptych_build.publish.target import InstanceGroup
 
 BATCH = 16
 ANSWER_S = 40.0
-"""The limit on each of 16 images is 2 s of CPU time. Whatever takes longer than all of them together hangs."""
+"""The images of a request may take 8 s of CPU. Whatever takes so much longer hangs."""
 
 
 @dataclass

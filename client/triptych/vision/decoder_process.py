@@ -9,6 +9,7 @@ even where nobody watches it: its own timer ends it, and the kernel refuses it m
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import mmap
 import os
@@ -26,11 +27,15 @@ from numpy.typing import NDArray
 
 from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
 from triptych.errors import ImageError, TriptychError
+from triptych.opencv import cv2
 from triptych.vision.decode import check_bytes, decode
-from triptych.vision.letterbox import Geometry, letterbox
+from triptych.vision.letterbox import Apart, Geometry, letterbox
 
 MAX_DECODE_S = 2.0
 """The default limit on the CPU time that one image may take."""
+
+REQUEST_LIMITS = 3
+"""How many times `max_decode_s` the images of one request may take together, so that a stage is never busy for long."""
 
 BYTES_PER_PIXEL = 48
 """What decoding may allocate for each pixel of the limit; the hungriest format, JPEG 2000, was seen to take 30."""
@@ -83,7 +88,8 @@ class DecoderProcess:
             spec: the detector's size and letterbox.
             max_bytes: the limit on an encoded image.
             max_pixels: the limit on a decoded image.
-            max_decode_s: the CPU time that one image may take, in seconds. A busy machine does not use it up.
+            max_decode_s: the CPU time that one image may take, in seconds; a busy machine does not use it up. All
+                images of a request may take `REQUEST_LIMITS` times as long.
         """
         self._task = _Task(spec.width, spec.height, spec.placement, spec.pad_value, max_bytes, max_pixels, max_decode_s)
         self._file = os.memfd_create("triptych_decoder")
@@ -93,20 +99,30 @@ class DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
 
-    def __call__(self, encoded: bytes, canvas: NDArray[np.uint8]) -> Geometry:
-        """Decode an image and letterbox it into a canvas of the detector's size.
+    def for_request(self) -> Apart:
+        """Return what decodes and letterboxes the images of one request, each into a canvas of the detector's size.
 
-        Raises:
-            ImageError: the image cannot be read, breaks a limit, or ended the process.
+        It raises an ImageError if an image cannot be read, breaks a limit, or ended the process.
         """
-        check_bytes(encoded, self._task.max_bytes)
-        process = self._ready_process()
-        self._memory[: len(encoded)] = encoded
-        answer = self._ask(process, len(encoded))
-        if "error" in answer:
-            raise ImageError(answer["error"])
-        canvas[:] = self._pixels
-        return Geometry(*answer["geometry"])
+        limit_s = remaining_s = REQUEST_LIMITS * self._task.max_decode_s
+
+        def letterbox_apart(encoded: bytes, canvas: NDArray[np.uint8]) -> Geometry:
+            nonlocal remaining_s
+            check_bytes(encoded, self._task.max_bytes)
+            if remaining_s <= 0:
+                raise ImageError(f"the other images of the request took {limit_s:g} s to decode; send fewer at a time")
+            took_s = self._task.max_decode_s  # by one that ends the process
+            try:
+                answer = self._ask(self._ready_process(), encoded)
+                took_s = answer["took_s"]
+            finally:
+                remaining_s -= took_s
+            if "error" in answer:
+                raise ImageError(answer["error"])
+            canvas[:] = self._pixels
+            return Geometry(*answer["geometry"])
+
+        return letterbox_apart
 
     def close(self) -> None:
         """End the process."""
@@ -138,11 +154,12 @@ class DecoderProcess:
             bufsize=0,
         )
 
-    def _ask(self, process: subprocess.Popen[bytes], size: int) -> dict[str, Any]:
+    def _ask(self, process: subprocess.Popen[bytes], encoded: bytes) -> dict[str, Any]:
         """Send the process to work and return its answer. If it dies, start the next one and say why."""
         assert process.stdin  # noqa: S101  # it is a pipe
+        self._memory[: len(encoded)] = encoded
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(b"%d\n" % size)
+            process.stdin.write(b"%d\n" % len(encoded))
         line = self._read_line(process, _WALL_PER_CPU * self._task.max_decode_s)
         if line:
             answer: dict[str, Any] = json.loads(line)
@@ -185,13 +202,11 @@ class DecoderProcess:
 
 def main() -> None:
     """Decode what is asked for until the other side is gone."""
-    import cv2
-
     arguments = json.loads(sys.argv[1])
     file = arguments.pop("file")
     task = _Task(**arguments)
     # Decoders' libraries print warnings, which must not come between the answers.
-    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    replies = io.FileIO(os.dup(1), "wb")
     os.dup2(2, 1)
     cv2.setNumThreads(1)
     memory = mmap.mmap(file, task.memory_bytes)
@@ -199,10 +214,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = 2**28 + BYTES_PER_PIXEL * task.max_pixels
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    replies.write(b"ready\n")
+    with contextlib.suppress(BrokenPipeError):
+        replies.write(b"ready\n")
+        _serve(task, memory, replies)
+
+
+def _serve(task: _Task, memory: mmap.mmap, replies: io.FileIO) -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, task.max_decode_s)  # its signal ends the process in whatever it does
-        answer = _answer(task, memory, int(line))
+        started = time.process_time()
+        answer = {**_answer(task, memory, int(line)), "took_s": time.process_time() - started}
         signal.setitimer(signal.ITIMER_PROF, 0)
         replies.write(json.dumps(answer).encode() + b"\n")
 

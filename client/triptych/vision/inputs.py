@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.contract import MAX_ENCODED_BYTES
 from triptych.errors import ContractError, ImageError
+from triptych.opencv import cv2
+
+_PIECE_BYTES = 1 << 20
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A path, an encoded image, or uint8 [height, width, 3] in RGB or [height, width] in grey."""
@@ -29,17 +34,22 @@ def source_of(image: ImageLike) -> str | None:
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def encode_image(image: ImageLike) -> Encoded:
+def encode_image(image: ImageLike, check_time: Callable[[], None] = lambda: None) -> Encoded:
     """Read or encode one image. An array is encoded as PNG, without loss.
 
+    Args:
+        image: a path of a regular file, encoded bytes, or pixels.
+        check_time: called between the pieces of a file; raises when the time is over. A file system that answers
+            nothing at all, such as NFS without its server, holds a piece for as long as it likes.
+
     Raises:
-        ImageError: a file is missing, cannot be read or is empty, or the image is too large to send.
+        ImageError: a file is missing, no regular file, cannot be read or is empty, or the image is too large to send.
         ContractError: the value is not of a type or shape that an image can have.
     """
     if isinstance(image, bytes):
         encoded = Encoded(image)
     elif isinstance(image, (str, os.PathLike)):
-        encoded = Encoded(_read(Path(image)), os.fspath(image))
+        encoded = Encoded(_read(Path(image), check_time), os.fspath(image))
     elif isinstance(image, (bytearray, memoryview)):
         encoded = Encoded(bytes(image))
     else:
@@ -65,17 +75,35 @@ def check_pixels(image: Any) -> NDArray[np.uint8]:
     return image
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, check_time: Callable[[], None]) -> bytes:
     try:
-        # Check before reading: a wrong path may name a file that does not fit into memory.
-        _check_size(str(path), path.stat().st_size)
-        return path.read_bytes()
+        # To open a named pipe would wait for its writer.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{path} is not a regular file; read it yourself, and give its bytes")
+            # Check before reading: a wrong path may name a file that does not fit into memory.
+            _check_size(str(path), status.st_size)
+            return _read_pieces(file, path, check_time)
     except FileNotFoundError as error:
         raise ImageError(f"there is no file {path}") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a directory, not an image") from error
     except (OSError, ValueError) as error:  # a path with a zero byte in it raises ValueError
         raise ImageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read_pieces(file: io.FileIO, path: Path, check_time: Callable[[], None]) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    check_time()
+    while piece := file.read(_PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        _check_size(str(path), size)  # it may grow meanwhile, and some files do not know their size
+        check_time()
+    return b"".join(pieces)
 
 
 def _check_size(name: str, size: int) -> None:

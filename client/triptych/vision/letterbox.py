@@ -41,7 +41,7 @@ class Preprocessed(NamedTuple):
 
 
 Apart = Callable[[bytes, NDArray[np.uint8]], Geometry]
-"""Decode and letterbox one image into a canvas somewhere else; see `DecoderProcess`."""
+"""Decode and letterbox one image into a canvas somewhere else; see `DecoderProcess.for_request`."""
 
 
 def letterbox_geometry(

@@ -34,7 +34,7 @@ class TritonPythonModel:
         if images.ndim != 2:  # an exception would fail the other requests of this call as well
             reason = "IMAGE does not hold as many encoded images as its shape says"
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
-        pixels, geometry, errors = preprocess(images[:, 0], self.spec, **self.limits, apart=self.decoder)
+        pixels, geometry, errors = preprocess(images[:, 0], self.spec, **self.limits, apart=self.decoder.for_request())
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("pixels", pixels),
