@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import onnx
 import pytest
-import typer
-from typer.testing import CliRunner
 
+from support.commands import invoke
 from support.detectors import raw_model, yolox_model
 from support.graphs import record_of
 from triptych.cli import adapt as command
@@ -19,8 +19,7 @@ from triptych.errors import BuildError
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.adapt.heads import HEADS, Order
 
-app = typer.Typer()
-app.command()(adapt)
+run = partial(invoke, adapt)
 
 
 def test_the_choices_are_the_adapter_s() -> None:
@@ -54,7 +53,7 @@ def test_the_options_are_overrides(tmp_path: Path) -> None:
 def test_it_writes_the_adapted_model_and_says_what_it_is(tmp_path: Path) -> None:
     out = tmp_path / "adapted.onnx"
     words = ["--order", "bgr", "--std", "2", "--pad-value", "0", "--placement", "stretch", "--iou-threshold", "1"]
-    done = CliRunner().invoke(app, [str(raw_model(tmp_path / "source.onnx")), "--out", str(out), *words])
+    done = run(raw_model(tmp_path / "source.onnx"), "--out", out, *words)
     assert done.exit_code == 0, done.output
     assert done.output.startswith("adapt: head raw, 5 classes, 64x64, bgr\n       stretch letterbox on 0")
     record = record_of(onnx.load(out))
@@ -65,7 +64,7 @@ def test_it_writes_the_adapted_model_and_says_what_it_is(tmp_path: Path) -> None
 @pytest.mark.parametrize("words", [[], ["--keep-batch"]])
 def test_a_fixed_batch_is_opened_or_kept(tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "adapted.onnx"
-    done = CliRunner().invoke(app, [str(yolox_model(tmp_path / "source.onnx")), "--out", str(out), *words])
+    done = run(yolox_model(tmp_path / "source.onnx"), "--out", out, *words)
     assert done.exit_code == 0, done.output
     assert ("stays fixed at 1" if words else "is dynamic now") in done.output
     assert record_of(onnx.load(out)).batch_kept == bool(words)
@@ -88,14 +87,14 @@ def test_a_fixed_batch_is_opened_or_kept(tmp_path: Path, words: list[str]) -> No
 )
 def test_a_bad_value_is_a_wrong_command_line(tmp_path: Path, words: list[str]) -> None:
     out = tmp_path / "adapted.onnx"
-    done = CliRunner().invoke(app, [str(raw_model(tmp_path / "source.onnx")), "--out", str(out), *words])
+    done = run(raw_model(tmp_path / "source.onnx"), "--out", out, *words)
     assert done.exit_code == 2
     assert not out.exists()
 
 
 def test_what_cannot_be_adapted_is_refused(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [str(tmp_path / "gone.onnx"), "--out", str(tmp_path / "out.onnx")])
+    done = run(tmp_path / "gone.onnx", "--out", tmp_path / "out.onnx")
     assert isinstance(done.exception, BuildError)
     names = ["--names", str(tmp_path / "gone.txt")]
-    done = CliRunner().invoke(app, [str(raw_model(tmp_path / "a.onnx")), "--out", str(tmp_path / "out.onnx"), *names])
+    done = run(raw_model(tmp_path / "a.onnx"), "--out", tmp_path / "out.onnx", *names)
     assert isinstance(done.exception, BuildError)

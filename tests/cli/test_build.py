@@ -6,14 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from support import ROOT
+from support.commands import invoke
 from support.detectors import raw_model
 from triptych.cli import build as command
 from triptych.errors import BuildError
@@ -26,12 +26,7 @@ from triptych_build.publish.target import InstanceGroup
 from triptych_build.tensorrt.options import Options, Profile
 from triptych_build.verify.limits import Gate
 
-app = typer.Typer()
-app.command()(command.build)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)))
+run = partial(invoke, command.build)
 
 
 def verified(precision: str, version: int | None, verdict: str = "passed: fine") -> Built:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.detectors import raw_model
 from triptych.cli import engine as command
 from triptych.cli.engine import EngineOptions, parse_profile
@@ -17,12 +18,7 @@ from triptych_build.adapt.adapter import adapt_file
 from triptych_build.tensorrt.options import Options, Profile
 from triptych_build.tensorrt.plan import record_path
 
-app = typer.Typer()
-app.command()(command.engine)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)))
+run = partial(invoke, command.engine)
 
 
 @pytest.mark.parametrize(("text", "sizes"), [("1,8,16", (1, 8, 16)), ("4", (4, 4, 4)), ("1, 2, 3", (1, 2, 3))])

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
+from support.commands import invoke
 from triptych.cli.export import export
 from triptych.errors import BuildError
 
-app = typer.Typer()
-app.command()(export)
+run = partial(invoke, export)
 
 PLAN = b"ftrt" + bytes(range(256)) * 20
 METADATA = {"date": "2026-11-01T10:00:00", "task": "detect", "batch": 8, "names": {"0": "open", "1": "short"}}
@@ -52,7 +51,7 @@ def yolo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_checkpoint_is_exported(tmp_path: Path, checkpoint: Path, yolo: Path) -> None:
     out = tmp_path / "model.onnx"
-    done = CliRunner().invoke(app, [str(checkpoint), "--out", str(out), "--size", "640x480"])
+    done = run(checkpoint, "--out", out, "--size", "640x480")
     assert done.exit_code == 0, done.output
     assert f"best.pt is exported by your own Ultralytics ({yolo})" in done.output
     assert "imgsz=480,640" in out.read_text()
@@ -60,7 +59,7 @@ def test_a_checkpoint_is_exported(tmp_path: Path, checkpoint: Path, yolo: Path) 
 
 def test_an_engine_is_split(tmp_path: Path, engine: Path) -> None:
     plan, names = tmp_path / "model.plan", tmp_path / "names.txt"
-    done = CliRunner().invoke(app, [str(engine), "--out", str(plan), "--names-out", str(names)])
+    done = run(engine, "--out", plan, "--names-out", names)
     assert done.exit_code == 0, done.output
     assert plan.read_bytes() == PLAN
     assert names.read_text() == "open\nshort\n"
@@ -69,7 +68,7 @@ def test_an_engine_is_split(tmp_path: Path, engine: Path) -> None:
 
 
 def test_an_engine_without_an_output_is_described(tmp_path: Path, engine: Path) -> None:
-    done = CliRunner().invoke(app, [str(engine)])
+    done = run(engine)
     assert done.exit_code == 0, done.output
     assert "task: detect" in done.output
     assert list(tmp_path.iterdir()) == [engine]
@@ -86,11 +85,11 @@ def test_an_engine_without_an_output_is_described(tmp_path: Path, engine: Path) 
     ],
 )
 def test_a_wrong_command_line(name: str, words: list[str]) -> None:
-    assert CliRunner().invoke(app, [name, *words]).exit_code == 2
+    assert run(name, *words).exit_code == 2
 
 
 def test_what_is_no_engine_is_refused(tmp_path: Path, engine: Path) -> None:
     engine.write_bytes(PLAN)
-    done = CliRunner().invoke(app, [str(engine), "--out", str(tmp_path / "model.plan")])
+    done = run(engine, "--out", tmp_path / "model.plan")
     assert isinstance(done.exception, BuildError)
     assert not (tmp_path / "model.plan").exists()

@@ -5,24 +5,19 @@ from __future__ import annotations
 import io
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
-import typer
 from rich.console import Console
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.pages import make_run
 from triptych.cli.console import USAGE
 from triptych.cli.loadtest import loadtest, print_run
 from triptych.measure.run_file import Failure, Run
 from triptych.measure.window import Window
 
-app = typer.Typer()
-app.command()(loadtest)
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "400"}).invoke(app, arguments)
+run = partial(invoke, loadtest, columns=400)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +41,14 @@ def invoke(*arguments: str) -> Result:
     ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_starts(arguments: list[str], message: str) -> None:
-    result = invoke("--images", "DIR", *arguments)
+    result = run("--images", "DIR", *arguments)
     assert result.exit_code == USAGE
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
 def test_images_are_required() -> None:
-    result = invoke()
+    result = run()
     assert result.exit_code == USAGE
     assert "--images" in result.stderr
 
@@ -72,13 +67,12 @@ def test_it_starts_again_where_locust_is_not_the_first_import(monkeypatch: pytes
     monkeypatch.delitem(sys.modules, "locust", raising=False)
     arguments = ["--images", "DIR", "--sizes", "64x48,32x32", "--rate", "3"]
     monkeypatch.setattr(sys, "argv", ["triptych", "loadtest", *arguments])
-    with pytest.raises(Replaced):
-        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert isinstance(run(*arguments).exception, Replaced)
     assert commands == [[sys.executable, "-m", "triptych_loadtest", *arguments]]
 
 
 def test_help_names_every_group() -> None:
-    result = invoke("--help")
+    result = run("--help")
     assert result.exit_code == 0
     for heading in ("Load", "Measurement", "Limits"):
         assert f"─ {heading} " in result.stdout

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.detectors import raw_model
 from triptych.cli import publish as command
 from triptych.cli.publish import GpuNumbers, PublishOptions
@@ -18,12 +19,7 @@ from triptych.serving.repository import versions
 from triptych_build.adapt.adapter import adapt_file
 from triptych_build.publish.target import InstanceGroup
 
-app = typer.Typer()
-app.command()(command.publish)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)))
+run = partial(invoke, command.publish)
 
 
 @pytest.fixture
@@ -39,7 +35,7 @@ def _sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_usual_group() -> None:
-    assert PublishOptions().group() == InstanceGroup(8, 2)
+    assert PublishOptions().group() == InstanceGroup(8, 2, cores=16)
     assert PublishOptions(target="tensorrt").group() == InstanceGroup(1, 2), "one for each GPU"
 
 

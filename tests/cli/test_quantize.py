@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import onnx
 import pytest
-import typer
 from PIL import Image
-from typer.testing import CliRunner
 
+from support.commands import invoke
 from support.detectors import raw_model
 from support.graphs import adapted
 from triptych.cli import quantize as command
@@ -21,8 +21,7 @@ from triptych.errors import BuildError
 from triptych_build.quantize.calibrate import Calibration, Method
 from triptych_build.quantize.precision import PRECISIONS, precision_of
 
-app = typer.Typer()
-app.command()(quantize)
+run = partial(invoke, quantize)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_the_options_are_a_calibration(images: Path) -> None:
 def test_int8_from_images(tmp_path: Path, model: Path, images: Path) -> None:
     out = tmp_path / "int8.onnx"
     words = ["--precision", "int8", "--calibration", str(images), "--method", "max", "--out", str(out)]
-    done = CliRunner().invoke(app, [str(model), *words])
+    done = run(model, *words)
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [
         "quantize: only 3 calibration images; 200 or more are advised",
@@ -66,7 +65,7 @@ def test_int8_from_images(tmp_path: Path, model: Path, images: Path) -> None:
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_narrow_precision(tmp_path: Path, model: Path, precision: str) -> None:
     out = tmp_path / "narrow.onnx"
-    done = CliRunner().invoke(app, [str(model), "--precision", precision, "--out", str(out)])
+    done = run(model, "--precision", precision, "--out", out)
     assert done.exit_code == 0, done.output
     assert precision_of(onnx.load(out)) == precision
 
@@ -83,7 +82,7 @@ def test_a_narrow_precision(tmp_path: Path, model: Path, precision: str) -> None
     ],
 )
 def test_a_bad_value_is_a_wrong_command_line(tmp_path: Path, model: Path, words: list[str]) -> None:
-    done = CliRunner().invoke(app, [str(model), "--out", str(tmp_path / "out.onnx"), *words])
+    done = run(model, "--out", tmp_path / "out.onnx", *words)
     assert done.exit_code == 2
     assert not list(tmp_path.iterdir())
 
@@ -91,7 +90,7 @@ def test_a_bad_value_is_a_wrong_command_line(tmp_path: Path, model: Path, words:
 @pytest.mark.parametrize("words", [[], ["--calibration", "nowhere"]])
 def test_what_cannot_be_quantized_is_refused(tmp_path: Path, model: Path, words: list[str]) -> None:
     out = tmp_path / "out.onnx"
-    done = CliRunner().invoke(app, [str(model), "--precision", "int8", "--out", str(out), *words])
+    done = run(model, "--precision", "int8", "--out", out, *words)
     assert isinstance(done.exception, BuildError)
     assert "--calibration" in str(done.exception)
     assert not out.exists()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from support import ROOT
+from support.commands import invoke
 from triptych.cli.console import OK, USAGE
 from triptych.cli.report import report
 from triptych.errors import ContractError
 
 DATA = ROOT / "tests" / "measure" / "data"
 
-app = typer.Typer()
-app.command()(report)
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [*map(str, arguments)])
+run = partial(invoke, report)
 
 
 @pytest.mark.parametrize("name", ["run-2.json", "sweep-1.json"])

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.comparisons import comparison
 from triptych.cli import runtimes as command
 from triptych.errors import BuildError
@@ -20,12 +20,7 @@ from triptych_build.compare import compare
 from triptych_build.compare.cases import Trial
 from triptych_build.compare.report import Comparison
 
-app = typer.Typer()
-app.command()(command.runtimes)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)))
+run = partial(invoke, command.runtimes)
 
 
 @pytest.fixture

@@ -6,20 +6,17 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.fake_server import FakeServer
 from triptych.cli.console import REFUSED, USAGE
 from triptych.cli.sweep import Settings, sweep
 from triptych.errors import ImageError, ServerUnavailable
 from triptych.measure import sweep_file
-
-app = typer.Typer()
-app.command()(sweep)
 
 
 def test_settings_are_sorted_and_hold_each_value_once() -> None:
@@ -36,8 +33,7 @@ def images(tmp_path: Path) -> Path:
     return directory
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "120"}).invoke(app, [*map(str, arguments)])
+run = partial(invoke, sweep, columns=120)
 
 
 @pytest.mark.parametrize(

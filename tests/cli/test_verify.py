@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
+from support.commands import invoke
 from support.detectors import raw_model
 from support.reports import report
 from triptych.cli import verify as command
@@ -20,15 +20,11 @@ from triptych_build.adapt.adapter import adapt_file
 from triptych_build.verify import gate
 from triptych_build.verify.limits import Check, Gate
 
-app = typer.Typer()
-app.command()(command.verify)
-
 FINE = Check("change when sent again (images)", 0, 0, True)
 SLOW = Check("p95 latency (ms)", 25.5, 20, False)
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, list(map(str, arguments)))
+run = partial(invoke, command.verify)
 
 
 @pytest.fixture

@@ -6,7 +6,11 @@ import contextlib
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from unittest import mock
+
+import typer
+from typer.testing import CliRunner, Result
 
 from triptych.cli.app import main
 
@@ -26,3 +30,10 @@ def triptych(*words: object) -> subprocess.CompletedProcess[str]:
         except SystemExit as end:
             code = int(end.code or 0)
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), errors.getvalue())
+
+
+def invoke(command: Callable[..., None], *words: object, columns: int = 200) -> Result:
+    """Run one command on a terminal of so many columns; its error is the result's exception."""
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(app, list(map(str, words)))
