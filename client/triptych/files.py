@@ -73,7 +73,7 @@ class Hold:
         self._handle: int | None = None
         with contextlib.suppress(OSError):
             self._handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_SH)
 
     def release(self) -> None:
         """Let go of the directory."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -86,13 +87,14 @@ def test_a_directory_that_is_held_is_in_use(tmp_path: Path) -> None:
 def test_the_hold_of_a_process_ends_with_it(tmp_path: Path) -> None:
     code = f"from pathlib import Path; from triptych.files import Hold; hold = Hold(Path({str(tmp_path)!r})); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{code}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         while process.poll() is None:
             with unused(tmp_path) as is_unused:
                 if not is_unused:
                     break
+            time.sleep(0.01)
         assert process.poll() is None, "it holds the directory"
         process.kill()
     with unused(tmp_path) as is_unused:
