@@ -543,11 +543,17 @@ def test_nothing_is_left_of_a_process_that_was_killed(
 def test_serve_loads_again_what_somebody_unloads(tmp_path: Path) -> None:
     with Serving(write_repository(tmp_path)) as serving:
         serving.wait_ready()
-        with Caller(serving.address) as caller:
+        with Caller(serving.address) as caller, contextlib.closing(ModelControl(serving.address)) as control:
+            config = control.config("preprocess")
+            config.parameters["mark"].string_value = "as it was served"
+            control.load("preprocess", 30, config)
+            wait_for(lambda: len(model_processes(serving.server)) == 3)
+            time.sleep(2)  # the supervisor has seen it
             for model in ("preprocess", "detection"):
                 caller.unload(model)
                 assert model in serving.read_until("somebody unloaded it; loaded again in")
                 assert caller.add_three(1) == 4
+                assert control.config("preprocess").parameters["mark"].string_value == "as it was served"
 
 
 def test_serve_ends_and_reloads_a_process_that_was_stopped(tmp_path: Path) -> None:
