@@ -26,7 +26,7 @@ from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, STAG
 from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.files import Hold
 from triptych.machine import available_cores
-from triptych.model_config import detector_spec, read_detector_spec
+from triptych.model_config import read_config
 from triptych.serving import log as server_log
 from triptych.serving import preflight
 from triptych.serving.launch import EXIT_TIMEOUT_S, Launch
@@ -230,7 +230,8 @@ class TritonServer:
             control.load(model, _remaining_s(deadline))
             for model, count in {**default_instances(available_cores()), **self._instances}.items():
                 control.set_instances(model, count, _remaining_s(deadline))
-            if detector_spec(control.config(DETECTOR.name)) != read_detector_spec(self._model_repository):
+            on_disk = read_config(self._model_repository / DETECTOR.name)
+            if control.config(DETECTOR.name).parameters != on_disk.parameters:
                 # Another version was published meanwhile, and a stage may have read the file after the detector did.
                 for stage in (PREPROCESS, POSTPROCESS):
                     control.restart(stage.name, _remaining_s(deadline))
@@ -283,7 +284,8 @@ class TritonServer:
             grpc.RpcError: the server does not answer.
         """
         configs = self.control.configs()
-        self._configs = {model: config for (model, _), config in configs.items()}
+        # What was unloaded stays known, for `restore`.
+        self._configs |= {model: config for (model, _), config in configs.items()}
         detector = self._model_repository / DETECTOR.name
         serving = [version for model, version in configs if model == DETECTOR.name]
         self._in_use = {version: self._in_use.get(version) or Hold(detector / version) for version in serving}
