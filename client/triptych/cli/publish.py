@@ -45,7 +45,8 @@ class PublishOptions:
             "--instances",
             min=1,
             metavar="N",
-            help="Instances of the detector. Default: one a core up to 8; on GPUs, one on each.",
+            help="Instances of the detector. Default: one a core up to 8 of the machine that serves it; on GPUs, one on "
+            "each.",
         ),
     ] = None
     threads: Annotated[
@@ -63,7 +64,7 @@ class PublishOptions:
         typer.Option("--max-queue-delay-us", min=0, metavar="US", help="How long a batch may wait to fill, on a GPU."),
     ] = 0
     keep: Annotated[
-        int, typer.Option("--keep", min=1, metavar="N", help="Versions that stay; the served one always does.")
+        int, typer.Option("--keep", min=1, metavar="N", help="Versions that stay; what is served always does.")
     ] = 5
     address: Annotated[
         str | None,
@@ -73,9 +74,13 @@ class PublishOptions:
     def group(self) -> InstanceGroup:
         """Return how the detector is spread over the machine."""
         usual = InstanceGroup.for_cores(available_cores())
-        count = 1 if TARGETS[self.target].builder else usual.count
+        on_gpu = TARGETS[self.target].builder is not None
         return InstanceGroup(
-            self.instances or count, self.threads or usual.threads, tuple(self.gpus or ()), self.max_queue_delay_us
+            self.instances or (1 if on_gpu else usual.count),
+            self.threads or usual.threads,
+            tuple(self.gpus or ()),
+            self.max_queue_delay_us,
+            None if on_gpu or self.gpus or self.instances or self.threads else usual.cores,
         )
 
 
