@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import (
     BOXES,
+    CANDIDATE_FIELDS,
     CANDIDATES,
     COUNT,
     DETECTOR,
@@ -61,7 +62,7 @@ def deployed_stages(address: str, spec: DetectorSpec, score_threshold: float, ti
 
         def detector(pixels: Pixels) -> Floats:
             (candidates,) = _ask(stub, DETECTOR, {PIXELS: _batch_of_one(pixels)}, (CANDIDATES,), timeout_s)
-            return candidates
+            return candidates[:, : len(CANDIDATE_FIELDS)]  # without the names' number
 
         def postprocess(candidates: Floats, geometry: Floats) -> Predictions:
             inputs = {CANDIDATES: _batch_of_one(candidates), GEOMETRY: _batch_of_one(geometry)}
