@@ -21,9 +21,9 @@ from triptych.errors import (
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("fault", [LOST, UNHEALTHY], ids=["lost", "unhealthy"])
-def test_fault_that_passes(client: DetectionClient, server: FakeServer, fault: Fault) -> None:
-    server.script.extend([fault, fault])
+@pytest.mark.parametrize("faults", [[LOST, LOST], [LOST, UNHEALTHY]], ids=["lost", "unhealthy"])
+def test_fault_that_passes(client: DetectionClient, server: FakeServer, faults: list[Fault]) -> None:
+    server.script.extend(faults)
     assert len(client.detect(b"abc")) == 3
     assert len(server.requests) == 3
 
@@ -31,9 +31,9 @@ def test_fault_that_passes(client: DetectionClient, server: FakeServer, fault: F
 @pytest.mark.usefixtures("quick")
 def test_fault_that_stays(client: DetectionClient, server: FakeServer) -> None:
     server.everywhere = UNHEALTHY
-    with pytest.raises(ServerFault, match="a model's process died at"):
+    with pytest.raises(ServerFault, match=r"a model's process died at .* each time it got this request"):
         client.detect(b"abc")
-    assert len(server.requests) == 3
+    assert len(server.requests) == 2
 
 
 def test_overload_is_not_tried_again(client: DetectionClient, server: FakeServer) -> None:

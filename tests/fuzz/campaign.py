@@ -23,6 +23,7 @@ from support.detectors import raw_model
 from support.images import JPEG
 from triptych import DetectionClient, Detections
 from triptych.errors import TriptychError
+from triptych.serving.processes import ModelProcess
 from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build.adapt.adapter import Overrides, adapt_file
@@ -82,7 +83,7 @@ class Campaign:
     def run(self, files: int, requests: int, seconds: float, threads: int = 3) -> Result:
         """Send so many files and requests, or as many as the time allows."""
         deadline = time.monotonic() + seconds
-        before = self._server.processes()
+        before = _settled(self._server)
         with DetectionClient(self._server.grpc_address, retries=0) as client:
             good = client.detect(JPEG)
         workers = [
@@ -94,8 +95,9 @@ class Campaign:
             worker.start()
         for worker in workers:
             worker.join()
-        if self._server.processes() != before:
-            self._fail("a model's process died")
+        for process in before:
+            if process not in self._server.processes():
+                self._fail(f"the process {process.pid} of {process.model} died")
         return self.result
 
     def _send_files(self, number: int, files: int, deadline: float, good: Detections) -> None:
@@ -151,7 +153,9 @@ class Campaign:
                         status = f"INTERNAL: {(error.details() or '').splitlines()[0]}"
                     # An exception in a model fails the other requests that it got in the same call.
                     bad = any(words in status for words in ("not healthy", "Failed to process"))
-                    if bad or status in ("DEADLINE_EXCEEDED", "UNAVAILABLE"):
+                    # A request may also ask for less time in a queue than there is.
+                    lost = status == "UNAVAILABLE" and "timeout expired" not in (error.details() or "")
+                    if bad or lost or status == "DEADLINE_EXCEEDED":
                         self._fail(f"request {number}: {status}: {error.details()}")
                 self.result.requests[status] += 1
                 if number % 50 == 0:
@@ -172,6 +176,15 @@ class Campaign:
             for number, encoded in enumerate(batch or ()):
                 self._keep.mkdir(parents=True, exist_ok=True)
                 (self._keep / f"{name}-{number}").write_bytes(encoded)
+
+
+def _settled(server: TritonServer) -> list[ModelProcess]:
+    """Wait until the processes that a reload replaced are gone, and return the others."""
+    while True:
+        processes = server.processes()
+        time.sleep(2)
+        if server.processes() == processes:
+            return processes
 
 
 def _is_same(answer: Detections, good: Detections) -> bool:

@@ -45,7 +45,8 @@ def png_header(width: int, height: int) -> bytes:
 
 def damaged_animation() -> bytes:
     """A PNG with an animation whose first picture is narrower than its frames; OpenCV 4.11 dies of it."""
-    frames = [RGB, RGB.rotate(180)]
+    first = Image.fromarray(gradient(48, 32))
+    frames = [first, Image.fromarray(255 - gradient(48, 32)), first.rotate(180)]
     encoded = bytearray(save(frames[0], "PNG", save_all=True, append_images=frames[1:], default_image=True))
     encoded[16:20] = (1).to_bytes(4, "big")
     encoded[29:33] = zlib.crc32(encoded[12:29]).to_bytes(4, "big")

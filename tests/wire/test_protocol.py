@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from support.fake_server import make_response
-from triptych.contract import MAX_DETECTIONS
+from triptych.contract import DEFAULT_ROWS
 from triptych.errors import (
     ContractError,
 )
-from triptych.wire.protocol import build_request, decode_bytes, encode_bytes, parse_response
+from triptych.wire.protocol import build_request, decode_bytes, encode_bytes, limit_wait, parse_response
 
 
 @given(st.lists(st.binary(max_size=300)))
@@ -32,7 +33,7 @@ def test_response_there_and_back(sizes: list[int | None]) -> None:
     images = [b"bad" if size is None else bytes(size) for size in sizes]
     rows = parse_response(make_response(images), len(images))
     for i, (size, row) in enumerate(zip(sizes, rows, strict=True)):
-        count = min(size or 0, MAX_DETECTIONS)
+        count = min(size or 0, DEFAULT_ROWS)
         steps = np.arange(count, dtype=np.float32)
         assert row.error == ("cannot be read: é" if size is None else "")
         assert row.boxes_xyxy.dtype == row.scores.dtype == np.float32
@@ -59,3 +60,10 @@ def test_request_on_the_wire() -> None:
     assert (image.name, image.datatype, list(image.shape)) == ("IMAGE", "BYTES", [2, 1])
     assert list(request.raw_input_contents) == [b"\x02\0\0\0ab\0\0\0\0"]
     assert {key: value.double_param for key, value in request.parameters.items()} == {"score_threshold": 0.5}
+
+
+@pytest.mark.parametrize(("seconds", "microseconds"), [(1.5, 1_500_000), (1e-9, 1), (0.0, 1)])
+def test_the_time_in_a_queue_is_never_without_limit(seconds: float, microseconds: int) -> None:
+    request = build_request("detection", [b"a"])
+    limit_wait(request, seconds)
+    assert request.parameters["timeout"].int64_param == microseconds

@@ -13,11 +13,15 @@ from grpc import StatusCode as Code
 
 from support.fake_server import LOST, QUEUE_FULL, UNHEALTHY, Fault
 from triptych.errors import (
+    DeadlineExceeded,
+    ServerFault,
     ServerUnavailable,
     TriptychError,
 )
 from triptych.vision.inputs import Encoded
 from triptych.wire.session import Call, Session, Sleep, Work
+
+RELOADING = Fault(Code.UNAVAILABLE, "Request for unknown model: 'detection' has no available versions")
 
 
 class Conversation:
@@ -71,10 +75,11 @@ class Version:
 @pytest.mark.parametrize(
     ("fault", "retries", "sleeps"),
     [
-        (LOST, 4, [0.1, 0.3, 0.9, 2.0]),
-        (UNHEALTHY, 3, [0.6, 1.8, 2.0]),
+        (LOST, 5, [0.1, 0.3, 0.9, 2.7, 3.0]),
+        (RELOADING, 3, [0.6, 1.8, 3.0]),
+        (UNHEALTHY, 1, [2.6]),
     ],
-    ids=["lost", "unhealthy"],
+    ids=["lost", "reloading", "unhealthy"],
 )
 def test_pauses_grow_to_a_limit(fault: Fault, retries: int, sleeps: list[float]) -> None:
     talk = Conversation(*[fault] * retries, Version, retries=retries)
@@ -85,10 +90,29 @@ def test_pauses_grow_to_a_limit(fault: Fault, retries: int, sleeps: list[float])
 
 
 def test_default_retries_outlast_the_restart_of_a_process() -> None:
-    talk = Conversation(UNHEALTHY, UNHEALTHY, Version)
-    talk.session.jitter = lambda: 0.75
-    talk.run(talk.session.server_version())
-    assert sum(talk.sleeps) > 1.5
+    for faults in ([RELOADING, RELOADING], [UNHEALTHY], [UNHEALTHY, RELOADING]):
+        talk = Conversation(*faults, Version)
+        talk.session.jitter = lambda: 0.75
+        talk.run(talk.session.server_version())
+        assert sum(talk.sleeps) > 1.5
+
+
+def test_a_request_that_sees_two_processes_die_is_not_sent_again() -> None:
+    talk = Conversation(UNHEALTHY, RELOADING, UNHEALTHY, Version, retries=9)
+    with pytest.raises(
+        ServerFault, match=r"died at host:1 each time it got this request.*send them one at a time"
+    ) as caught:
+        talk.run(talk.session.server_version())
+    assert caught.value.process_died
+    assert len(talk.answers) == 1
+
+
+def test_a_death_is_told_from_another_fault() -> None:
+    for fault, died in ((UNHEALTHY, True), (Fault(Code.INTERNAL, "out of memory"), False)):
+        talk = Conversation(fault, retries=0)
+        with pytest.raises(ServerFault) as caught:
+            talk.run(talk.session.server_version())
+        assert caught.value.process_died is died
 
 
 def test_retries_end() -> None:
@@ -117,6 +141,36 @@ def test_deadline_covers_the_reading_of_files(tmp_path: Path) -> None:
     assert effect.timeout_s == pytest.approx(1.0)
 
 
+def test_a_file_that_outlasts_the_deadline_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"a")
+    talk = Conversation()
+    effect = next(talk.session.detect(path, None, None, 3.0, ""))
+    assert isinstance(effect, Work)
+    talk.now_s += 3.1
+    with pytest.raises(DeadlineExceeded, match=r"a.jpg was not read within 3 s; allow more time"):
+        effect.function()
+
+
+def test_a_queue_may_take_a_third_of_the_time_that_is_left() -> None:
+    talk = Conversation()
+    flow = talk.session.detect(b"a", None, None, 6.0, "")
+    first = next(flow)
+    assert isinstance(first, Call)
+    assert first.request.parameters["timeout"].int64_param == pytest.approx(2_000_000, abs=1)
+    assert flow.throw(FakeRpcError(LOST)) == Sleep(0.1)
+    talk.now_s += 3.0
+    again = flow.send(None)
+    assert isinstance(again, Call)
+    assert again.request.parameters["timeout"].int64_param == pytest.approx(1_000_000, abs=1)
+
+
+def test_nothing_but_an_image_waits_in_a_queue() -> None:
+    asked = next(Conversation().session.server_version())
+    assert isinstance(asked, Call)
+    assert not hasattr(asked.request, "parameters")
+
+
 @pytest.mark.parametrize(
     "fault", [QUEUE_FULL, *(Fault(code, "x") for code in Code if code not in (Code.OK, Code.UNAVAILABLE))], ids=str
 )
@@ -134,13 +188,13 @@ def test_readiness_is_one_try(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_every_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    talk = Conversation(LOST, UNHEALTHY, Version)
+    talk = Conversation(LOST, RELOADING, Version)
     talk.run(talk.session.server_version())
     assert caplog.messages == [
         "try 1 of 3 of ServerMetadata failed, the next one follows in 0.10 s: "
         "the server at host:1 is not available: Socket closed",
-        "try 2 of 3 of ServerMetadata failed, the next one follows in 1.80 s: a model's process died at host:1: "
-        "in ensemble 'detection', Stub process 'preprocess_0' is not healthy; it is started again within seconds",
+        "try 2 of 3 of ServerMetadata failed, the next one follows in 1.80 s: the server at host:1 does not serve the "
+        "model 'detection': Request for unknown model: 'detection' has no available versions",
     ]
     assert {(record.name, record.levelno) for record in caplog.records} == {("triptych.wire.session", logging.WARNING)}
 

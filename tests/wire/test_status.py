@@ -22,7 +22,14 @@ from triptych.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
-from triptych.wire.status import CONNECTION_BACKOFF_S, PROCESS_BACKOFF_S, Target, explain, explain_rpc_error
+from triptych.wire.status import (
+    CONNECTION_BACKOFF_S,
+    DEATH_BACKOFF_S,
+    PROCESS_BACKOFF_S,
+    Target,
+    explain,
+    explain_rpc_error,
+)
 
 TARGET = Target("camera:8001", "detection", 2.5)
 
@@ -83,7 +90,7 @@ BY_DETAILS: list[tuple[Code, str, type[RequestError], float | None, str]] = [
         Code.INTERNAL,
         "in ensemble 'detection', Stub process 'preprocess_0' is not healthy.",
         ServerFault,
-        PROCESS_BACKOFF_S,
+        DEATH_BACKOFF_S,
         "a model's process died",
     ),
     (Code.INTERNAL, "out of memory", ServerFault, None, "out of memory"),

@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +24,26 @@ from triptych.contract import (
     IMAGE,
     IOU_THRESHOLD,
     LABELS,
-    MAX_DETECTIONS,
+    NAMES,
     SCORE_THRESHOLD,
     SCORES,
+    TRUNCATED,
     Tensor,
+    Truncated,
     check_threshold,
 )
 from triptych.errors import ContractError
 
 _LENGTH = struct.Struct("<I")
 _DTYPES = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
+_NEWER = (TRUNCATED, NAMES)
+"""What servers of older releases do not say."""
+_COMPLETE = Truncated(0)
+
+
+class _Output(NamedTuple):
+    shape: tuple[int, ...]
+    raw: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +55,16 @@ class Rows:
         scores: float32 [n].
         labels: int32 [n], none below zero.
         error: why the image could not be read, else empty.
+        truncated: what cut the answer off; 0 where it is complete, or the server is too old to say.
+        names: the `names_id` of the class names that the labels mean; 0 where the server is too old to say.
     """
 
     boxes_xyxy: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
     error: str
+    truncated: Truncated = _COMPLETE
+    names: int = 0
 
 
 def encode_bytes(elements: Sequence[bytes]) -> bytes:
@@ -106,64 +120,85 @@ def build_request(
     return request
 
 
+def limit_wait(request: service_pb2.ModelInferRequest, seconds: float) -> None:
+    """Say how long the request may wait in the queue of a stage; Triton refuses it then, and works on it no more."""
+    request.parameters["timeout"].int64_param = max(1, int(seconds * 1e6))  # 0 would be no limit
+
+
 def parse_response(response: service_pb2.ModelInferResponse, images: int) -> list[Rows]:
     """Return the rows of each image of the request, in its order. `images` is their number.
+
+    How many rows the server's tensors have, it says in their shapes.
 
     Raises:
         ContractError: an output is missing or has another type, shape, length or content than the contract says.
     """
-    raws = _raw_outputs(response, images)
-    boxes = _array(BOXES, raws, images)
-    scores = _array(SCORES, raws, images)
-    labels = _array(LABELS, raws, images)
-    counts = _array(COUNT, raws, images)[:, 0].tolist()
-    errors = decode_bytes(raws[ERROR.name])
+    outputs = _outputs(response, images)
+    boxes = _array(BOXES, outputs)
+    scores = _array(SCORES, outputs)
+    labels = _array(LABELS, outputs)
+    most = boxes.shape[1]
+    if not scores.shape[1] == labels.shape[1] == most:
+        raise ContractError(
+            f"the response has {most} rows of {BOXES.name}, but {scores.shape[1]} of {SCORES.name} "
+            f"and {labels.shape[1]} of {LABELS.name}"
+        )
+    counts = _array(COUNT, outputs)[:, 0].tolist()
+    truncated, names = (
+        _array(tensor, outputs)[:, 0].tolist() if tensor.name in outputs else [0] * images for tensor in _NEWER
+    )
+    errors = decode_bytes(outputs[ERROR.name].raw)
     if len(errors) != images:
         raise ContractError(f"the response's {ERROR.name} must have {images} elements, but got {len(errors)}")
     rows = []
     for index, count in enumerate(counts):
-        if not 0 <= count <= MAX_DETECTIONS:
-            raise ContractError(f"the response's {COUNT.name} must be in 0..{MAX_DETECTIONS}, but got {count}")
+        if not 0 <= count <= most:
+            raise ContractError(f"the response's {COUNT.name} must be in 0..{most}, but got {count}")
         row_labels = labels[index, :count].copy()
         if count and row_labels.min() < 0:
             raise ContractError(f"the response's {LABELS.name} must not be negative, but got {row_labels.min()}")
         error = errors[index].decode("utf-8", "replace")
-        rows.append(Rows(boxes[index, :count].copy(), scores[index, :count].copy(), row_labels, error))
+        cut = Truncated(truncated[index] & (Truncated.CANDIDATES | Truncated.ROWS))
+        box_rows, score_rows = boxes[index, :count].copy(), scores[index, :count].copy()
+        rows.append(Rows(box_rows, score_rows, row_labels, error, cut, names[index]))
     return rows
 
 
-def _raw_outputs(response: service_pb2.ModelInferResponse, images: int) -> dict[str, bytes]:
-    """Return the raw bytes of every output of the contract, by name, after a check of its type and shape."""
+def _outputs(response: service_pb2.ModelInferResponse, images: int) -> dict[str, _Output]:
+    """Return every output of the contract, by name, after a check of its type and shape."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise ContractError(
             f"the response must carry raw bytes for each of its {len(response.outputs)} outputs, "
             f"but got {len(response.raw_output_contents)}"
         )
-    outputs = {
+    given = {
         output.name: (output, raw) for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
-    raws = {}
+    outputs = {}
     for tensor in DETECTION.outputs:
-        if tensor.name not in outputs:
+        if tensor.name not in given:
+            if tensor in _NEWER:
+                continue
             raise ContractError(
-                f"the response has no output {tensor.name}, but only {', '.join(outputs) or 'none'}; "
+                f"the response has no output {tensor.name}, but only {', '.join(given) or 'none'}; "
                 f"is the model an ensemble of Triptych, such as {DETECTION.name!r}?"
             )
-        output, raws[tensor.name] = outputs[tensor.name]
-        shape = (images, *tensor.shape)
-        if output.datatype != tensor.dtype or tuple(output.shape) != shape:
+        output, raw = given[tensor.name]
+        shape, expected = tuple(output.shape), (images, *tensor.shape)
+        fits = len(shape) == len(expected) and all(b in (-1, a) for a, b in zip(shape, expected, strict=True))
+        if output.datatype != tensor.dtype or not fits:
             raise ContractError(
-                f"the response's {tensor.name} must be {tensor.dtype} {list(shape)}, "
-                f"but got {output.datatype} {list(output.shape)}"
+                f"the response's {tensor.name} must be {tensor.dtype} {list(expected)}, "
+                f"but got {output.datatype} {list(shape)}"
             )
-    return raws
+        outputs[tensor.name] = _Output(shape, raw)
+    return outputs
 
 
-def _array(tensor: Tensor, raws: dict[str, bytes], images: int) -> NDArray[Any]:
+def _array(tensor: Tensor, outputs: dict[str, _Output]) -> NDArray[Any]:
     """Return one numeric output, as a read-only view of the response's bytes."""
-    raw, dtype = raws[tensor.name], _DTYPES[tensor.dtype]
-    shape = (images, *tensor.shape)
+    (shape, raw), dtype = outputs[tensor.name], _DTYPES[tensor.dtype]
     expected = math.prod(shape) * dtype.itemsize
-    if len(raw) != expected:
+    if min(shape) < 0 or len(raw) != expected:
         raise ContractError(f"the response's {tensor.name} must have {expected} bytes, but got {len(raw)}")
     return np.frombuffer(raw, dtype).reshape(shape)

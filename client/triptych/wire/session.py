@@ -11,7 +11,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from triptych.contract import DETECTOR, IOU_THRESHOLD, SCORE_THRESHOLD, DetectorSpec, check_threshold
+from triptych.contract import DETECTOR, IOU_THRESHOLD, SCORE_THRESHOLD, DetectorSpec, check_threshold, names_id
 from triptych.detections import Detections
 from triptych.errors import (
     ContractError,
@@ -33,14 +33,23 @@ from triptych.errors import (
 )
 from triptych.model_config import detector_spec
 from triptych.vision.inputs import Encoded, ImageLike, encode_image, source_of
-from triptych.wire.protocol import Rows, build_request, parse_response
+from triptych.wire.protocol import Rows, build_request, limit_wait, parse_response
 from triptych.wire.statistics import Snapshot, parse_statistics
-from triptych.wire.status import Target, explain_rpc_error
+from triptych.wire.status import MAX_DEATHS, Target, died_again, explain_rpc_error, is_death
 
 BACKOFF_FACTOR = 3
 """How much longer each pause is than the one before."""
 
-MAX_BACKOFF_S = 2.0
+QUEUE_SHARE = 1 / 3
+"""The part of its time that a request may wait in one queue. It passes two, and a third is for the work."""
+
+MAX_BACKOFF_S = 3.0
+
+NAMES_PAUSES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
+"""The pauses before an image is sent once more because its answer means class names that the detector has no more."""
+
+UNSAID = 0
+"""What an answer means in place of a `names_id` where the server is too old to say."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +98,7 @@ class Session:
     retries: int
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = field(default=partial(random.uniform, 0.75, 1.25))
-    _spec: DetectorSpec | None = field(default=None, init=False)
+    _names: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)  # by their names_id; 0: of old servers
     _max_batch: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +116,7 @@ class Session:
     ) -> Flow[Detections]:
         """Detect objects in one image; raise if it cannot be read."""
         deadline = self._deadline(timeout_s)
-        encoded = yield from _load(image)
+        encoded = yield from self._load(image, deadline)
         request = build_request(
             self.model,
             [encoded.data],
@@ -143,9 +152,9 @@ class Session:
             sources = images[start : start + chunk]
             loaded: list[Encoded | ImageError] = []
             for image in sources:
-                loaded += [(yield from _load_or_error(image))]
+                loaded += [(yield from self._load_or_error(image, deadline))]
             sent = [item for item in loaded if isinstance(item, Encoded)]
-            answers: Iterator[Detections] = iter(())
+            answers: list[Detections] = []
             if sent:
                 data = [item.data for item in sent]
                 request = build_request(
@@ -155,20 +164,21 @@ class Session:
                     iou_threshold=iou_threshold,
                     request_id=request_id,
                 )
-                answers = iter((yield from self._infer(request, sent, deadline)))
-            names = (yield from self.spec(deadline)).class_names
+                answers = yield from self._infer(request, sent, deadline)
+            names = answers[0].class_names if answers else (yield from self._any_names(deadline))
+            remaining = iter(answers)
             results += [
-                next(answers) if isinstance(item, Encoded) else Detections.failed(str(item), names, source_of(image))
+                next(remaining) if isinstance(item, Encoded) else Detections.failed(str(item), names, source_of(image))
                 for image, item in zip(sources, loaded, strict=True)
             ]
         return results
 
     def spec(self, deadline: _Deadline | None = None) -> Flow[DetectorSpec]:
-        """Return the detector's spec; ask for it once."""
-        if self._spec is None:
-            config = yield from self._config(DETECTOR.name, deadline or self._deadline(None))
-            self._spec = detector_spec(config)
-        return self._spec
+        """Return the spec of the detector that is served now."""
+        config = yield from self._config(DETECTOR.name, deadline or self._deadline(None))
+        spec = detector_spec(config)
+        self._names[names_id(spec.class_names)] = self._names[UNSAID] = spec.class_names
+        return spec
 
     def max_batch(self, deadline: _Deadline) -> Flow[int]:
         """Return the largest batch that the ensemble takes; ask for it once."""
@@ -205,26 +215,40 @@ class Session:
     def _infer(
         self, request: service_pb2.ModelInferRequest, images: list[Encoded], deadline: _Deadline
     ) -> Flow[list[Detections]]:
-        response = yield from self._call("ModelInfer", request, deadline)
-        rows = parse_response(response, len(images))
-        names = yield from self._class_names(rows, deadline)
+        for pause_s in NAMES_PAUSES_S:
+            response = yield from self._call("ModelInfer", request, deadline)
+            rows = parse_response(response, len(images))
+            names = yield from self._class_names(rows, deadline)
+            if names:
+                break
+            # The answer came from a version that is gone since, or from one that is not quite there. Ask once more.
+            yield Sleep(min(pause_s, max(0.0, deadline.at - self.clock())))
+        else:
+            raise ContractError(
+                f"the answers of {self.address} mean other class names than its detector has, time after time; "
+                "do servers with different detectors share the address?"
+            )
         return [
-            Detections(row.boxes_xyxy, row.scores, row.labels, names, row.error, image.source)
+            Detections(row.boxes_xyxy, row.scores, row.labels, names, row.error, image.source, row.truncated)
             for row, image in zip(rows, images, strict=True)
         ]
 
     def _class_names(self, rows: list[Rows], deadline: _Deadline) -> Flow[tuple[str, ...]]:
-        names = (yield from self.spec(deadline)).class_names
+        """Return the names that the labels of an answer mean; nothing if the detector has other names by now."""
+        meant = rows[0].names
         highest = max((int(row.labels.max()) for row in rows if len(row.labels)), default=-1)
-        if highest >= len(names):
-            # A detector with more classes may have been published since.
-            self._spec = None
-            names = (yield from self.spec(deadline)).class_names
-        if highest >= len(names):
+        if meant not in self._names or (meant == UNSAID and highest >= len(self._names[meant])):
+            yield from self.spec(deadline)
+        names = self._names.get(meant, ())
+        if names and highest >= len(names):
             raise ContractError(
                 f"the response has class {highest}, but the detector at {self.address} names only {len(names)} classes"
             )
         return names
+
+    def _any_names(self, deadline: _Deadline) -> Flow[tuple[str, ...]]:
+        """Return names for images that were never sent: those asked for last, if there are any."""
+        return self._names.get(UNSAID) or (yield from self.spec(deadline)).class_names
 
     def _config(self, model: str, deadline: _Deadline) -> Flow[Any]:
         request = service_pb2.ModelConfigRequest(name=model)
@@ -236,12 +260,18 @@ class Session:
         """Make one call. Try again where that is safe and useful, as long as the deadline allows it."""
         target = Target(self.address, model or self.model, deadline.timeout_s)
         retries = self.retries if retries is None else retries
-        attempt = 1
+        attempt, deaths = 1, 0
         while True:
+            left_s = max(0.0, deadline.at - self.clock())
+            if isinstance(request, service_pb2.ModelInferRequest):
+                limit_wait(request, left_s * QUEUE_SHARE)
             try:
-                return (yield Call(rpc, request, max(0.0, deadline.at - self.clock())))
+                return (yield Call(rpc, request, left_s))
             except grpc.RpcError as error:
                 failure = explain_rpc_error(error, target)
+                deaths += is_death(failure.error)
+                if deaths > MAX_DEATHS:
+                    raise died_again(failure.error, target) from error
                 if failure.backoff_s is None or attempt > retries:
                     raise failure.error from error
                 pause_s = min(failure.backoff_s * BACKOFF_FACTOR ** (attempt - 1), MAX_BACKOFF_S) * self.jitter()
@@ -254,6 +284,27 @@ class Session:
             )
             yield Sleep(pause_s)
             attempt += 1
+
+    def _load(self, image: ImageLike, deadline: _Deadline) -> Flow[Encoded]:
+        if isinstance(image, bytes):  # checking them is too little work for another thread
+            return encode_image(image)
+
+        def check_time() -> None:
+            if self.clock() > deadline.at:
+                raise DeadlineExceeded(
+                    f"{source_of(image)} was not read within {deadline.timeout_s:g} s; allow more time, or copy it to "
+                    "a faster disk",
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                )
+
+        encoded: Encoded = yield Work(partial(encode_image, image, check_time))
+        return encoded
+
+    def _load_or_error(self, image: ImageLike, deadline: _Deadline) -> Flow[Encoded | ImageError]:
+        try:
+            return (yield from self._load(image, deadline))
+        except ImageError as error:
+            return error
 
     def _deadline(self, timeout_s: float | None) -> _Deadline:
         timeout_s = self.timeout_s if timeout_s is None else check_timeout(timeout_s)
@@ -277,15 +328,3 @@ def check_timeout(timeout_s: float) -> float:
     if not number or not 0 < timeout_s < math.inf:
         raise ContractError(f"timeout_s must be a positive, finite number of seconds, but got {timeout_s!r}")
     return timeout_s
-
-
-def _load(image: ImageLike) -> Flow[Encoded]:
-    # Checking bytes is too little work for another thread.
-    return encode_image(image) if isinstance(image, bytes) else (yield Work(partial(encode_image, image)))
-
-
-def _load_or_error(image: ImageLike) -> Flow[Encoded | ImageError]:
-    try:
-        return (yield from _load(image))
-    except ImageError as error:
-        return error

@@ -2,13 +2,15 @@
 
 Inference has no side effects, so every call is safe to repeat. It is repeated only where that can help: if a connection
 may come back, or a model restarts. It is not repeated if the server is overloaded, the deadline has passed, or the
-request was refused.
+request was refused. After the death of a model's process it is repeated once: that process may have died of another
+request, but a request that sees two of them die is probably what ends them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import grpc
@@ -29,7 +31,13 @@ CONNECTION_BACKOFF_S = 0.1
 """The first pause after a lost or refused connection."""
 
 PROCESS_BACKOFF_S = 0.6
-"""The first pause while a model's process restarts. That takes about 1.5 s, and two tries outlast it."""
+"""The first pause while a model is loaded. That takes about 1.5 s, and two tries outlast it."""
+
+DEATH_BACKOFF_S = 2.6
+"""The pause after the death of a model's process. It is back within about 2 s, and there is only one other try."""
+
+MAX_DEATHS = 1
+"""After how many deaths of a model's process a call is tried again."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class _Case(NamedTuple):
     """One meaning of a status. Words in the details select it, in lower case; no words match any details."""
 
     words: tuple[str, ...]
-    error: type[RequestError]
+    error: Callable[[str, grpc.StatusCode, str], RequestError]
     sentence: _Sentence
     backoff_s: float | None = None
 
@@ -165,9 +173,9 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
     grpc.StatusCode.INTERNAL: (
         _Case(
             ("is not healthy",),
-            ServerFault,
+            partial(ServerFault, process_died=True),
             _says("a model's process died at {address}", "; it is started again within seconds"),
-            PROCESS_BACKOFF_S,
+            DEATH_BACKOFF_S,
         ),
         _Case(_ANY, ServerFault, _FAILED),
     ),
@@ -201,6 +209,22 @@ def explain(code: grpc.StatusCode, details: str, target: Target) -> Failure:
     cases = _CASES.get(code, _FAULT)
     case = next(case for case in cases if not case.words or any(word in lowered for word in case.words))
     return Failure(case.error(case.sentence(target, details.rstrip(".")), code, details), case.backoff_s)
+
+
+def is_death(error: RequestError) -> bool:
+    """Return whether a model's process died."""
+    return isinstance(error, ServerFault) and error.process_died
+
+
+def died_again(error: RequestError, target: Target) -> ServerFault:
+    """Return the error for a request that saw more processes die than it may."""
+    return ServerFault(
+        f"a model's process died at {target.address} each time it got this request: {error.details.rstrip('.')}; "
+        "one of its images may be what ends the process, so send them one at a time, and report the one that fails",
+        error.code,
+        error.details,
+        process_died=True,
+    )
 
 
 def explain_rpc_error(error: grpc.RpcError, target: Target) -> Failure:
