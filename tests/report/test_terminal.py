@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from support.measured import made_up, make_point, traced_requests, users, with_environment
-from triptych.measure.attribution import from_requests
+from triptych.measure.attribution import from_requests, from_statistics
 from triptych.measure.comparison import compare_runs
 from triptych.measure.run_file import ServedDetector
 from triptych.measure.sweep import Budget, LoadLevel, Series, Setting
@@ -20,7 +20,6 @@ from triptych.report.terminal import (
     comparison_table,
     run_line,
     sweep_table,
-    window_table,
 )
 from triptych.wire.statistics import Counters
 
@@ -40,21 +39,36 @@ def test_owners_and_parts_with_their_share() -> None:
     assert "86%" in rows[0], "30 of 35 ms"
 
 
-def test_statistics_and_what_is_around_them() -> None:
+def test_means_from_statistics() -> None:
     counters = {
         "detection": Counters(requests=4, total_ns=4 * 20 * MS),
         "detector": Counters(4, 0, 4, 4, 4 * 16 * MS, 4 * MS, 4 * 2 * MS, 4 * 10 * MS, 4 * 3 * MS),
     }
-    lines = printed(window_table(Window([23.0] * 4, 2.0, counters)))
-    cells = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in lines if line.startswith("│")}
-    assert [cell.strip() for cell in cells["detector"]] == ["1.00", "2.00", "10.00", "3.00", "16.00", "70%"]
-    assert [cell.strip() for cell in cells["network and client"]] == ["", "", "", "", "3.00", "13%"]
-    assert [cell.strip() for cell in cells["ensemble overhead"]][-2:] == ["4.00", "17%"]
-    assert [cell.strip() for cell in cells["client, end to end"]][-2:] == ["23.00", "100%"]
+    lines = printed(attribution_table(from_statistics(Window([23.0] * 4, 2.0, counters))))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows[5:10] == [
+        ["detector", "16.00", "70%"],
+        ["queue", "1.00", "4%"],
+        ["input", "2.00", "9%"],
+        ["infer", "10.00", "43%"],
+        ["output", "3.00", "13%"],
+    ]
+    assert rows[-3:] == [
+        ["ensemble overhead", "4.00", "17%"],
+        ["network and client", "3.00", "13%"],
+        ["client, end to end", "23.00", "100%"],
+    ]
+    assert "Means only, from the server's statistics: no traces can be read here." in " ".join(" ".join(lines).split())
+
+
+def test_an_overhead_below_zero_is_explained() -> None:
+    attribution = from_statistics(Window([23.0], 1.0, {"detector": Counters(requests=1, total_ns=MS)}))
+    text = " ".join(" ".join(printed(attribution_table(attribution))).split())
+    assert "Below zero: the last stage's output goes on after the ensemble has answered." in text
 
 
 def test_an_empty_window_divides_by_nothing() -> None:
-    assert printed(window_table(Window([], 0.0, {})))
+    assert printed(attribution_table(from_statistics(Window([], 0.0, {}))))
 
 
 @pytest.mark.parametrize("answered", [True, False])

@@ -151,7 +151,7 @@ def _import_locust_first() -> None:
 
 def print_run(run: Run, window: Window, budget_ms: float | None, console: Console) -> None:
     """Print what the run showed."""
-    from triptych.report.terminal import attribution_table, window_table
+    from triptych.report.terminal import attribution_table
 
     attribution, client = run.attribution, run.client
     console.print(summary_line(window))
@@ -161,11 +161,7 @@ def print_run(run: Run, window: Window, budget_ms: float | None, console: Consol
     for name, latencies in sorted(client.by_request.items()):
         p50, p95 = latencies.percentile_ms(50), latencies.percentile_ms(95)
         console.print(f"  {name}: {latencies.count} requests, p50 {p50:.1f} ms, p95 {p95:.1f} ms")
-    if attribution.source == "traces":
-        console.print(attribution_table(attribution), soft_wrap=False)
-    else:
-        console.print("Means only, from the server's statistics: no traces can be read here.")
-        console.print(window_table(window), soft_wrap=False)
+    console.print(attribution_table(attribution), soft_wrap=False)
     for at, breakdown in attribution.breakdowns.items():
         console.print(owner_sentence(breakdown, at))
     if budget_ms and window.latencies_ms:

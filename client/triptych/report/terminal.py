@@ -10,16 +10,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from triptych.contract import STAGES
-from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution
+from triptych.measure.attribution import Attribution
 from triptych.measure.comparison import Comparison
 from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
 from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.traces import PARTS
-from triptych.measure.window import Window
-from triptych.wire.statistics import Counters
 
 
 def attribution_table(attribution: Attribution) -> Table:
@@ -27,8 +24,12 @@ def attribution_table(attribution: Attribution) -> Table:
     breakdowns = attribution.breakdowns
     title = f"Where the time goes (ms, {attribution.requests} requests, from {attribution.basis()})"
     table = Table(title=title, title_justify="left", caption_justify="left")
+    notes = []
     if attribution.source != "traces":
-        table.caption = "Means only: this server gave no traces that can be read here."
+        notes.append("Means only, from the server's statistics: no traces can be read here.")
+    if breakdowns["mean"].ensemble_overhead_ms < 0:
+        notes.append("Below zero: the last stage's output goes on after the ensemble has answered.")
+    table.caption = "\n".join(notes) or None
     table.add_column("owner")
     for at in breakdowns:
         table.add_column(at, justify="right")
@@ -46,29 +47,6 @@ def attribution_table(attribution: Attribution) -> Table:
             row(f"  {part}", [breakdown.stages[name][part] for breakdown in breakdowns.values()], "dim")
     table.add_section()
     row("client, end to end", [breakdown.total_ms for breakdown in breakdowns.values()])
-    return table
-
-
-def window_table(window: Window) -> Table:
-    """Show where the client's mean latency went, from the server's statistics."""
-    table = Table(title="Where the time goes (mean ms a request)", title_justify="left", caption_justify="left")
-    if window.ensemble_overhead_ms < 0:
-        table.caption = "Below zero: the last stage's output goes on after the ensemble has answered."
-    table.add_column("stage")
-    for column in (*PARTS, "total", "share"):
-        table.add_column(column, justify="right")
-
-    def row(name: str, milliseconds: float, parts: Iterable[str] = [""] * len(PARTS)) -> None:
-        share = f"{milliseconds / window.client_mean_ms:.0%}" if window.client_mean_ms else "-"
-        table.add_row(name, *parts, f"{milliseconds:.2f}", share)
-
-    for stage in STAGES:
-        counters = window.counters.get(stage.name, Counters())
-        row(stage.name, counters.mean_ms("total"), [f"{counters.mean_ms(part):.2f}" for part in PARTS])
-    row(OVERHEAD, window.ensemble_overhead_ms)
-    row(NETWORK, window.network_and_client_ms)
-    table.add_section()
-    row("client, end to end", window.client_mean_ms)
     return table
 
 
