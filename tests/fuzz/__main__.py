@@ -14,7 +14,7 @@ def main() -> int:
     """Run a campaign, print what it saw, and return 1 if something failed."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="which damage; the same seed sends the same")
-    parser.add_argument("--minutes", type=float, default=1.0, help="when to end at the latest")
+    parser.add_argument("--minutes", type=float, default=30.0, help="when to end at the latest")
     parser.add_argument("--files", type=int, default=400_000, help="damaged files to send")
     parser.add_argument("--requests", type=int, default=10_000, help="malformed requests to send")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="where to keep batches that fail")
