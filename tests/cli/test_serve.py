@@ -40,6 +40,7 @@ class Server(TritonServer):
 
     def wait_ready(self) -> None:
         self.ready_s = 1.5
+        self.decisions = {"preprocess": "decided for 4 cores", "detector": "1 thread each, as it was published"}
 
     @property
     def control(self) -> ModelControl:
@@ -85,8 +86,8 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "Triton serves detection, ready in 1.5 s",
-        "  preprocess   version 1, 2 instances",
-        "  detector     version 3, 1 instance",
+        "  preprocess   version 1, 2 instances (decided for 4 cores)",
+        "  detector     version 3, 1 instance (1 thread each, as it was published)",
         "  gRPC         127.0.0.1:8001",
         "  metrics      http://127.0.0.1:8002/metrics",
         "  log          /log",
@@ -99,10 +100,11 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     send_signal(monkeypatch, signal.SIGTERM)
     ports = ("--grpc-port", 1, "--http-port", 2, "--metrics-port", 3)
-    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90, "--http")
+    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90, "--queue-budget-ms", 500, "--http")
     (server,) = Server.made
     assert server.ports == Ports(grpc=1, http=2, metrics=3)
     assert (server._model_repository, server._ready_timeout_s) == (tmp_path, 90)
+    assert server._queue_budget_ms == 500
     assert "  HTTP         http://127.0.0.1:2\n" in result.stdout
     assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
 
@@ -114,7 +116,9 @@ def test_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len({ports.http, ports.grpc, ports.metrics, 1}) == 4
 
 
-@pytest.mark.parametrize("arguments", [("--grpc-port", 0), ("--ready-timeout-s", 0), ("--summaries",)])
+@pytest.mark.parametrize(
+    "arguments", [("--grpc-port", 0), ("--ready-timeout-s", 0), ("--queue-budget-ms", 0), ("--summaries",)]
+)
 def test_a_wrong_command_line(arguments: tuple[object, ...]) -> None:
     assert run(*arguments).exit_code == 2
     assert Server.made == []

@@ -9,14 +9,7 @@ import pytest
 from triptych.errors import ContractError, ServerStartError
 from triptych.machine import available_cores
 from triptych.serving import Ports, TritonServer
-from triptych.serving.server import default_instances, default_log_path
-
-
-@pytest.mark.parametrize(
-    ("cores", "preprocess", "postprocess"), [(1, 1, 1), (2, 1, 1), (4, 2, 1), (16, 8, 2), (64, 32, 8)]
-)
-def test_default_instances(cores: int, preprocess: int, postprocess: int) -> None:
-    assert default_instances(cores) == {"preprocess": preprocess, "postprocess": postprocess}
+from triptych.serving.server import default_log_path
 
 
 def test_available_cores() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from triptych.serving.instances import detector_instances
 from triptych_build.tensorrt.options import Builder
 
 TargetName = Literal["openvino", "onnxruntime", "onnxruntime-python", "tensorrt", "tensorrt-python", "tensorrt-rtx"]
@@ -51,15 +52,18 @@ class InstanceGroup:
         threads: CPU threads of each. Count times threads should not pass the cores.
         gpus: the GPUs by number; none: every GPU that the server sees, or the CPU.
         max_queue_delay_us: how long a request may wait for others to share its batch, in microseconds; on a GPU.
+        cores: what count and threads were chosen for; `triptych serve` then chooses for its own machine. None if
+            somebody named them.
     """
 
     count: int
     threads: int = 1
     gpus: tuple[int, ...] = ()
     max_queue_delay_us: int = 0
+    cores: int | None = None
 
     @classmethod
     def for_cores(cls, cores: int) -> InstanceGroup:
-        """Return one single-threaded instance a core up to 8, then more threads: the most throughput from a CPU."""
-        count = min(cores, 8)
-        return cls(count=count, threads=cores // count)
+        """Return how a detector is spread over so many CPU cores if nobody says otherwise."""
+        count, threads = detector_instances(cores)
+        return cls(count, threads, cores=cores)

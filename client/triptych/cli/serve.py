@@ -16,6 +16,7 @@ from rich.console import Console
 from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, ModelRepository
 from triptych.contract import DETECTION
 from triptych.serving import Ports, TritonServer
+from triptych.serving.queues import DEFAULT_BUDGET_MS
 from triptych.serving.supervisor import Supervisor
 
 
@@ -35,6 +36,14 @@ def serve(
         float,
         typer.Option(min=1, metavar="SECONDS", help="When every model must be ready; a large engine takes longer."),
     ] = 60,
+    queue_budget_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How long a request may wait for preprocess, and as long again for the detector, before it is refused "
+            f"as overload. Default: as in the models' files, which is {DEFAULT_BUDGET_MS}.",
+        ),
+    ] = None,
     log: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The server's log. Default: in ~/.local/state/triptych.")
     ] = None,
@@ -56,6 +65,7 @@ def serve(
         log_path=log,
         ready_timeout_s=ready_timeout_s,
         http=http,
+        queue_budget_ms=queue_budget_ms,
     )
     _serve(server, Console(soft_wrap=True, highlight=False), verbose)
 
@@ -120,7 +130,8 @@ def _report(console: Console, server: TritonServer) -> None:
         served = {}  # it died at this moment; the supervisor finds out why
     for (model, version), count in served.items():
         if count:
-            console.print(f"  {model:<12} version {version}, {count} instance{'s' if count > 1 else ''}")
+            instances = f"{count} instance{'s' if count > 1 else ''} ({server.decisions[model]})"
+            console.print(f"  {model:<12} version {version}, {instances}")
     for name, value in (
         ("gRPC", server.grpc_address),
         ("HTTP", server.http_url),

@@ -20,6 +20,7 @@ from triptych.contract import DETECTOR
 from triptych.errors import AccessDenied, BuildError, ContractError, ServerUnavailable, TriptychError
 from triptych.files import atomic_write, unused
 from triptych.model_config import detector_spec, names_itself, read_config
+from triptych.serving.instances import fit_alike
 from triptych.wire.model_control import ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -153,8 +154,10 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
     wanted = next(version.number for version in versions(repository) if version.is_served)
     control = ModelControl(address)
     try:
-        _check_switch(control.config(DETECTOR.name), read_config(repository / DETECTOR.name), wanted, address)
-        control.load(DETECTOR.name, timeout_s)
+        now, new = control.config(DETECTOR.name), read_config(repository / DETECTOR.name)
+        _check_switch(now, new, wanted, address)
+        fit_alike(new, now)
+        control.load(DETECTOR.name, timeout_s, new)
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
     except grpc.RpcError as error:
         reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s)).error

@@ -29,24 +29,16 @@ from triptych.machine import available_cores
 from triptych.model_config import read_config
 from triptych.serving import log as server_log
 from triptych.serving import preflight
+from triptych.serving.instances import fit_instances
 from triptych.serving.launch import EXIT_TIMEOUT_S, Launch
 from triptych.serving.preflight import HOST, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
+from triptych.serving.queues import fit_queue
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
 from triptych.wire.model_control import ModelControl, processes_of
 
-__all__ = ["Ports", "TritonServer", "default_instances", "default_log_path"]
-
-
-def default_instances(cores: int) -> dict[str, int]:
-    """Return the instances of the models around the detector, by model name, for a machine with that many CPU cores.
-
-    Decoding and resizing an image takes a core for milliseconds, so half of the cores may do it at a time.
-    Postprocess takes well under a millisecond, so it gets an eighth. The detector's own instances belong to its
-    generated configuration.
-    """
-    return {PREPROCESS.name: max(1, cores // 2), POSTPROCESS.name: max(1, cores // 8)}
+__all__ = ["Ports", "TritonServer", "default_log_path"]
 
 
 def default_log_path(ports: Ports) -> Path:
@@ -68,6 +60,7 @@ class TritonServer:
         ports: the TCP ports it listens on; that of HTTP only if it serves HTTP.
         log_path: the file that the server and its models log to.
         ready_s: how long it took from `start` until every model was ready, in seconds; 0 before that.
+        decisions: who decided how many instances a stage has, in a few words by its name; empty before that.
     """
 
     def __init__(
@@ -79,6 +72,7 @@ class TritonServer:
         ready_timeout_s: float = 60.0,
         instances: Mapping[str, int] | None = None,
         http: bool = False,
+        queue_budget_ms: int | None = None,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -87,9 +81,11 @@ class TritonServer:
             ports: default 8000, 8001 and 8002; `Ports.free()` chooses others.
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
-            instances: instance counts by model name, over `default_instances` and over the models' own.
+            instances: instance counts by model name, over what `fit_instances` decides and over the models' own.
             http: serve HTTP as well. Every page in a browser on this machine can then send images to the server,
                 though not read the answers.
+            queue_budget_ms: how long a request may wait for preprocess, and as long again for the detector, before it
+                is refused; None: as the models' files say, that is `queues.DEFAULT_BUDGET_MS`.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1.
@@ -101,10 +97,12 @@ class TritonServer:
         self.ports = ports or Ports()
         self.log_path = log_path or default_log_path(self.ports)
         self.ready_s = 0.0
+        self.decisions: dict[str, str] = {}
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
         self._serves_http = http
+        self._queue_budget_ms = queue_budget_ms
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
@@ -206,7 +204,7 @@ class TritonServer:
         self._control = ModelControl(self.grpc_address, self._key)
 
     def wait_ready(self) -> None:
-        """Wait for the server, load the models and give them their instances.
+        """Wait for the server, load the models and give them their instances and queues.
 
         Raises:
             ServerStartError: the server ended, a model did not load, or it took longer than `ready_timeout_s`.
@@ -228,9 +226,10 @@ class TritonServer:
         model = DETECTION.name
         try:
             control.load(model, _remaining_s(deadline))
-            for model, count in {**default_instances(available_cores()), **self._instances}.items():
-                control.set_instances(model, count, _remaining_s(deadline))
+            for stage in STAGES:
+                control.change(stage.name, self._fit, _remaining_s(deadline))
             on_disk = read_config(self._model_repository / DETECTOR.name)
+            self._fit(on_disk)
             if control.config(DETECTOR.name).parameters != on_disk.parameters:
                 # Another version was published meanwhile, and a stage may have read the file after the detector did.
                 for stage in (PREPROCESS, POSTPROCESS):
@@ -239,6 +238,14 @@ class TritonServer:
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
+
+    def _fit(self, config: model_config_pb2.ModelConfig) -> None:
+        """Give a stage its queue and its instances on this machine."""
+        cores = available_cores()
+        fit_queue(config, cores, self._queue_budget_ms)
+        groups = read_config(self._model_repository / config.name).instance_group
+        written = sum(group.count for group in groups)
+        self.decisions[config.name] = fit_instances(config, cores, written=written, asked=self._instances)
 
     def stop(self) -> None:
         """End the server and remove its processes, temporary files and shared memory. The log stays.

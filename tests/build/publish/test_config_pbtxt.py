@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2
 from support.plans import CPU_TARGETS, PLAN_TARGETS, SPEC, artifact
 from triptych.contract import MAX_BATCH
 from triptych.model_config import detector_spec, names_itself
+from triptych.serving.instances import CHOSEN_FOR_CORES
 from triptych.serving.queues import queue_size
 from triptych_build.publish.artifact import Artifact
 from triptych_build.publish.config_pbtxt import config_text
@@ -130,3 +131,9 @@ def test_several_profiles_are_all_named() -> None:
     assert config.max_batch_size == 16
     assert not config_of(artifact("tensorrt"), "tensorrt").instance_group[0].profile
     assert not config_of(artifact("tensorrt-python", *small_and_large), "tensorrt-python").instance_group[0].profile
+
+
+def test_it_says_for_which_cores_the_instances_were_chosen_if_nobody_named_them() -> None:
+    parameters = config_of(artifact("openvino"), "openvino", InstanceGroup.for_cores(16)).parameters
+    assert (parameters["threads"].string_value, parameters[CHOSEN_FOR_CORES].string_value) == ("2", "16")
+    assert CHOSEN_FOR_CORES not in config_of(artifact("openvino"), "openvino", InstanceGroup(8, 2)).parameters

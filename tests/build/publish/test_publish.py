@@ -240,13 +240,6 @@ def test_an_unadapted_model_is_refused_with_the_way_out(repository: Path, adapte
         put(adapted.with_name("source.onnx"), repository)
 
 
-@pytest.mark.parametrize(
-    ("cores", "count", "threads"), [(1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (16, 8, 2), (96, 8, 12)]
-)
-def test_instances_times_threads_never_pass_the_cores(cores: int, count: int, threads: int) -> None:
-    assert InstanceGroup.for_cores(cores) == InstanceGroup(count, threads)
-
-
 def test_into_service_and_out_of_it(repository: Path, adapted: Path) -> None:
     """The new version is served, and the oldest of more than two goes."""
     lines: list[str] = []

@@ -1,0 +1,83 @@
+"""How many instances a stage gets, and how many threads each of them: decided where it is served.
+
+A number that somebody chose stays: the option of a command, or a count in a `config.pbtxt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
+from triptych.serving.queues import THREADS
+
+CHOSEN_FOR_CORES = "chosen_for_cores"
+"""The parameter of a detector with the cores that its instances and threads were chosen for, if nobody named them."""
+
+
+def default_instances(cores: int) -> dict[str, int]:
+    """Return the instances of the models around the detector, by model name, for a machine with that many CPU cores.
+
+    Decoding and resizing an image takes a core for milliseconds, so half of the cores may do it at a time.
+    Postprocess takes well under a millisecond, so it gets an eighth.
+    """
+    return {PREPROCESS.name: max(1, cores // 2), POSTPROCESS.name: max(1, cores // 8)}
+
+
+def detector_instances(cores: int) -> tuple[int, int]:
+    """Return the instances of a detector on CPUs, and the threads of each, for that many cores.
+
+    That is one single-threaded instance a core up to 8, then more threads: the most throughput.
+    """
+    count = min(cores, 8)
+    return count, cores // count
+
+
+def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: int, asked: Mapping[str, int]) -> str:
+    """Give a stage its instances for the machine that serves it, and return in a few words who decided that.
+
+    Args:
+        config: the configuration it is loaded with.
+        cores: of the machine.
+        written: the count in its file; 0 if there is none.
+        asked: counts that the caller asks for, by stage.
+    """
+    group = config.instance_group[0]
+    if config.name in asked:
+        group.count = asked[config.name]
+        return "as asked for"
+    if config.name == DETECTOR.name:
+        return _fit_detector(config, cores)
+    if written:
+        return "as its config.pbtxt says"
+    group.count = default_instances(cores)[config.name]
+    return f"decided for {_cores(cores)}"
+
+
+def fit_alike(config: model_config_pb2.ModelConfig, served: model_config_pb2.ModelConfig) -> None:
+    """Give a version of the detector the instances of the one that is served, if nobody has chosen those of either."""
+    if CHOSEN_FOR_CORES in served.parameters:
+        _fit_detector(config, int(served.parameters[CHOSEN_FOR_CORES].string_value))
+
+
+def _fit_detector(config: model_config_pb2.ModelConfig, cores: int) -> str:
+    """Spread a detector over the cores, unless it is on a GPU, or somebody has chosen its instances or threads."""
+    group = config.instance_group[0]
+    threads = next((config.parameters[key] for key in THREADS if key in config.parameters), None)
+    if threads is None:
+        return "as it was published"
+    each = f"{threads.string_value} thread{'' if threads.string_value == '1' else 's'} each"
+    # Without the check `in`, protobuf would add the parameter.
+    chosen_for = config.parameters[CHOSEN_FOR_CORES].string_value if CHOSEN_FOR_CORES in config.parameters else ""
+    if not chosen_for:
+        return f"{each}, as it was published"
+    if (group.count, int(threads.string_value)) != detector_instances(int(chosen_for)):
+        return f"{each}, as its config.pbtxt says"
+    group.count, per_instance = detector_instances(cores)
+    threads.string_value, config.parameters[CHOSEN_FOR_CORES].string_value = str(per_instance), str(cores)
+    return f"{per_instance} thread{'' if per_instance == 1 else 's'} each, decided for {_cores(cores)}"
+
+
+def _cores(cores: int) -> str:
+    return f"{cores} core{'' if cores == 1 else 's'}"
