@@ -40,6 +40,23 @@ NICE = "os.nice("
 
 LONE_TIMEOUT_S = 300.0
 
+STEADY = """
+
+import time
+
+import numpy as np
+
+
+def _steady(self, request):
+    images = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy().shape[0]
+    time.sleep(images * {seconds})
+    candidates = stamp(np.zeros((images, 300, 6), np.float32), self.names)
+    return pb_utils.InferenceResponse([pb_utils.Tensor("candidates", candidates)])
+
+
+TritonPythonModel.respond = _steady
+"""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -128,11 +145,14 @@ def without_limits(config: model_config_pb2.ModelConfig) -> None:
 
 
 @contextmanager
-def served(directory: Path, *, limits: bool) -> Iterator[TritonServer]:
+def served(directory: Path, *, limits: bool, steady_ms: float) -> Iterator[TritonServer]:
     """Serve the demo, with limits or as it was served before there were any."""
     directory.mkdir()
     repository = our_repository(DEMO, directory, InstanceGroup.for_cores(available_cores()))
     model = repository / PREPROCESS.name / "1" / "model.py"
+    if steady_ms:
+        detector = repository / DETECTOR.name / "1" / "model.py"
+        detector.write_text(detector.read_text() + STEADY.format(seconds=steady_ms / 1000))
     if not limits:
         model.write_text("".join(line for line in model.read_text().splitlines(keepends=True) if NICE not in line))
     with TritonServer(repository, ports=Ports.free(), log_path=directory / "log") as server:
@@ -188,6 +208,12 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=8, help="users whose answers are the capacity (8)")
     parser.add_argument("--capacity-s", type=float, default=8, help="how long the capacity is measured (8)")
     parser.add_argument("--rounds", type=int, default=1, help="turns of each server (1)")
+    parser.add_argument(
+        "--steady-ms",
+        type=float,
+        default=0,
+        help="a detector that takes so long and no CPU, for a machine that is busy",
+    )
     parser.add_argument("--full-hd", action="store_true", help="send 1920x1080 instead of 640x640")
     options = parser.parse_args()
     images, console = encoded_boards(8), Console()
@@ -200,7 +226,8 @@ def main() -> None:
         for number in range(options.rounds):
             for limits in (False, True):
                 title = "with limits" if limits else "without"
-                with served(Path(name) / f"{number}-{limits}", limits=limits) as server:
+                directory = Path(name) / f"{number}-{limits}"
+                with served(directory, limits=limits, steady_ms=options.steady_ms) as server:
                     results.append((title, asyncio.run(overload(server.grpc_address, images, options))))
                 console.print(f"round {number + 1}, {title}: {results[-1][1].goodput:.0%} of capacity", style="dim")
     report(results, console)

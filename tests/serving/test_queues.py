@@ -13,7 +13,7 @@ from triptych.serving.queues import DEFAULT_BUDGET_MS, FILE_CORES, fit_queue, li
 
 @pytest.mark.parametrize(
     ("cores", "budget_ms", "size"),
-    [(1, 4000, 32), (2, 4000, 64), (2, 1000, 16), (16, 4000, 512), (1, 100, 1), (1, 1, 1)],
+    [(1, 4000, 16), (2, 4000, 32), (2, 1000, 8), (16, 4000, 256), (1, 100, 1), (1, 1, 1)],
 )
 def test_more_cores_and_more_time_let_more_requests_wait(cores: int, budget_ms: int, size: int) -> None:
     assert queue_size(cores, budget_ms) == size
@@ -71,13 +71,13 @@ def limits_of(config: model_config_pb2.ModelConfig) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("config", "budget_ms", "limits"),
     [
-        (stage("preprocess", 64), None, (512, 4000)),
-        (stage("preprocess", 64), 1000, (128, 1000)),
+        (stage("preprocess", 32), None, (256, 4000)),
+        (stage("preprocess", 32), 1000, (64, 1000)),
         (stage("preprocess", 7), None, (7, 4000)),
-        (stage("preprocess", 64, 123), None, (64, 123)),
-        (stage("preprocess", 7, 123), 1000, (128, 1000)),
-        (stage("detector", 192), None, (512, 4000)),
-        (stage("detector"), None, (512, 4000)),
+        (stage("preprocess", 32, 123), None, (32, 123)),
+        (stage("preprocess", 7, 123), 1000, (64, 1000)),
+        (stage("detector", 96), None, (256, 4000)),
+        (stage("detector"), None, (256, 4000)),
         (stage("detector", 64), None, (64, 4000)),
         (stage("postprocess"), None, (0, 0)),
         (stage("postprocess"), 1000, (0, 0)),

@@ -17,8 +17,12 @@ QUEUED_STAGES = (PREPROCESS, DETECTOR)
 DEFAULT_BUDGET_MS = 4000
 """How long a request may wait in one queue. Two such waits leave time of a client's ten seconds for the work."""
 
-IMAGES_PER_CORE_S = 8
-"""How many images a core is counted on to answer in a second; `pcb.onnx` makes 17 of one core of an EPYC."""
+IMAGES_PER_CORE_S = 4
+"""How many images a core is counted on to answer in a second; `pcb.onnx` makes 17 of one core of an EPYC.
+
+Where it does, nobody who was let in is refused later: the number of requests is the tighter limit. A larger number
+would let more users in, and have each of them, and whoever comes next, wait longer for an answer.
+"""
 
 
 THREADS = ("threads", "intra_op_thread_count")
