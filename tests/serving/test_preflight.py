@@ -9,9 +9,11 @@ import sys
 import sysconfig
 import types
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from triptych.contract import DetectorSpec
 from triptych.errors import ServerStartError
 from triptych.serving import preflight
 from triptych.serving.preflight import Ports
@@ -89,8 +91,20 @@ def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         preflight.check_shared_memory()
     monkeypatch.setattr(preflight, "SHARED_MEMORY", tmp_path)
     monkeypatch.setattr(preflight, "MIN_SHARED_MEMORY_BYTES", 10**18)
-    with pytest.raises(ServerStartError, match=r"has \d+ MB left, .* `--shm-size=1g`"):
+    with pytest.raises(ServerStartError, match=r"has \d+ MB left, .* `--shm-size=1000000001g`"):
         preflight.check_shared_memory()
+
+
+def test_every_instance_needs_room_for_its_largest_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = DetectorSpec(640, 640, ("person",))
+    needed = preflight.shared_memory_bytes({"preprocess": 1, "detector": 2, "postprocess": 1}, spec)
+    assert needed == pytest.approx(85e6, rel=0.1)  # measured: 84.9 MB
+    assert preflight.shared_memory_bytes({"preprocess": 1, "detector": 8, "postprocess": 1}, spec) > 2 * needed
+    monkeypatch.setattr(preflight, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("os.statvfs", lambda _path: SimpleNamespace(f_bavail=64_000, f_frsize=1000))
+    with pytest.raises(ServerStartError, match=r"has 64 MB left, and .* need 8\d MB .*--shm-size=1g"):
+        preflight.check_shared_memory(needed)
+    preflight.check_shared_memory(60_000_000)
 
 
 def test_a_port_that_is_taken() -> None:

@@ -45,8 +45,8 @@ class PublishOptions:
             "--instances",
             min=1,
             metavar="N",
-            help="Instances of the detector. Default: one for each core of the machine that serves it, up to 8; on GPUs, "
-            "one on each.",
+            help="Instances of the detector. Default: one for each core of the machine that serves it, up to 8; on "
+            "GPUs, one on each.",
         ),
     ] = None
     threads: Annotated[

@@ -43,6 +43,8 @@ def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: 
         written: the count in its file; 0 if there is none.
         asked: counts that the caller asks for, by stage.
     """
+    if not config.instance_group:
+        config.instance_group.add(count=1)
     group = config.instance_group[0]
     if config.name in asked:
         group.count = asked[config.name]

@@ -26,7 +26,7 @@ from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, STAG
 from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.files import Hold
 from triptych.machine import available_cores
-from triptych.model_config import read_config
+from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import log as server_log
 from triptych.serving import preflight
 from triptych.serving.instances import fit_instances
@@ -173,7 +173,7 @@ class TritonServer:
             raise ServerStartError("this server was started already; make another TritonServer to start again")
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
-        preflight.check_shared_memory()
+        preflight.check_shared_memory(self._shared_memory_bytes())
         preflight.check_ports(self.ports, http=self._serves_http)
         remove_leftovers()
         try:
@@ -238,6 +238,17 @@ class TritonServer:
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
+
+    def _shared_memory_bytes(self) -> int | None:
+        """Return what the stages need at most, with as many instances as they will have; None if it is not known."""
+        configs = [read_config(self._model_repository / stage.name) for stage in STAGES]
+        for config in configs:
+            self._fit(config)
+        instances = {config.name: processes_of(config) for config in configs}
+        try:
+            return preflight.shared_memory_bytes(instances, read_detector_spec(self._model_repository))
+        except ContractError:
+            return None  # when it is loaded, the stage says what is wrong with it
 
     def _fit(self, config: model_config_pb2.ModelConfig) -> None:
         """Give a stage its queue and its instances on this machine."""
@@ -308,8 +319,10 @@ class TritonServer:
         try:
             self.control.load(model, self._ready_timeout_s, self._configs.get(model))
             if model == DETECTION.name:  # which loads its stages again, as their files say
-                for stage in (DETECTOR, PREPROCESS, POSTPROCESS):  # the detector first: the others work with it
-                    if (config := self._configs.get(stage.name)) != self.control.config(stage.name):
+                # The detector first. The others have read its file, which may name another version by now.
+                for stage in (DETECTOR, PREPROCESS, POSTPROCESS):
+                    config = self._configs.get(stage.name)
+                    if stage is not DETECTOR or config != self.control.config(stage.name):
                         self.control.load(stage.name, self._ready_timeout_s, config)
         except grpc.RpcError as error:
             raise ServerCrashed(self._load_error(model, error)) from error
