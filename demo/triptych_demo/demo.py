@@ -41,7 +41,7 @@ def run_demo(duration_s: float, console: Console) -> None:
         console: where the titles and the commands are printed; the commands print for themselves.
 
     Raises:
-        TriptychError: a step failed; it has said why itself.
+        TriptychError: a step failed; it printed why.
     """
     shell = Steps(console)
     shell.step(
@@ -92,7 +92,7 @@ class Steps:
         """Print what comes, then print and run each command.
 
         Raises:
-            TriptychError: a command failed; it has said why itself.
+            TriptychError: a command failed; it printed why.
         """
         self.title(title)
         for command in commands:

@@ -1,4 +1,4 @@
-"""What is said of what was built: refusals, and whether int8 is worth it."""
+"""The sentences on what was built: refusals, and whether int8 is worth it."""
 
 from __future__ import annotations
 

@@ -5,43 +5,27 @@ from __future__ import annotations
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from support.detectors import CLASSES, raw_model
 from support.graphs import record_of
+from support.ultralytics import METADATA, PLAN, make_checkpoint, make_engine
 from triptych.errors import BuildError
 from triptych_build import ultralytics
 from triptych_build.adapt.adapter import Overrides, adapt, read_names
 from triptych_build.ultralytics import as_onnx, export, exporter, split_engine, write_plan
 
-PLAN = b"ftrt" + bytes(range(256)) * 20
-METADATA = {
-    "description": "a model",
-    "date": "2026-11-01T10:00:00",
-    "task": "detect",
-    "batch": 8,
-    "imgsz": [480, 640],
-    "names": {"0": "open", "1": "short", "10": "burr"},
-}
-
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
-    path = tmp_path / "best.engine"
-    header = json.dumps(METADATA).encode()
-    path.write_bytes(len(header).to_bytes(4, "little") + header + PLAN)
-    return path
+    return make_engine(tmp_path)
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    path = tmp_path / "best.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("best/data.pkl", b"weights")
-    return path
+    return make_checkpoint(tmp_path)
 
 
 @pytest.fixture

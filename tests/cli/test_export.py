@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support.commands import invoke
+from support.ultralytics import METADATA, PLAN, make_checkpoint, make_engine
 from triptych.cli.export import export
 from triptych.errors import BuildError
 
 run = partial(invoke, export)
 
-PLAN = b"ftrt" + bytes(range(256)) * 20
-METADATA = {"date": "2026-11-01T10:00:00", "task": "detect", "batch": 8, "names": {"0": "open", "1": "short"}}
-
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
-    path = tmp_path / "best.engine"
-    header = json.dumps(METADATA).encode()
-    path.write_bytes(len(header).to_bytes(4, "little") + header + PLAN)
-    return path
+    return make_engine(tmp_path, {key: value for key, value in METADATA.items() if key != "imgsz"})
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    path = tmp_path / "best.pt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("best/data.pkl", b"weights")
-    return path
+    return make_checkpoint(tmp_path)
 
 
 @pytest.fixture
@@ -62,8 +52,8 @@ def test_an_engine_is_split(tmp_path: Path, engine: Path) -> None:
     done = run(engine, "--out", plan, "--names-out", names)
     assert done.exit_code == 0, done.output
     assert plan.read_bytes() == PLAN
-    assert names.read_text() == "open\nshort\n"
-    for line in ("task: detect", "imgsz: unknown", "batch: 8", "date: 2026-11-01T10:00:00", "2 class names in"):
+    assert names.read_text() == "open\nshort\nburr\n"
+    for line in ("task: detect", "imgsz: unknown", "batch: 8", "date: 2026-11-01T10:00:00", "3 class names in"):
         assert line in done.output
 
 

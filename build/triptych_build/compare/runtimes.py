@@ -1,4 +1,4 @@
-"""The runtimes that can be compared: those of the server, and PyTorch and TorchScript."""
+"""The runtimes that can be compared: the ones of the server, PyTorch and TorchScript."""
 
 from __future__ import annotations
 

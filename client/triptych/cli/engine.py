@@ -77,15 +77,10 @@ class EngineOptions:
         """
         try:
             return Options(
-                builder=builder,
+                builder,
                 profiles=tuple(self.profile or Options.profiles),
-                workspace_mib=self.workspace_mib,
-                timing_cache=self.timing_cache,
-                level=self.level,
-                version_compatible=self.version_compatible,
-                hardware=self.hardware,
                 compute_capabilities=tuple(self.compute_capability or Options.compute_capabilities),
-                dla_core=self.dla_core,
+                **{name: value for name, value in vars(self).items() if name not in ("profile", "compute_capability")},
             )
         except BuildError as error:
             raise typer.BadParameter(str(error)) from error

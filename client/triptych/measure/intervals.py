@@ -65,7 +65,7 @@ def cut(
     Args:
         answers: by the request's id.
         failed_at_s: when the others failed, in seconds of `time.time`.
-        traced: those of which the server's part is known.
+        traced: the requests whose part in the server is known.
         began_s: when the measurement began, in seconds of `time.time`.
         seconds: how long it went on.
         count: how many parts.

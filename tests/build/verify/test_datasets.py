@@ -1,4 +1,4 @@
-"""Labels in every format become the same COCO document, and what does not fit is said in one sentence."""
+"""Labels in every format become the same COCO document, and what does not fit is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_json_of_another_kind(tmp_path: Path) -> None:
             read_dataset(write(tmp_path / "other.json", text), NAMES)
 
 
-@pytest.mark.parametrize("layout", ["folders", "beside"])
+@pytest.mark.parametrize("layout", ["folders", "next to them"])
 def test_yolo(tmp_path: Path, layout: str) -> None:
     images, labels = (tmp_path / "images", tmp_path / "labels") if layout == "folders" else (tmp_path, tmp_path)
     picture(images / "b.png")
