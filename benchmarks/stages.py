@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from triptych.contract import MAX_CANDIDATES, DetectorSpec
+from triptych.contract import DetectorSpec
 from triptych.vision.boxes import postprocess
 from triptych.vision.decode import decode, read_header
 from triptych.vision.letterbox import letterbox, preprocess
@@ -38,14 +38,14 @@ def cpu_ms(call: Callable[[], object]) -> float:
     return best * 1000
 
 
-def candidates(survivors: int) -> NDArray[np.float32]:
-    """Return float32 [1, 300, 6], of which `survivors` score above the usual threshold."""
+def candidates(survivors: int, k: int) -> NDArray[np.float32]:
+    """Return float32 [1, K, 6], of which `survivors` score above the usual threshold: ten for each object."""
     rng = np.random.default_rng(0)
-    rows = np.zeros((1, MAX_CANDIDATES, 6), np.float32)
-    corners = rng.uniform(0, 600, (MAX_CANDIDATES, 2))
-    rows[0, :, :4] = np.hstack([corners, corners + rng.uniform(10, 60, (MAX_CANDIDATES, 2))])
-    rows[0, :, 4] = np.where(np.arange(MAX_CANDIDATES) < survivors, 0.9, 0.01) - np.arange(MAX_CANDIDATES) / 1e5
-    rows[0, :, 5] = rng.integers(0, 6, MAX_CANDIDATES)
+    rows = np.zeros((1, k, 6), np.float32)
+    corners = np.repeat(rng.uniform(0, 600, (k // 10, 2)), 10, axis=0) + rng.normal(0, 1, (k, 2))
+    rows[0, :, :4] = np.hstack([corners, corners + rng.normal(40, 1, (k, 2))])
+    rows[0, :, 4] = np.where(np.arange(k) < survivors, 0.9, 0.01) - np.arange(k) / 1e5
+    rows[0, :, 5] = np.repeat(rng.integers(0, 6, k // 10), 10)
     return rows
 
 
@@ -65,10 +65,12 @@ def main() -> None:
         ("preprocess one such JPEG", lambda: preprocess([image], spec)),
         *(
             (
-                f"postprocess, {count} of {MAX_CANDIDATES} survive",
-                partial(postprocess, candidates(count), whole, score_threshold=0.25, iou_threshold=0.7),
+                f"postprocess, {count} of {k} survive, {rows} rows",
+                partial(postprocess, candidates(count, k), whole, score_threshold=0.25, iou_threshold=0.7, rows=rows),
             )
-            for count in (0, 20, 300)
+            for k, rows in ((300, 100), (1000, 300))
+            for count in (0, 20, 300, 1000)
+            if count <= k
         ),
     ]
     for name, call in calls:

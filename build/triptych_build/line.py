@@ -32,7 +32,7 @@ from triptych_build.quantize import quantizer
 from triptych_build.quantize.calibrate import Calibration, describe_calibration
 from triptych_build.tensorrt import engine
 from triptych_build.tensorrt.network import library
-from triptych_build.tensorrt.options import Options
+from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import read_record
 from triptych_build.verify.datasets import read_dataset
 from triptych_build.verify.gate import verify
@@ -96,6 +96,8 @@ class Line:
             )
         self.options, self.say = options, say
         self.target = TARGETS[options.target]
+        if self.target.builder:
+            check_candidates(options.overrides.candidates or 0)
         self.cache = Cache(options.cache)
         self.engine = replace(options.engine, builder=self.target.builder) if self.target.builder else None
         if self.engine and self.engine.builder == "tensorrt" and not self.engine.timing_cache:

@@ -31,9 +31,6 @@ from typing import Any, Literal, get_args
 
 from triptych.errors import ContractError
 
-MAX_CANDIDATES = 300
-"""How many candidates the detector gives for one image, best first."""
-
 DEFAULT_ROWS = 300
 """How many rows `BOXES`, `SCORES` and `LABELS` have for one image, where the detector was built without `--rows`."""
 
@@ -69,6 +66,11 @@ class Truncated(IntFlag):
 
     CANDIDATES = 1
     ROWS = 2
+
+    @property
+    def names(self) -> list[str]:
+        """What cut it off, in words: "candidates", "rows", both or nothing."""
+        return [str(flag.name).lower() for flag in Truncated if flag in self]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.contract import Truncated
 from triptych.errors import ContractError
 from triptych.vision.decode import decode
 from triptych.vision.drawing import draw_boxes
@@ -61,6 +62,7 @@ class Detections:
         class_names: the names of the detector's classes, by id.
         error: why the image could not be read, else empty. With an error there are no objects.
         source: the path that the image came from, or None.
+        truncated: what cut the answer off, see `contract.Truncated`: with it, objects may be missing.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -69,6 +71,7 @@ class Detections:
     class_names: tuple[str, ...]
     error: str = ""
     source: str | None = None
+    truncated: Truncated = Truncated(0)  # noqa: RUF009  # immutable
 
     def __post_init__(self) -> None:
         count = len(self.boxes_xyxy)
@@ -117,10 +120,15 @@ class Detections:
         return f"<Detections {content}{f' in {self.source}' if self.source else ''}>"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: `source`, `error`, and `detections` with `name`, `label`, `score` and `box_xyxy`."""
+        """Return plain values: `source`, `error`, `truncated` and `detections`.
+
+        `truncated` names what cut the answer off: "candidates", "rows", both or nothing. Each of `detections` has
+        `name`, `label`, `score` and `box_xyxy`.
+        """
         return {
             "source": self.source,
             "error": self.error,
+            "truncated": self.truncated.names,
             "detections": [{**detection._asdict(), "box_xyxy": list(detection.box_xyxy)} for detection in self],
         }
 

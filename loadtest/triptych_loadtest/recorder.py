@@ -23,6 +23,7 @@ class Recorder:
         answers: by the id that the request carried.
         failures: by the name of the error's class.
         failed_at_s: when each failed, in seconds of `time.time`.
+        truncated: how many of the requests that succeeded have an answer that was cut off.
         cpu_s: CPU time of each process that sent requests, since it began to.
         last_s: when the last request ended, in seconds of `time.time`, which several machines share.
     """
@@ -31,6 +32,7 @@ class Recorder:
     answers: dict[str, Answer] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     failed_at_s: list[float] = field(default_factory=list)
+    truncated: int = 0
     cpu_s: dict[str, float] = field(default_factory=dict)
     last_s: float = 0.0
     _cpu_began_s: float = field(default_factory=time.process_time)
@@ -48,6 +50,7 @@ class Recorder:
         if exception is None:
             self.latencies[name].add(response_time)
             self.answers[context["request_id"]] = Answer(response_time, self.last_s)
+            self.truncated += context.get("truncated", False)
         else:
             self.failed_at_s.append(self.last_s)
             self._fail(type(exception).__name__, Failure(1, str(exception)))
@@ -72,11 +75,12 @@ class Recorder:
             "answers": {request_id: (answer.latency_ms, answer.at_s) for request_id, answer in self.answers.items()},
             "failures": {kind: (failure.count, failure.example) for kind, failure in self.failures.items()},
             "failed_at_s": self.failed_at_s,
+            "truncated": self.truncated,
             "cpu_s": {f"{platform.node()}:{os.getpid()}": cpu_s - self._cpu_began_s},
             "last_s": self.last_s,
         }
         self.latencies, self.answers, self.failures, self.failed_at_s = defaultdict(Histogram), {}, {}, []
-        self._cpu_began_s = cpu_s
+        self.truncated, self._cpu_began_s = 0, cpu_s
         return taken
 
     def merge(self, taken: dict[str, Any]) -> None:
@@ -88,6 +92,7 @@ class Recorder:
         for kind, (count, example) in taken["failures"].items():
             self._fail(kind, Failure(count, example))
         self.failed_at_s += taken["failed_at_s"]
+        self.truncated += taken["truncated"]
         for process, cpu_s in taken["cpu_s"].items():
             self.cpu_s[process] = self.cpu_s.get(process, 0.0) + cpu_s
         self.last_s = max(self.last_s, taken["last_s"])

@@ -97,6 +97,7 @@ def _client_side(measured: Measured) -> ClientSide:
         seconds=seconds,
         cpu_s=sum(recorder.cpu_s.values()),
         busiest=max(recorder.cpu_s.values(), default=0.0) / seconds if seconds else 0.0,
+        truncated=recorder.truncated,
     )
 
 

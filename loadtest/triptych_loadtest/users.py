@@ -16,7 +16,7 @@ from locust import User, task
 
 grpc.experimental.gevent.init_gevent()  # before the first channel, else every user waits for every other
 
-from triptych import DetectionClient  # noqa: E402
+from triptych import DetectionClient, Detections  # noqa: E402
 from triptych.client import DEFAULT_ADDRESS  # noqa: E402
 from triptych.errors import ImageError, TriptychError  # noqa: E402
 from triptych_loadtest.locust_options import payloads_of, profile_of  # noqa: E402
@@ -59,19 +59,29 @@ class DetectionUser(User):  # type: ignore[misc]  # Locust is not typed
         """Send one request, due at a time of `time.perf_counter`; report what went wrong, and return it."""
         payload, request_id = next(self.payloads), next(self.request_ids)
         failure: Exception | None = None
+        results: list[Detections] = []
         try:
             if len(payload.images) == 1:
-                self.client.detect(payload.images[0], request_id=request_id)
+                results = [self.client.detect(payload.images[0], request_id=request_id)]
             else:
                 results = self.client.detect_batch(payload.images, request_id=request_id)
                 if errors := [result.error for result in results if result.error]:
                     failure = ImageError(errors[0])
         except Exception as error:  # Locust's contract: whatever went wrong is reported, and the user goes on
             failure = error
-        self.report(payload.name, (time.perf_counter() - due) * 1000, failure, request_id)
+        truncated = any(result.truncated for result in results)
+        self.report(payload.name, (time.perf_counter() - due) * 1000, failure, request_id, truncated=truncated)
         return failure
 
-    def report(self, name: str, latency_ms: float | None, failure: Exception | None, request_id: str) -> None:
+    def report(
+        self,
+        name: str,
+        latency_ms: float | None,
+        failure: Exception | None,
+        request_id: str,
+        *,
+        truncated: bool = False,
+    ) -> None:
         """Report a request to Locust, or one that was never sent, which has no latency."""
         self.environment.events.request.fire(
             request_type="grpc",
@@ -79,5 +89,5 @@ class DetectionUser(User):  # type: ignore[misc]  # Locust is not typed
             response_time=latency_ms,
             response_length=0,
             exception=failure,
-            context={"request_id": request_id},
+            context={"request_id": request_id, "truncated": truncated},
         )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from support.fake_server import FakeServer, Fault
-from triptych.cli.detect import detect, summary
+from triptych.cli.detect import cut_off, detect, summary
+from triptych.contract import Truncated
 from triptych.detections import Detections
 from triptych.errors import ServerUnavailable
 
@@ -68,7 +70,7 @@ def test_json(run: Run, tmp_path: Path) -> None:
     result = run("--json", tmp_path, tmp_path / "none.jpg")
     bad, good, none = json.loads(result.stdout)
     assert result.exit_code == 1
-    assert bad == {"source": str(tmp_path / "bad.jpg"), "error": "cannot be read: é", "detections": []}
+    assert bad == {"source": str(tmp_path / "bad.jpg"), "error": "cannot be read: é", "truncated": [], "detections": []}
     assert [one["name"] for one in good["detections"]] == ["person", "bicycle"]
     assert none["error"] == f"there is no file {tmp_path / 'none.jpg'}"
 
@@ -174,3 +176,14 @@ def test_interrupt_is_clean(server: FakeServer, folder: Path) -> None:
         process.communicate()
     assert process.returncode not in (0, None)
     assert "Traceback" not in output + errors
+
+
+def test_what_was_cut_off_is_said() -> None:
+    whole = Detections.failed("")
+    rows, both = replace(whole, truncated=Truncated.ROWS), replace(whole, truncated=Truncated(3))
+    assert cut_off([whole]) == ""
+    assert cut_off([whole, rows]) == (
+        "an image was cut off, and may lack objects: raise --score-threshold, or build the detector with more --rows"
+    )
+    assert cut_off([rows, both]).startswith("2 images were cut off")
+    assert cut_off([both]).endswith("more --candidates and --rows")

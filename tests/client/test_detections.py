@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from triptych import detections
+from triptych.contract import Truncated
 from triptych.detections import Detection, Detections
 from triptych.errors import ContractError, ImageError
 from triptych.vision.drawing import class_colour
@@ -43,7 +45,7 @@ def test_rows() -> None:
 def test_no_objects() -> None:
     nothing = make()
     assert (len(nothing), nothing.names, list(nothing)) == (0, (), [])
-    assert nothing.to_dict() == {"source": None, "error": "", "detections": []}
+    assert nothing.to_dict() == {"source": None, "error": "", "truncated": [], "detections": []}
 
 
 def test_failed() -> None:
@@ -51,7 +53,7 @@ def test_failed() -> None:
     assert failed.boxes_xyxy.shape == (0, 4)
     assert failed.boxes_xyxy.dtype == failed.scores.dtype == np.float32
     assert failed.labels.dtype == np.int32
-    assert failed.to_dict() == {"source": "a.jpg", "error": "no image", "detections": []}
+    assert failed.to_dict() == {"source": "a.jpg", "error": "no image", "truncated": [], "detections": []}
     assert repr(failed) == "<Detections error='no image' in a.jpg>"
 
 
@@ -59,12 +61,15 @@ def test_json() -> None:
     assert json.loads(TWO.to_json()) == {
         "source": "street.jpg",
         "error": "",
+        "truncated": [],
         "detections": [
             {"name": "car", "label": 2, "score": 0.9, "box_xyxy": [1.25, 2, 30, 40]},
             {"name": "person", "label": 0, "score": 0.1, "box_xyxy": [5, 6, 7, 8]},
         ],
     }
     assert "é" in Detections.failed("é").to_json(indent=2)
+    assert replace(TWO, truncated=Truncated(3)).to_dict()["truncated"] == ["candidates", "rows"]
+    assert replace(TWO, truncated=Truncated.ROWS)[:1].truncated == Truncated.ROWS
 
 
 @given(st.floats(0, 1e6, width=32))

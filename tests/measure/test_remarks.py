@@ -54,6 +54,14 @@ def test_a_busy_generator() -> None:
     assert of_run(with_workload(busy, loop="video")) == []
 
 
+def test_answers_that_were_cut_off() -> None:
+    (remark,) = of_run(with_client(made_up(), truncated=12))
+    assert (remark.id, remark.text.split(",")[0]) == (
+        "answers-cut-off",
+        "12 of 200 requests had an answer that was cut off",
+    )
+
+
 def test_requests_without_a_whole_trace() -> None:
     run = made_up()
     (remark,) = of_run(replace(run, attribution=replace(run.attribution, requests=190)))

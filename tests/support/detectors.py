@@ -299,3 +299,28 @@ HEADS = [
     pytest.param(partial(mmdeploy_model, open_count=True), id="mmdeploy-open"),
 ]
 """A builder for every head, and for the variants of its outputs."""
+
+
+def crowd_model(path: Path, objects: int = 60, each: int = 12, anchors: int = 1500) -> Path:
+    """Write a raw head that sees the same crowd in every image: objects of one class, each in so many anchors."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        detector (float[N, 3, 640, 640] images) => (float[N, 5, {anchors}] output0) {{
+            mean = ReduceMean <axes = [2, 3], keepdims = 0> (images)
+            flat = Reshape (mean, flat_shape)
+            first = Slice (flat, zero, one, one)
+            nothing = Mul (first, none)
+            output0 = Add (nothing, head)
+        }}"""
+    )
+    head = np.zeros((1, 5, anchors), np.float32)
+    count = objects * each
+    place = np.arange(count) // each  # the strongest 300 candidates are those of the first 25 objects
+    head[0, 0, :count], head[0, 1, :count] = 40 + 60 * (place % 10), 40 + 60 * (place // 10)
+    head[0, 2:4, :count] = 40
+    head[0, 4, :count] = np.linspace(0.95, 0.45, count)
+    constants = {"head": head, "none": np.zeros(1, np.float32), "flat_shape": np.array([0, 3, 1])}
+    constants |= {"zero": np.array([0]), "one": np.array([1])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    onnx.save(model, path)
+    return path

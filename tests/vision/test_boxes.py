@@ -164,6 +164,28 @@ def test_no_more_than_there_are_rows_and_those_the_best() -> None:
     np.testing.assert_allclose(detected.scores[0], [row[4] for row in rows[:100]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("count", "k", "rows", "truncated"),
+    [
+        (10, 20, 10, Truncated(0)),
+        (10, 10, 10, Truncated.CANDIDATES),
+        (10, 20, 9, Truncated.ROWS),
+        (0, 0, 9, Truncated(0)),
+    ],
+)
+def test_what_cut_an_image_off_is_said(count: int, k: int, rows: int, truncated: Truncated) -> None:
+    table = [(2 * i, 0, 2 * i + 1, 1, 0.9, 0) for i in range(count)]
+    detected = postprocess(candidates(*table, k=k), WHOLE, score_threshold=0.9, iou_threshold=0.5, rows=rows)
+    assert (detected.counts[0, 0], detected.truncated[0, 0]) == (min(count, rows), truncated)
+
+
+@given(boxes_scores_labels(), st.floats(0.0, 1.0), st.integers(1, 40))
+def test_a_limit_keeps_the_best(case: Case, threshold: float, limit: int) -> None:
+    boxes, scores, labels = np.tile(case[0], (4, 1)), np.tile(case[1], 4), np.tile(case[2], 4)  # more than one block
+    whole = nms_xyxy(boxes, scores, labels, threshold)
+    assert nms_xyxy(boxes, scores, labels, threshold, limit).tolist() == whole[:limit].tolist()
+
+
 def test_an_empty_batch() -> None:
     detected = postprocess(
         np.zeros((0, 300, 6), np.float32), np.zeros((0, 6), np.float32), score_threshold=0.5, iou_threshold=0.5

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.fake_server import make_response
-from triptych.contract import DEFAULT_ROWS
+from triptych.contract import DEFAULT_ROWS, Truncated
 from triptych.errors import (
     ContractError,
 )
@@ -67,3 +67,25 @@ def test_the_time_in_a_queue_is_never_without_limit(seconds: float, microseconds
     request = build_request("detection", [b"a"])
     limit_wait(request, seconds)
     assert request.parameters["timeout"].int64_param == microseconds
+
+
+def test_what_cut_an_answer_off() -> None:
+    response = make_response([b"a", b"bb"])
+    (at,) = (number for number, output in enumerate(response.outputs) if output.name == "TRUNCATED")
+    response.raw_output_contents[at] = np.array([3, 0], "<i4").tobytes()
+    assert [row.truncated for row in parse_response(response, 2)] == [Truncated.CANDIDATES | Truncated.ROWS, 0]
+
+
+def test_a_server_of_an_older_release_answers_with_a_hundred_rows_and_does_not_say_what_it_cut_off() -> None:
+    response = make_response([b"abc"])
+    kept = [at for at, output in enumerate(response.outputs) if output.name not in ("TRUNCATED", "NAMES")]
+    outputs, raws = ([values[at] for at in kept] for values in (response.outputs, response.raw_output_contents))
+    response.ClearField("outputs")
+    response.outputs.extend(outputs)
+    response.raw_output_contents[:] = raws
+    for output, size in zip(response.outputs[:3], (16, 4, 4), strict=True):
+        output.shape[1] = 100
+        at = list(response.outputs).index(output)
+        response.raw_output_contents[at] = response.raw_output_contents[at][: 100 * size]
+    (row,) = parse_response(response, 1)
+    assert (len(row.scores), row.truncated, row.names) == (3, 0, 0)

@@ -46,6 +46,8 @@ class Overrides:
     pad_value: int | None = None
     score_threshold: float | None = None
     iou_threshold: float | None = None
+    candidates: int | None = None
+    rows: int | None = None
     keep_batch: bool = False
 
 
@@ -75,7 +77,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     fix_size(model, image, overrides.size)
     source = describe_source(model, image)
     head = _head(source, overrides.head)
-    tail = head.tail(source)
+    tail = head.tail(source, _or(overrides.candidates, head.candidates))
     record = Adapted(
         head=head.name,
         source=path.name,
@@ -102,7 +104,8 @@ def describe(record: Adapted) -> list[str]:
     spec, pixels = record.spec, record.normalization
     lines = [
         f"adapt: head {record.head}, {len(spec.class_names)} classes, {spec.width}x{spec.height}, {pixels.order}",
-        f"       {spec.placement} letterbox on {spec.pad_value}, scale {pixels.scale:.4g}, top {record.candidates}",
+        f"       {spec.placement} letterbox on {spec.pad_value}, scale {pixels.scale:.4g}",
+        f"       the best {record.candidates} candidates, an answer of {spec.rows} rows",
     ]
     if record.batch_kept:
         lines.append("       batch: stays fixed at 1; a batch is served image by image")
@@ -171,6 +174,7 @@ def _spec(model: onnx.ModelProto, head: Head, source: Source, overrides: Overrid
         pad_value=_or(overrides.pad_value, head.pad_value),
         score_threshold=_or(overrides.score_threshold, DetectorSpec.score_threshold),
         iou_threshold=_or(overrides.iou_threshold, head.iou_threshold),
+        rows=_or(overrides.rows, DetectorSpec.rows),
     )
 
 

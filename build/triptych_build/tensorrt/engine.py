@@ -18,7 +18,7 @@ from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.quantize.precision import check_precision
 from triptych_build.tensorrt.layers import dtype_of, layer_table
 from triptych_build.tensorrt.network import describe, library
-from triptych_build.tensorrt.options import Options
+from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import Binding, Engine, record_path
 
 
@@ -34,10 +34,11 @@ def build(graph: Path, precision: str, out: Path, options: Options) -> Engine:
     Raises:
         BuildError: the library is not installed, cannot do what is asked, or refuses the graph.
     """
+    source, adapted = read_adapted_file(graph)
+    check_candidates(adapted.candidates)
     trt = library(options.builder)
     logger = make_logger(trt)
     builder = _builder(trt, logger, options)
-    source, adapted = read_adapted_file(graph)
     check_precision(source, precision, graph)
     network, config = describe(trt, builder, logger, source, precision, options)
     began = time.monotonic()

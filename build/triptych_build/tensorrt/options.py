@@ -27,6 +27,23 @@ NOT_FOR_RTX = {
 """TensorRT for RTX chooses its kernels on the user's own GPU, when the plan is first run there."""
 
 
+MOST_CANDIDATES = 3840
+"""The largest K of TensorRT's TopK."""
+
+
+def check_candidates(candidates: int) -> None:
+    """Make sure that TensorRT can choose so many candidates.
+
+    Raises:
+        BuildError: there are too many.
+    """
+    if candidates > MOST_CANDIDATES:
+        raise BuildError(
+            f"TensorRT's TopK takes at most {MOST_CANDIDATES} candidates, but the detector gives {candidates}; "
+            f"adapt it with --candidates {MOST_CANDIDATES} or fewer"
+        )
+
+
 @dataclass(frozen=True)
 class Profile:
     """The batch sizes that one optimization profile covers, and the one that it is tuned for."""

@@ -31,6 +31,7 @@ from triptych_build.verify.limits import (
     accuracy_checks,
     agreement_check,
     batch_check,
+    cut_check,
     latency_check,
     points,
     repeat_check,
@@ -86,9 +87,11 @@ def verify(address: str, source: Path, dataset: Dataset, gate: Gate, *, precisio
         truth = dataset.truth or _confident(expected, spec)
         before = accuracy(truth, expected)
         _check_baseline(before.map50)
-        predictions = _deployed_predictions(client, dataset, spec)
+        detected = _deployed_detections(client, dataset, spec)
+        predictions = [_predictions(detections) for detections in detected]
         after = accuracy(truth, predictions)
         checks = accuracy_checks(gate, before, after, truth) if dataset.truth else [agreement_check(gate, after)]
+        checks.append(_cut_check(client, dataset, detected))
         checks += _repeat_checks(client, dataset.images[:REPEATED], spec, gate)
         latencies_ms = _latencies_ms(client, dataset.images)
     latency_ms = {f"p{rank}": float(np.percentile(latencies_ms, rank)) for rank in (50, 95, 99)}
@@ -152,11 +155,18 @@ def _source_predictions(reference: Stages, dataset: Dataset) -> tuple[list[Float
     return [candidates for candidates, _ in rows], [predictions for _, predictions in rows]
 
 
-def _deployed_predictions(client: DetectionClient, dataset: Dataset, spec: DetectorSpec) -> list[Predictions]:
-    def run(image: Path) -> Predictions:
-        return _predictions(client.detect(image, score_threshold=SCORE_FLOOR, iou_threshold=spec.iou_threshold))
+def _deployed_detections(client: DetectionClient, dataset: Dataset, spec: DetectorSpec) -> list[Detections]:
+    def run(image: Path) -> Detections:
+        return client.detect(image, score_threshold=SCORE_FLOOR, iou_threshold=spec.iou_threshold)
 
     return _tracked_map(run, dataset.images, "deployed ensemble")
+
+
+def _cut_check(client: DetectionClient, dataset: Dataset, at_floor: Sequence[Detections]) -> Check:
+    """Count the images that are cut off at the detector's own thresholds: only one that was at the floor can be."""
+    suspects = [image for image, detections in zip(dataset.images, at_floor, strict=True) if detections.truncated]
+    cut = _tracked_map(lambda image: bool(client.detect(image).truncated), suspects, "crowded images")
+    return cut_check(sum(cut), len(dataset.images))
 
 
 def _stage_costs(

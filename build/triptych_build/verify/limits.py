@@ -20,6 +20,10 @@ Measured with the demo detector in int8 on parts of 160 held-out boards: 1.29 po
 """
 
 
+CUT_OFF = "cut off"
+"""How the name of the check begins that counts images with more candidates or objects than the detector gives."""
+
+
 @dataclass(frozen=True)
 class Gate:
     """The limits that a new engine must pass.
@@ -113,6 +117,11 @@ def latency_check(gate: Gate, p95_ms: float) -> Check:
 def repeat_check(changed: int) -> Check:
     """Check that no image gave other bits when it was sent again."""
     return Check("change when sent again (images)", changed, 0, changed == 0)
+
+
+def cut_check(cut: int, images: int) -> Check:
+    """Say how many images were cut off at the detector's own thresholds; what that loses, the accuracy shows."""
+    return Check(f"{CUT_OFF} (of {images} images)", cut, None, True)
 
 
 def batch_check(gate: Gate, agreement: float) -> Check:

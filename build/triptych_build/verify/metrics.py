@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from triptych.errors import BuildError
 
 Floats = NDArray[np.float32]
+
+USUAL_DETECTIONS = 100
+"""How many detections of a class in an image COCO counts; more where an image of the set shows more objects."""
 
 
 class Predictions(NamedTuple):
@@ -60,7 +64,7 @@ def accuracy(truth: dict[str, Any], predictions: Sequence[Predictions]) -> Accur
     if len(predictions) != len(truth["images"]):
         raise BuildError(f"the truth has {len(truth['images'])} images, but detections of {len(predictions)} came")
     evaluated = _evaluate(truth, _rows(truth, predictions))
-    precision = np.asarray(evaluated["precision"])[:, :, :, 0, -1]  # [IoU, recall, class], all areas, 100 boxes
+    precision = np.asarray(evaluated["precision"])[:, :, :, 0, -1]  # [IoU, recall, class], all areas, most boxes
     scores = np.asarray(evaluated["scores"])[:, :, :, 0, -1]
     names = [category["name"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
     measured = [number for number in range(len(names)) if precision[0, 0, number] > -1]
@@ -113,6 +117,8 @@ def _evaluate(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, An
 
     reference = COCO(truth, use_deepcopy=True)
     evaluation = COCOeval_faster(reference, reference.loadRes(rows), "bbox", print_function=lambda *_: None)
+    crowded = max(Counter(row["image_id"] for row in truth["annotations"]).values(), default=0)
+    evaluation.params.maxDets = [1, 10, max(USUAL_DETECTIONS, crowded)]
     evaluation.evaluate()
     evaluation.accumulate()
     result: dict[str, Any] = evaluation.eval

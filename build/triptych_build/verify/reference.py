@@ -6,19 +6,23 @@ It shares no code with `triptych.vision`: a fault there shows as a difference he
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from triptych import runtimes
-from triptych.contract import DEFAULT_ROWS, DetectorSpec
+from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
 from triptych.machine import available_cores
 from triptych.opencv import cv2
+from triptych_build.adapt.onnx_file import read_onnx
+from triptych_build.adapt.uncut import uncut
 from triptych_build.verify.metrics import Predictions
 
 Pixels = NDArray[np.uint8]
@@ -43,10 +47,15 @@ class Stages:
 def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -> Stages:
     """Return an adapted FP32 ONNX on ONNX Runtime, between the reference of preprocess and postprocess.
 
+    Nothing is cut off: all candidates leave the graph, and all that suppression keeps is there.
+
     Raises:
         BuildError: ONNX Runtime cannot read the file.
     """
-    runtime = runtimes.open_runtime("onnxruntime", source, threads=available_cores())
+    with tempfile.TemporaryDirectory(prefix="triptych-reference-") as scratch:
+        whole = Path(scratch) / source.name
+        onnx.save(uncut(read_onnx(source)), whole)
+        runtime = runtimes.open_runtime("onnxruntime", whole, threads=available_cores())
     return Stages(
         preprocess=lambda encoded: reference_pixels(encoded, spec),
         detector=lambda pixels: runtime.detect(pixels[None])[0],
@@ -100,7 +109,7 @@ def _decode(encoded: bytes) -> Pixels:
 
 
 def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float, iou_threshold: float) -> Predictions:
-    """Suppress greedily class by class, undo the letterbox, and keep the best 100; in float64.
+    """Suppress greedily class by class, and undo the letterbox; in float64.
 
     Args:
         candidates: float32 [K, 6], see `contract.CANDIDATE_FIELDS`.
@@ -121,7 +130,7 @@ def reference_boxes(candidates: Floats, geometry: Floats, score_threshold: float
     scale_x, scale_y, left, top, width, height = geometry.astype(np.float64)
     boxes = (rows[:, :4] - [left, top, left, top]) / [scale_x, scale_y, scale_x, scale_y]
     boxes = boxes.clip(0, [width, height, width, height])
-    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))[:DEFAULT_ROWS]
+    visible = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     return Predictions(
         boxes[visible].astype(np.float32), rows[visible, 4].astype(np.float32), rows[visible, 5].astype(np.int32)
     )

@@ -16,7 +16,7 @@ from triptych.errors import BuildError
 from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych_build.verify.drift import Drift
-from triptych_build.verify.limits import Check, Gate, points, short
+from triptych_build.verify.limits import CUT_OFF, Check, Gate, points, short
 from triptych_build.verify.metrics import Accuracy
 
 NEXT_PRECISION = {"int8": "fp16", "fp16": "bf16 or fp32", "bf16": "fp32"}
@@ -117,6 +117,12 @@ def verdict(checks: Sequence[Check], stages: Sequence[Drift], drifted: str | Non
         f"{check.name} is {short(check.measured)}, the limit is {check.limit_text}" for check in failed[:2]
     )
     reasons += f"; and {len(failed) - 2} more" if len(failed) > 2 else ""
+    for check in checks:
+        if check.name.startswith(CUT_OFF) and check.measured:
+            reasons += (
+                f". In {check.measured:g} of the images there is more than the detector gives: "
+                "build it with more --candidates or --rows"
+            )
     for drift in stages:
         if drift.stage == drifted:
             return (

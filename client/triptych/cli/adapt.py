@@ -62,6 +62,18 @@ class AdaptOptions:
         float | None,
         typer.Option(min=0, max=1, help="Overlap that requests allow if they name none; 1 suppresses nothing."),
     ] = None
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="The best N boxes of an image leave the detector, before suppression. Default: 1000, or 300 where the "
+            "head gives each object once. TensorRT takes at most 3840.",
+        ),
+    ] = None
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Objects that an answer can hold. Default: 300.")
+    ] = None
     keep_batch: Annotated[
         bool, typer.Option("--keep-batch", help="Serve a model of batch 1 image by image; do not open its batch.")
     ] = False

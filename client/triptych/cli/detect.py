@@ -128,6 +128,8 @@ def _print(results: Sequence[Detections], seconds: float) -> None:
     console = Console()
     console.print(table)
     console.print(Text(summary(results, seconds)), soft_wrap=True)
+    if warning := cut_off(results):
+        console.print(Text(warning, style="yellow"), soft_wrap=True)
 
 
 def summary(results: Sequence[Detections], seconds: float) -> str:
@@ -139,6 +141,19 @@ def summary(results: Sequence[Detections], seconds: float) -> str:
         objects += f" ({', '.join(f'{count} {name}' for name, count in classes.most_common())})"
     parts = [_count(len(results), "image"), objects, *([f"{failed} failed"] if failed else []), f"{seconds:.2f} s"]
     return ", ".join(parts)
+
+
+def cut_off(results: Sequence[Detections]) -> str:
+    """Say in a sentence how many images were cut off, and what to do; empty if none was."""
+    names = sorted({name for result in results for name in result.truncated.names})
+    if not names:
+        return ""
+    count = sum(bool(result.truncated) for result in results)
+    images = "an image was" if count == 1 else f"{count} images were"
+    return (
+        f"{images} cut off, and may lack objects: raise --score-threshold, or build the detector with more "
+        + " and ".join(f"--{name}" for name in names)
+    )
 
 
 def _count(number: int, noun: str) -> str:

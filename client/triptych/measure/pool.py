@@ -57,6 +57,7 @@ def pool(runs: Sequence[Run]) -> Run:
         seconds=sum(run.client.seconds for run in runs),
         cpu_s=sum(run.client.cpu_s for run in runs),
         busiest=max(run.client.busiest for run in runs),
+        truncated=sum(run.client.truncated for run in runs),
     )
     whole = len(runs) >= FEWEST_SAMPLES
     intervals = [interval for run in runs for interval in ([_as_interval(run)] if whole else run.intervals)]

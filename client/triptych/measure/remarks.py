@@ -65,7 +65,7 @@ def to_json(document: Run | Sweep) -> str:
 
 def of_run(run: Run) -> list[Remark]:
     """Return what makes a run weak evidence, and what in it deserves a look."""
-    return [*_busy_generator(run), *_untraced(run), *_long_tails(run)]
+    return [*_busy_generator(run), *_untraced(run), *_truncated(run), *_long_tails(run)]
 
 
 def _busy_generator(run: Run) -> list[Remark]:
@@ -95,6 +95,19 @@ def _untraced(run: Run) -> list[Remark]:
             "traces-incomplete",
             f"{missing} of {traced} traced requests left no whole trace: the breakdowns leave them out",
             "measure again if they are many",
+        )
+    ]
+
+
+def _truncated(run: Run) -> list[Remark]:
+    if not run.client.truncated:
+        return []
+    return [
+        Remark(
+            "answers-cut-off",
+            f"{run.client.truncated} of {run.client.latencies.count} requests had an answer that was cut off, in which "
+            "objects may be missing",
+            "build the detector with more --candidates or --rows, or raise its --score-threshold",
         )
     ]
 

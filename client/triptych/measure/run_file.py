@@ -139,6 +139,7 @@ class ClientSide:
         seconds: from the first request to the last answer.
         cpu_s: CPU time of the processes that sent the requests, together.
         busiest: the share of one core that the busiest of them used, 0..1 and above.
+        truncated: of the requests that succeeded, how many have an answer that was cut off: objects may be missing.
     """
 
     latencies: Histogram
@@ -147,6 +148,7 @@ class ClientSide:
     seconds: float
     cpu_s: float
     busiest: float
+    truncated: int = 0
 
     @property
     def failed(self) -> int:

@@ -31,9 +31,10 @@ def test_what_is_left_out_follows_the_family(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_the_spec(tmp_path: Path) -> None:
-    overrides = Overrides(placement="stretch", pad_value=0, score_threshold=0.0, iou_threshold=1.0, names=list("vwxyz"))
+    names = list("vwxyz")
+    overrides = Overrides(placement="stretch", pad_value=0, score_threshold=0.0, iou_threshold=1.0, names=names, rows=9)
     spec = spec_with(raw_model(tmp_path / "source.onnx"), overrides)
-    assert spec == DetectorSpec(64, 64, tuple("vwxyz"), "stretch", 0, 0.0, 1.0)
+    assert spec == DetectorSpec(64, 64, tuple("vwxyz"), "stretch", 0, 0.0, 1.0, 9)
 
 
 def test_a_standard_deviation_of_0_is_refused(tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ def test_what_is_said_of_a_batch(tmp_path: Path) -> None:
     assert (opened.source_batch, opened.batch_kept) == (1, False)
     assert describe(opened) == [
         f"adapt: head yolox, {CLASSES} classes, 64x64, bgr",
-        "       top_left letterbox on 114, scale 1, top 84",
+        "       top_left letterbox on 114, scale 1",
+        "       the best 84 candidates, an answer of 300 rows",
         "       batch: was fixed at 1, is dynamic now (checked on a batch of 2)",
     ]
     assert (kept.source_batch, kept.batch_kept) == (1, True)
@@ -82,7 +84,7 @@ def test_what_is_said_of_a_batch(tmp_path: Path) -> None:
     for overrides in (Overrides(), Overrides(keep_batch=True)):
         open_batch = adapt_file(dynamic, out, overrides)
         assert (open_batch.source_batch, open_batch.batch_kept) == (None, False)
-        assert len(describe(open_batch)) == 2
+        assert len(describe(open_batch)) == 3
 
 
 def test_image_by_image_needs_a_batch_of_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from support.detectors import (
     SIDE,
     conv_model,
+    crowd_model,
     end_to_end_model,
     mmdeploy_model,
     objectness_model,
@@ -51,8 +52,8 @@ def top(boxes_xyxy: Array, scores: Array) -> Array:
 
 
 def best(rows: Array) -> Array:
-    """Rows [A, 6] by falling score, 300 at most."""
-    return rows[np.argsort(-rows[:, 4], kind="stable")][:300]
+    """Rows [A, 6] by falling score."""
+    return rows[np.argsort(-rows[:, 4], kind="stable")]
 
 
 def corners(center: Array, size: Array) -> Array:
@@ -134,9 +135,30 @@ def test_candidates_equal_the_reference_decode(
     assert record.head == head
     assert candidates.shape == (3, record.candidates, 6)
     for rows, raw in zip(candidates, outputs, strict=True):
-        expected = decode(*raw)
+        expected = decode(*raw)[: record.candidates]
         assert np.abs(rows[: len(expected)] - expected).max() < 1e-3
         assert not rows[len(expected) :].any(), "rows that fill up must be zero"
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "given"),
+    [
+        (crowd_model, None, 1000),
+        (crowd_model, 300, 300),
+        (crowd_model, 5000, 1500),
+        (query_model, None, 300),
+        (query_model, 310, 310),
+        (partial(end_to_end_model, open_count=True), None, 300),
+        (partial(end_to_end_model, open_count=True), 50, 50),
+    ],
+)
+def test_how_many_candidates_leave(
+    tmp_path: Path, pixels: NDArray[np.uint8], make: Callable[[Path], Path], asked: int | None, given: int
+) -> None:
+    record = adapt_file(make(tmp_path / "source.onnx"), tmp_path / "adapted.onnx", Overrides(candidates=asked))
+    runtime = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1)
+    shape = (1, record.spec.height, record.spec.width, 3)
+    assert record.candidates == runtime.detect(np.zeros(shape, np.uint8)).shape[1] == given
 
 
 @pytest.mark.parametrize("opset", [13, 17, 18, 20])
@@ -182,7 +204,7 @@ def test_real_yolox_nano(shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "yolox_nano" / "yolox_nano.onnx"
     pixels = np.random.default_rng(1).integers(0, 256, (1, 416, 416, 3), dtype=np.uint8)
     record = adapt_file(source, tmp_path / "adapted.onnx")
-    reference = decode_yolox(run_source(source, prepare(pixels, bgr=True))[0][0], 416)
+    reference = decode_yolox(run_source(source, prepare(pixels, bgr=True))[0][0], 416)[:1000]
     assert record.head == "yolox"
     for runtime in ("onnxruntime", "openvino"):
         candidates = open_runtime(runtime, tmp_path / "adapted.onnx", threads=2).detect(pixels)[0]

@@ -105,7 +105,7 @@ def test_the_demo(demo: Path, out: Path, precision: str) -> None:
     assert record.adapted == read_adapted(onnx.load(demo))
     assert (built.builder, built.precision, built.layers_from) == ("tensorrt-rtx", precision, "network")
     assert built.inputs == (Binding("pixels", "uint8", (-1, 640, 640, 3)),)
-    assert built.outputs == (Binding("candidates", "float32", (-1, 300, 6)),)
+    assert built.outputs == (Binding("candidates", "float32", (-1, 1000, 6)),)
     assert built.profiles == (Profile(1, 8, 16),)
     assert (built.compute_capabilities, built.gpu, built.driver) == (("8.9",), None, None)
     assert convolutions(record) == [precision] * 68

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from triptych.errors import BuildError
-from triptych_build.tensorrt.options import Options, Profile
+from triptych_build.tensorrt.options import Options, Profile, check_candidates
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (2, 1, 4), (1, 8, 4), (-1, 8, 16)])
@@ -32,3 +32,9 @@ def test_options_that_mean_nothing_to_rtx(options: dict[str, Any], name: str) ->
     with pytest.raises(BuildError, match=f"{name} means nothing to TensorRT for RTX; leave it out"):
         Options(builder="tensorrt-rtx", **options)
     Options(builder="tensorrt", **options)
+
+
+def test_more_candidates_than_tensorrt_can_choose() -> None:
+    check_candidates(3840)
+    with pytest.raises(BuildError, match="at most 3840 candidates, but the detector gives 3841; adapt it with --cand"):
+        check_candidates(3841)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from triptych.contract import DEFAULT_ROWS, DetectorSpec, Placement
+from support.detectors import crowd_model
+from triptych.contract import DetectorSpec, Placement, Truncated
 from triptych.errors import BuildError
+from triptych.runtimes import open_runtime
 from triptych.vision.boxes import postprocess
 from triptych.vision.letterbox import preprocess
-from triptych_build.verify.reference import reference_boxes, reference_pixels
+from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.verify.reference import reference_boxes, reference_pixels, reference_stages
 
 
 def encoded(width: int, height: int, image_format: str = "PNG", mode: str = "RGB", orientation: int = 1) -> bytes:
@@ -80,4 +84,30 @@ def test_boxes_of_both_ways_are_the_same(count: int, iou_threshold: float) -> No
     np.testing.assert_array_equal(theirs.scores, scores[0, :kept])
     np.testing.assert_array_equal(theirs.labels, labels[0, :kept])
     np.testing.assert_allclose(theirs.boxes_xyxy, boxes[0, :kept], atol=1e-3)
-    assert len(theirs.scores) <= DEFAULT_ROWS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "objects", "truncated"),
+    [
+        (Overrides(), 60, Truncated(0)),
+        (Overrides(candidates=300), 25, Truncated.CANDIDATES),
+        (Overrides(rows=40), 40, Truncated.ROWS),
+    ],
+)
+def test_a_crowd_is_whole_in_the_reference_and_said_to_be_cut_off_where_it_is(
+    tmp_path: Path, overrides: Overrides, objects: int, truncated: Truncated
+) -> None:
+    adapted = tmp_path / "adapted.onnx"
+    spec = adapt_file(crowd_model(tmp_path / "source.onnx"), adapted, overrides).spec
+    reference = reference_stages(adapted, spec, 0.25)
+    pixels, geometry = reference.preprocess(encoded(640, 640))
+    assert len(reference.postprocess(reference.detector(pixels), geometry).scores) == 60
+
+    served = postprocess(
+        open_runtime("openvino", adapted, threads=1).detect(pixels[None]),
+        geometry[None],
+        score_threshold=0.25,
+        iou_threshold=spec.iou_threshold,
+        rows=spec.rows,
+    )
+    assert (served.counts[0, 0], served.truncated[0, 0]) == (objects, truncated)

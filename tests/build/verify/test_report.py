@@ -12,7 +12,7 @@ from rich.console import Console
 from support.reports import report
 from triptych.errors import BuildError
 from triptych_build.verify.drift import Drift
-from triptych_build.verify.limits import Check
+from triptych_build.verify.limits import Check, cut_check
 from triptych_build.verify.report import print_report, verdict, write_report
 
 CAT = Check("AP drop of cat (points, 144 boxes)", 2.1, 2.0, False, 1.0, "cat")
@@ -39,6 +39,14 @@ def test_a_verdict_without_a_stage() -> None:
 
 def test_more_than_two_failures_are_counted() -> None:
     assert verdict([CAT] * 4, (), None, "fp32").endswith("; and 2 more")
+
+
+def test_images_that_were_cut_off_are_named_where_accuracy_is_lost() -> None:
+    assert verdict([cut_check(3, 40)], (), None, "fp32").startswith("passed")
+    assert verdict([CAT, cut_check(3, 40)], (), None, "fp32").endswith(
+        "In 3 of the images there is more than the detector gives: build it with more --candidates or --rows"
+    )
+    assert "--candidates" not in verdict([CAT, cut_check(0, 40)], (), None, "fp32")
 
 
 def test_no_stage_alone_explains_it() -> None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from triptych.contract import MAX_CANDIDATES
-from triptych_build.adapt.heads.head import Head, Source, Tail, constants_of, ints
+from triptych_build.adapt.heads.head import ONCE, Head, Source, Tail, constants_of, ints
 
 
 def _is_end_to_end(source: Source) -> bool:
     return len(source.outputs) == 1 and len(source.outputs[0].shape) == 3 and source.outputs[0].shape[2] == 6
 
 
-def _end_to_end_tail(source: Source) -> Tail:
-    return best_rows_tail("", "raw0", source.outputs[0].shape[1])
+def _end_to_end_tail(source: Source, candidates: int) -> Tail:
+    return best_rows_tail("", "raw0", source.outputs[0].shape[1], candidates)
 
 
-def best_rows_tail(statements: str, table: str, count: int | None) -> Tail:
+def best_rows_tail(statements: str, table: str, count: int | None, candidates: int) -> Tail:
     """Return the best rows of a table [N, count, 6]; where only running tells the count, empty rows are added first."""
-    k = MAX_CANDIDATES if count is None else min(MAX_CANDIDATES, count)
+    k = candidates if count is None else min(candidates, count)
     filling = """
         shape = Shape ({table})
         batch = Slice (shape, at0, at1, axis0)
@@ -34,7 +33,7 @@ def best_rows_tail(statements: str, table: str, count: int | None) -> Tail:
         candidates = GatherElements <axis = 1> (rows, best_columns)
     """
     constants = constants_of(0, 1, 4, 5, k=ints(k), every_column=ints(1, 1, 6))
-    return Tail(statements, constants | {"axis0": ints(0), "empty_rows": ints(MAX_CANDIDATES, 6)}, k)
+    return Tail(statements, constants | {"axis0": ints(0), "empty_rows": ints(k, 6)}, k)
 
 
 def no_class_count(_source: Source) -> None:
@@ -48,4 +47,5 @@ END_TO_END = Head(
     class_count=no_class_count,
     tail=_end_to_end_tail,
     iou_threshold=1.0,
+    candidates=ONCE,
 )

@@ -19,6 +19,12 @@ Constants = dict[str, NDArray[Any]]
 
 STRIDES = (8, 16, 32)
 
+REPEATED = 1000
+"""K of heads that see an object many times, and leave it to suppression: 10 candidates for each of 100 objects."""
+
+ONCE = 300
+"""K of heads that see an object once."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -80,16 +86,18 @@ class Head:
         description: its output's layout, for messages.
         matches: returns whether a source has this head.
         class_count: returns the number of classes in a source that matches, where its shape shows it.
-        tail: returns the graph from the outputs (named `raw0`, `raw1`, …) to `candidates`.
-        normalization, placement, pad_value, iou_threshold: the family's habits, each of which can be overridden.
+        tail: returns the graph from the outputs (named `raw0`, `raw1`, …) to at most so many `candidates`.
+        candidates, normalization, placement, pad_value, iou_threshold: the family's habits, each of which can be
+            overridden.
     """
 
     name: str
     description: str
     matches: Callable[[Source], bool]
     class_count: Callable[[Source], int | None]
-    tail: Callable[[Source], Tail]
+    tail: Callable[[Source, int], Tail]
     iou_threshold: float
+    candidates: int = REPEATED
     normalization: Normalization = Normalization()
     placement: Placement = "center"
     pad_value: int = 114

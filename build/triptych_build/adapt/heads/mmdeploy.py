@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from triptych_build.adapt.heads.end_to_end import best_rows_tail, no_class_count
-from triptych_build.adapt.heads.head import Head, Normalization, Output, Source, Tail
+from triptych_build.adapt.heads.head import ONCE, Head, Normalization, Output, Source, Tail
 
 
 def _is_dets_and_labels(source: Source) -> bool:
@@ -18,7 +18,7 @@ def _dets_and_labels(source: Source) -> tuple[Output, Output]:
     return dets, labels
 
 
-def _dets_and_labels_tail(source: Source) -> Tail:
+def _dets_and_labels_tail(source: Source, candidates: int) -> Tail:
     dets, labels = _dets_and_labels(source)
     raw_dets, raw_labels = (f"raw{source.outputs.index(output)}" for output in (dets, labels))
     statements = f"""
@@ -26,7 +26,7 @@ def _dets_and_labels_tail(source: Source) -> Tail:
         class = Unsqueeze (class_row, axis2)
         table = Concat <axis = 2> ({raw_dets}, class)
     """
-    return best_rows_tail(statements, "table", dets.shape[1])
+    return best_rows_tail(statements, "table", dets.shape[1], candidates)
 
 
 MMDEPLOY = Head(
@@ -38,4 +38,5 @@ MMDEPLOY = Head(
     normalization=Normalization(order="bgr", scale=1.0, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395)),
     placement="top_left",
     iou_threshold=1.0,
+    candidates=ONCE,
 )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.contract import MAX_CANDIDATES
 from triptych_build.adapt.heads.head import (
     CORNERS,
     HALF,
@@ -58,11 +57,11 @@ GRID_DECODE = """
         size = Mul (size_cells, stride)"""
 
 
-def _objectness_tail(source: Source, decode: str = DECODED, **constants: NDArray[Any]) -> Tail:
+def _objectness_tail(source: Source, candidates: int, decode: str = DECODED, **constants: NDArray[Any]) -> Tail:
     _, anchors, columns = source.outputs[0].shape
     assert anchors is not None
     assert columns is not None
-    k = min(MAX_CANDIDATES, anchors)
+    k = min(candidates, anchors)
     statements = f"""
         objectness = Slice (raw0, at4, at5, axis2)
         all_scores = Slice (raw0, at5, at{columns}, axis2)
@@ -97,8 +96,8 @@ def yolox_grid(width: int, height: int) -> NDArray[np.float32]:
     return np.concatenate(cells, dtype=np.float32)
 
 
-def _yolox_tail(source: Source) -> Tail:
-    return _objectness_tail(source, GRID_DECODE, grid=yolox_grid(source.width, source.height))
+def _yolox_tail(source: Source, candidates: int) -> Tail:
+    return _objectness_tail(source, candidates, GRID_DECODE, grid=yolox_grid(source.width, source.height))
 
 
 YOLOX = Head(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from triptych.contract import MAX_CANDIDATES
-from triptych_build.adapt.heads.head import CORNERS, HALF, Head, Output, Source, Tail, constants_of, ints
+from triptych_build.adapt.heads.head import CORNERS, HALF, ONCE, Head, Output, Source, Tail, constants_of, ints
 
 
 def _is_query(source: Source) -> bool:
@@ -27,12 +26,12 @@ def _query_class_count(source: Source) -> int:
     return _query_outputs(source)[1].shape[2] or 0
 
 
-def _query_tail(source: Source) -> Tail:
+def _query_tail(source: Source, candidates: int) -> Tail:
     boxes, logits = _query_outputs(source)
     queries, classes = logits.shape[1:]
     assert queries is not None
     assert classes is not None
-    k = min(MAX_CANDIDATES, queries * classes)
+    k = min(candidates, queries * classes)
     raw_boxes, raw_logits = (f"raw{source.outputs.index(output)}" for output in (boxes, logits))
     statements = f"""
         flat = Reshape ({raw_logits}, flat_shape)
@@ -73,4 +72,5 @@ QUERY = Head(
     tail=_query_tail,
     placement="stretch",
     iou_threshold=1.0,
+    candidates=ONCE,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from triptych.contract import MAX_CANDIDATES
 from triptych.errors import BuildError
 from triptych_build.adapt.heads.head import CORNERS, HALF, Head, Source, Tail, constants_of, ints, reduce_max
 
@@ -18,14 +17,14 @@ def _raw_class_count(source: Source) -> int:
     return (source.outputs[0].shape[1] or 0) - 4
 
 
-def _raw_tail(source: Source) -> Tail:
+def _raw_tail(source: Source, candidates: int) -> Tail:
     _, rows, anchors = source.outputs[0].shape
     assert rows is not None
     if anchors is None:
         raise BuildError(
             f"{source.outputs[0]} has no fixed number of anchors; export the model with a fixed input size"
         )
-    k = min(MAX_CANDIDATES, anchors)
+    k = min(candidates, anchors)
     statements = f"""
         all_scores = Slice (raw0, at4, at{rows}, axis1)
         {reduce_max("best", "all_scores", 1, source.opset)}
