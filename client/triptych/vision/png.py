@@ -38,6 +38,6 @@ def read_chunks(encoded: bytes) -> Chunks:
         )
         kinds.add(kind)
         position = end
-    # Wherever these letters stand: OpenCV looks for them behind the end as well.
-    animated = any(kind in encoded for kind in (b"acTL", b"fcTL", b"fdAT"))
+    # OpenCV may look for them behind the end as well.
+    animated = any(kind in kinds or kind in encoded[position:] for kind in (b"acTL", b"fcTL", b"fdAT"))
     return Chunks(b"IEND" in kinds, late_exif, animated)
