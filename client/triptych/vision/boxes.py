@@ -20,8 +20,8 @@ from triptych.errors import ContractError
 
 Floats = NDArray[np.float32]
 
-FIRST_BLOCK = 64
-"""How many boxes suppression compares with each other first; each later block is twice as large."""
+FIRST_BLOCK, LARGEST_BLOCK = 64, 256
+"""How many boxes suppression compares with each other first, and at most; each block is twice as large as the last."""
 
 
 class Detected(NamedTuple):
@@ -102,7 +102,7 @@ def nms_xyxy(
         if len(kept):
             block = block[~rivals(kept, block).any(0)]
         kept = np.concatenate([kept, block[_without_rivals(rivals(block, block))]])
-        start, size = start + size, 2 * size
+        start, size = start + size, min(2 * size, LARGEST_BLOCK)
     best: NDArray[np.int64] = order[kept[:limit]]
     return best
 
