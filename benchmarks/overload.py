@@ -5,7 +5,7 @@
 Both servers take turns in one run. First, a few users that wait for their answers show what it can answer: its
 capacity. Then requests come at three times that rate, whatever becomes of them, each with a deadline. At their end one
 more request comes, alone, and must wait for what is left of them. Without limits means as before there were any: no
-policy for a queue, no time that a client allows for it, and preprocess as important to the kernel as the detector.
+policy for a queue, and no time that a client allows for it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,6 @@ from triptych.errors import DeadlineExceeded, RequestError, ServerOverloaded
 from triptych.machine import available_cores, cpu_model
 from triptych.serving.preflight import Ports
 from triptych_build.publish.target import InstanceGroup
-
-NICE = "os.nice("
-"""What the line in preprocess's model file has that lets the detector go first."""
 
 LONE_TIMEOUT_S = 300.0
 
@@ -149,12 +146,9 @@ def served(directory: Path, *, limits: bool, steady_ms: float) -> Iterator[Trito
     """Serve the demo, with limits or as it was served before there were any."""
     directory.mkdir()
     repository = our_repository(DEMO, directory, InstanceGroup.for_cores(available_cores()))
-    model = repository / PREPROCESS.name / "1" / "model.py"
     if steady_ms:
         detector = repository / DETECTOR.name / "1" / "model.py"
         detector.write_text(detector.read_text() + STEADY.format(seconds=steady_ms / 1000))
-    if not limits:
-        model.write_text("".join(line for line in model.read_text().splitlines(keepends=True) if NICE not in line))
     with TritonServer(repository, ports=Ports.free(), log_path=directory / "log") as server:
         if limits:
             yield server

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support import DATA, ROOT
 from support.fake_server import FakeServer
@@ -20,6 +21,10 @@ from triptych_build.publish import publish
 from triptych_build.publish.target import InstanceGroup
 
 MakeRepository = Callable[..., Path]
+
+# How long an example takes is the machine's affair.
+settings.register_profile("triptych", deadline=None)
+settings.load_profile("triptych")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

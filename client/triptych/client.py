@@ -6,13 +6,13 @@
         for detection in client.detect("street.jpg"):
             print(detection.name, detection.score, detection.box_xyxy)
 
-Every method has a deadline. It covers reading files, all requests, all retries and the pauses between them. Only regular
-files are read, and no pipe or device, which could keep a caller waiting for ever. A file system that stops answering, such
-as NFS without its server, still can.
+Every method has a deadline. It covers reading files, all requests, all retries and the pauses between them. Only
+regular files are read. A pipe or a device could keep a caller waiting for ever, and so can a file system that stops
+answering, such as NFS without its server.
 
-A call is tried again if the connection is refused or lost, or if a model restarts. That is safe because inference has no
-side effects. When a model's process died of a request, which may have been another one, it is sent once more and then no
-further: `ServerFault.process_died` says so. The logger `triptych` gets a warning for each retry. Every error is a
+A call is tried again if the connection is refused or lost, or if a model restarts. That is safe because inference has
+no side effects. A request under which a model's process died may be the cause, so it is sent once more and no further:
+`ServerFault.process_died` says so. The logger `triptych` gets a warning for each retry. Every error is a
 `triptych.errors.TriptychError`.
 """
 

@@ -18,7 +18,7 @@ LATIN_1 = os.fsdecode(b"caf\xe9.png")
 
 def detect(server: FakeServer, encoding: str, *arguments: object) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "triptych", "detect", *map(str, arguments), "--address", server.address]
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "400"}
     return subprocess.run(command, env=environment, capture_output=True, check=False)
 
 

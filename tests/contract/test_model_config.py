@@ -95,8 +95,10 @@ def test_the_ensemble_wires_every_tensor_of_every_stage(repository: Path) -> Non
 
 @pytest.mark.parametrize("model", contract.MODELS, ids=lambda model: model.name)
 def test_one_style(repository: Path, model: Model) -> None:
-    """A line says what the model does. Then comes the protobuf as its own printer writes it."""
-    comment, _, body = (repository / model.name / "config.pbtxt").read_text().partition("\n")
+    """A comment says what the model does. The rest is the protobuf as its own printer writes it, with comments."""
+    text = (repository / model.name / "config.pbtxt").read_text()
+    comment = text.splitlines()[0]
+    body = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
     config = text_format.Parse(body, model_config_pb2.ModelConfig())
     assert comment.startswith("# ")
     assert body == text_format.MessageToString(config, use_short_repeated_primitives=True)

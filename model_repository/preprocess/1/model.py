@@ -1,7 +1,6 @@
 """Encoded images to letterboxed pixels."""
 
 import json
-import os
 
 import cv2
 import numpy as np
@@ -20,7 +19,6 @@ class TritonPythonModel:
             "max_pixels": int(parameters["max_pixels"]["string_value"]),
         }
         max_decode_s = float(parameters["max_decode_s"]["string_value"])
-        os.nice(5)  # under overload the cores finish what was decoded, before they decode more that is then refused
         cv2.setNumThreads(1)  # instances are the parallelism
         self.spec = detector_spec(detector_of_stage(args))
         # An image that is not known to be harmless is decoded in a process that may die.
