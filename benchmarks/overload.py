@@ -3,8 +3,9 @@
     python benchmarks/overload.py --seconds 60
 
 Both servers take turns in one run. First, a few users that wait for their answers show what it can answer: its
-capacity. Then requests come at three times that rate, whatever becomes of them, each with a deadline. At their end one
-more request comes, alone, and must wait for what is left of them. Without limits means as before there were any: no
+capacity. Then requests come at three times that rate, whatever becomes of them, each with a deadline. When the clients
+of all of them have given up or have their answers, one more request comes, alone. It waits for what the server still
+works on. Without limits means as before there were any: no
 policy for a queue, and no time that a client allows for it.
 """
 
@@ -130,8 +131,8 @@ async def overload(address: str, images: Sequence[bytes], options: argparse.Name
             await asyncio.sleep(max(0.0, began + number / rate_per_s - time.perf_counter()))
             calls.append(asyncio.create_task(call(client, images[number % len(images)], options.timeout_s)))
         seconds = time.perf_counter() - began
-        lone = await call(client, images[0], LONE_TIMEOUT_S)
         done = await asyncio.gather(*calls)
+        lone = await call(client, images[0], LONE_TIMEOUT_S)
         executions = (await client.statistics())[DETECTOR.name].inferences - before - 1
     return Overload(capacity_per_s, len(done) / seconds, seconds, done, executions, lone)
 
