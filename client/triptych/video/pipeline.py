@@ -38,12 +38,14 @@ class Tracked:
         request_id: the name of its request.
         encoded: what was sent; empty if the frame could not be read.
         times: where its latency went.
+        truncated: whether its answer was cut off, so that objects may be missing.
     """
 
     line: Line
     request_id: str
     encoded: bytes
     times: Times
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def run(
             write_s = time.perf_counter()
             write(line)
             times = _times(encoded, answer, track_s, write_s, time.perf_counter())
-            yield Tracked(line, f"{prefix}{encoded.frame.number}", encoded.data, times)
+            truncated = answer.detections is not None and bool(answer.detections.truncated)
+            yield Tracked(line, f"{prefix}{encoded.frame.number}", encoded.data, times, truncated)
 
 
 def in_order(

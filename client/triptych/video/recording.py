@@ -51,6 +51,7 @@ class Measurement:
         own_ms: milliseconds by id, then by each of `OWN_STAGES`.
         failed_at_s: when frames came out that could not be read, in seconds of `time.time`.
         example: why the first of them could not.
+        truncated: how many frames have an answer that was cut off.
     """
 
     began_s: float = 0.0
@@ -58,6 +59,7 @@ class Measurement:
     own_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     failed_at_s: list[float] = field(default_factory=list)
     example: str = ""
+    truncated: int = 0
     _cpu_began_s: float = field(default_factory=time.process_time)
     _bytes: int = 0
     _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -75,6 +77,7 @@ class Measurement:
             return
         self.answers[tracked.request_id] = Answer(tracked.times.total_ms, now)
         self.own_ms[tracked.request_id] = {name: tracked.times.ms[name] for name in OWN_STAGES}
+        self.truncated += tracked.truncated
 
     def run(
         self, environment: Environment, server: ServerSide, totals: Totals, in_flight: int, command: list[str]
@@ -118,6 +121,7 @@ class Measurement:
                 seconds=seconds,
                 cpu_s=cpu_s,
                 busiest=cpu_s / seconds if seconds else 0.0,
+                truncated=self.truncated,
             ),
             server=dict(window.counters),
             attribution=attribution.from_requests(requests) if len(requests) else self._from_statistics(window),
