@@ -181,8 +181,13 @@ class Serving:
         return next(child for child in children if child.name() == "tritonserver")
 
     def model_process(self, model: str) -> psutil.Process:
-        processes = model_processes(self.server)
-        return next(psutil.Process(process.pid) for process in processes if process.model == model)
+        """Return the one process of a model, once the one that it replaced as the server started is gone."""
+
+        def processes() -> list[psutil.Process]:
+            return [psutil.Process(process.pid) for process in model_processes(self.server) if process.model == model]
+
+        wait_for(lambda: len(processes()) == 1)
+        return processes()[0]
 
     def end(self) -> tuple[int, str]:
         """Wait until the process ends by itself, and return its exit code and standard error."""
