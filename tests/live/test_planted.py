@@ -19,6 +19,7 @@ from triptych import DetectionClient
 from triptych.contract import DETECTION
 from triptych.measure import remarks, run_file
 from triptych.measure.run_file import Run
+from triptych.wire.access import read_key, remove_key, write_key
 
 pytestmark = pytest.mark.triton
 
@@ -133,9 +134,14 @@ def delayed_proxy(port: int, seconds: float) -> Iterator[str]:
             threading.Thread(target=forward, args=(server, client, seconds), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
+    address = f"127.0.0.1:{listening.getsockname()[1]}"
+    # Commands look for the key of the port that they are given, and traces need it.
+    key = read_key(f"127.0.0.1:{port}")
+    key_file = write_key(listening.getsockname()[1], key)
     try:
-        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        yield address
     finally:
+        remove_key(key_file, key)
         for one in sockets:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)  # wakes who waits for it
