@@ -33,8 +33,8 @@ from triptych.contract import (
 from triptych.errors import BuildError
 from triptych.wire.channel import open_channel
 from triptych.wire.protocol import encode_bytes
-from triptych_build.verify.metrics import Predictions
-from triptych_build.verify.reference import Floats, Pixels, Stages
+from triptych_build.verify.metrics import Floats, Predictions
+from triptych_build.verify.reference import Pixels, Stages
 
 _DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
 from triptych.vision.boxes import iou_xyxy
-from triptych_build.verify.metrics import Predictions
-from triptych_build.verify.reference import Floats, Stages
+from triptych_build.verify.metrics import Floats, Predictions
+from triptych_build.verify.reference import Stages
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from triptych_build.verify.limits import (
     points,
     repeat_check,
 )
-from triptych_build.verify.metrics import Predictions, accuracy, as_truth
-from triptych_build.verify.reference import Floats, Stages, reference_stages
+from triptych_build.verify.metrics import Floats, Predictions, accuracy, as_truth
+from triptych_build.verify.reference import Stages, reference_stages
 from triptych_build.verify.report import Report, verdict
 from triptych_build.verify.truth import Dataset, read_image
 

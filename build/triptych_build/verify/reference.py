@@ -23,10 +23,9 @@ from triptych.machine import available_cores
 from triptych.opencv import cv2
 from triptych_build.adapt.onnx_file import read_onnx
 from triptych_build.adapt.uncut import uncut
-from triptych_build.verify.metrics import Predictions
+from triptych_build.verify.metrics import Floats, Predictions
 
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

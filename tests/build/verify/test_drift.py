@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from triptych_build.verify.drift import Compared, compare_stages, costs, drifted_stage
-from triptych_build.verify.metrics import Predictions
-from triptych_build.verify.reference import Floats, Pixels, Stages, reference_boxes
+from triptych_build.verify.metrics import Floats, Predictions
+from triptych_build.verify.reference import Pixels, Stages, reference_boxes
 
 GEOMETRY = np.array([1, 1, 0, 0, 64, 64], np.float32)
 CANDIDATES = np.array([[4, 4, 20, 20, 0.9, 0], [30, 30, 60, 60, 0.6, 1], [1, 1, 9, 9, 0.1, 0]], np.float32)
