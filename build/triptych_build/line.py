@@ -18,6 +18,7 @@ import triptych
 from triptych.contract import DETECTOR, MODELS
 from triptych.errors import BuildError, ServerStartError
 from triptych.files import sha256
+from triptych.machine import nvidia_gpus
 from triptych.serving.repository import DEFAULT_REPOSITORY, activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build import ultralytics
@@ -197,8 +198,10 @@ class Line:
         options = self.options
         gate = options.gates.get(built.precision) or Gate.for_precision(built.precision)
         served_as = self.target.served_as or options.target
+        # A verdict is about this very file, on this kind of GPU.
+        about = {"model_sha256": sha256(built.model), "gpu": _gpu() if self.engine else None}
         key = [
-            *(sha256(built.model), sha256(reference), asdict(gate), served_as, asdict(options.group)),
+            *(about, sha256(reference), asdict(gate), served_as, asdict(options.group)),
             *(images, dataset.truth),
             code_hashes(HERE, Path(triptych.__file__).parent),
             [sha256(path) for path in _files_of_other_models(options.repository)],
@@ -209,7 +212,7 @@ class Line:
             key,
             lambda out: self._verify_served(built, served_as, reference, dataset, gate, out),
         )
-        report: dict[str, Any] = json.loads(path.read_text())
+        report: dict[str, Any] = json.loads(path.read_text()) | about
         outcome = "passed" if report["passed"] else "refused"
         self.say(
             f"verify: {built.precision} {outcome}{' before' if is_old else ''}; the report is {path.with_suffix('.md')}"
@@ -265,6 +268,12 @@ def _files_of_other_models(repository: Path) -> list[Path]:
     """Return the code and the configuration of the models around the detector."""
     models = [repository / model.name for model in MODELS if model is not DETECTOR]
     return sorted(path for model in models for path in model.rglob("*.p*") if path.suffix in (".py", ".pbtxt"))
+
+
+def _gpu() -> dict[str, str] | None:
+    """Return the GPU that the gate measures on."""
+    gpus = nvidia_gpus()
+    return asdict(gpus[0]) if gpus else None
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -61,6 +61,18 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block; `path` is the file of the lock, which stays. Without locks, all enter.
+
+    It holds between processes of one machine, and of several where the file system passes locks on, as NFS 4 does.
+    """
+    with path.open("w") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Hold:
     """Keeps a directory from being removed by `unused`, for as long as this object or its process lives.
 

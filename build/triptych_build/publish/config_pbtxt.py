@@ -5,7 +5,8 @@ What it says of shapes and batches comes from the plan's own bindings and profil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -21,8 +22,22 @@ GRAPH_BATCHES = (1, 2, 4, 8, 16)
 """Batch sizes that the container's TensorRT backend captures as CUDA graphs."""
 
 
-def config_text(artifact: Artifact, target: TargetName, group: InstanceGroup, number: int) -> str:
-    """Return the `config.pbtxt` of a version; it serves that version alone."""
+def config_text(
+    artifact: Artifact,
+    target: TargetName,
+    group: InstanceGroup,
+    number: int,
+    filenames: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the `config.pbtxt` of a version; it serves that version alone.
+
+    Args:
+        artifact: the model's file.
+        target: what serves it.
+        group: how it is spread over the machine.
+        number: of the version.
+        filenames: the plan for each compute capability, where there are several.
+    """
     chosen, engine = TARGETS[target], artifact.engine
     config = model_config_pb2.ModelConfig(max_batch_size=MAX_BATCH)
     if chosen.template:
@@ -32,6 +47,7 @@ def config_text(artifact: Artifact, target: TargetName, group: InstanceGroup, nu
     else:
         config.backend = target
     config.version_policy.specific.versions.append(number)
+    config.cc_model_filenames.update(filenames)
     pixels, candidates = artifact.shapes
     config.input.add(name=PIXELS.name, data_type="TYPE_UINT8", dims=pixels)
     config.output.add(name=CANDIDATES.name, data_type="TYPE_FP32", dims=_with_names(candidates, chosen))

@@ -18,10 +18,11 @@ from typing import Any
 from triptych import __version__
 from triptych.contract import DETECTOR, MODELS
 from triptych.errors import BuildError
-from triptych.files import aside, atomic_write, flush, sha256
-from triptych.serving.repository import activate, prune, versions
+from triptych.files import aside, atomic_write, flush, locked, sha256
+from triptych.serving.repository import Version, activate, prune, versions
 from triptych_build.publish.artifact import Artifact, check_fit, read_artifact
 from triptych_build.publish.config_pbtxt import config_text
+from triptych_build.publish.plans import OWN, filename, filenames, merged, place_of
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 
 
@@ -45,8 +46,8 @@ def publish(
         verification: the gate's report, for the manifest.
 
     Returns:
-        The version's directory; an older one, if it holds this very model for this target. Files of it that are cut or
-        missing are written again.
+        The version's directory; an older one, if it holds this very model for this target, or the same model for other
+        GPUs. Files of it that are cut or missing are written again, and what the gate said of this very file stays.
 
     Raises:
         BuildError: the model does not suit the target, there is no repository, or the disk refuses.
@@ -55,75 +56,67 @@ def publish(
     check_fit(artifact, target)
     if not repository.is_dir():
         raise BuildError(f"there is no model repository {repository}; name it with --model-repository")
-    record = manifest(artifact, target, calibration, verification)
+    # As it will be read again, to be compared with what is there.
+    record = json.loads(json.dumps(manifest(artifact, target, calibration, verification)))
     try:
-        directory = _published(repository, record)
-        if directory:
-            _renew_version(directory, artifact, target, group, record)
-        else:
-            directory = _write_version(repository, artifact, target, group, record)
+        (repository / DETECTOR.name).mkdir(exist_ok=True)
+        with locked(repository / ".publishing.lock"):
+            home = _home(repository, record)
+            if home:
+                _renew_version(home, artifact, group, record)
+                return home.directory
+            return _write_version(repository, artifact, group, record)
     except OSError as error:
         raise BuildError(f"cannot write to {repository}: {error.strerror or error}; nothing was published") from error
-    return directory
 
 
-def _published(repository: Path, record: dict[str, Any]) -> Path | None:
-    """Return the newest version of this very model for this target: publishing twice makes one version."""
-    same = ("target", "model_sha256")
-    published = [
-        version.directory
-        for version in versions(repository)
-        if all(version.manifest.get(key) == record[key] for key in same)
-    ]
-    return published[-1] if published else None
+def _home(repository: Path, record: dict[str, Any]) -> Version | None:
+    """Return the newest version that holds this very model for this target, or that the plan belongs to."""
+    homes = [version for version in versions(repository) if place_of(record, version.manifest) is not None]
+    return homes[-1] if homes else None
 
 
-def _files(artifact: Artifact, target: TargetName) -> dict[str, Path]:
+def _files(artifact: Artifact, target: TargetName, place: str = OWN) -> dict[str, Path]:
     """Return what a version is copied from, by the names there."""
     chosen = TARGETS[target]
-    files = {chosen.filename: artifact.path}
+    files = {filename(chosen.filename, place): artifact.path}
     if chosen.template:
         files["model.py"] = Path(__file__).parent / "targets" / chosen.template
     return files
 
 
-def _texts(
-    artifact: Artifact, target: TargetName, group: InstanceGroup, number: int, record: dict[str, Any]
-) -> dict[str, str]:
+def _texts(artifact: Artifact, group: InstanceGroup, number: int, record: dict[str, Any]) -> dict[str, str]:
     """Return what is written into a version, by the names there."""
+    target: TargetName = record["target"]
     return {
-        "config.pbtxt": config_text(artifact, target, group, number),
+        "config.pbtxt": config_text(artifact, target, group, number, filenames(record, TARGETS[target].filename)),
         "manifest.json": json.dumps(record, indent=2) + "\n",
     }
 
 
-def _renew_version(
-    directory: Path, artifact: Artifact, target: TargetName, group: InstanceGroup, record: dict[str, Any]
-) -> None:
+def _renew_version(home: Version, artifact: Artifact, group: InstanceGroup, record: dict[str, Any]) -> None:
     """Write a version's texts once more, and each file that is not whole; a server may serve it meanwhile."""
-    for name, source in _files(artifact, target).items():
-        path = directory / name
+    place = place_of(record, home.manifest) or OWN
+    for name, source in _files(artifact, record["target"], place).items():
+        path = home.directory / name
         if not path.is_file() or sha256(path) != sha256(source):
             with atomic_write(path) as temporary:
                 shutil.copyfile(source, temporary)
-    for name, text in _texts(artifact, target, group, int(directory.name), record).items():
-        with atomic_write(directory / name) as temporary:
+    for name, text in _texts(artifact, group, home.number, merged(record, home.manifest, place)).items():
+        with atomic_write(home.directory / name) as temporary:
             temporary.write_text(text)
 
 
-def _write_version(
-    repository: Path, artifact: Artifact, target: TargetName, group: InstanceGroup, record: dict[str, Any]
-) -> Path:
+def _write_version(repository: Path, artifact: Artifact, group: InstanceGroup, record: dict[str, Any]) -> Path:
     """Write the model, its model.py, its configuration and its manifest as the first free version number."""
-    detector = repository / DETECTOR.name
-    detector.mkdir(exist_ok=True)
+    detector, target = repository / DETECTOR.name, record["target"]
     temporary = aside(detector / "publishing")
     temporary.mkdir()
     try:
         number = max((version.number for version in versions(repository)), default=0) + 1
         for name, source in _files(artifact, target).items():
             shutil.copyfile(source, temporary / name)
-        for name, text in _texts(artifact, target, group, number, record).items():
+        for name, text in _texts(artifact, group, number, record).items():
             (temporary / name).write_text(text)
         for path in (*temporary.iterdir(), temporary):
             flush(path)
