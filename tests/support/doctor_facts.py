@@ -37,6 +37,7 @@ ENGINE: dict[str, Any] = {
 CONFIG = """
     max_batch_size: 16
     version_policy { specific { versions: 1 } }
+    dynamic_batching { default_queue_policy { max_queue_size: 512 } }
     input { name: "pixels" data_type: TYPE_UINT8 dims: [640, 640, 3] }
     output { name: "candidates" data_type: TYPE_FP32 dims: [300, 6] }
 """
@@ -48,7 +49,8 @@ def config(text: str = CONFIG) -> model_config_pb2.ModelConfig:
 
 def plan(target: str = "tensorrt", **engine: object) -> PublishedVersion:
     """Return a verified version whose plan is what was published, with an engine that differs in `engine`."""
-    manifest = {"target": target, "model_sha256": "aa", "engine": ENGINE | engine, "verification": {"passed": True}}
+    verification = {"passed": True, "model_sha256": "aa", "gpu": {"name": "NVIDIA H200"}}
+    manifest = {"target": target, "model_sha256": "aa", "engine": ENGINE | engine, "verification": verification}
     return PublishedVersion(1, True, manifest, {"model.plan": "aa"}, {"model.plan": 123}, config())
 
 

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS
 from triptych.errors import TriptychError
 from triptych.files import atomic_write
+from triptych.model_config import read_config
 
 CHECKOUT = {
     "model_repository/detection/config.pbtxt": "model_repository/detection/config.pbtxt",
@@ -59,6 +63,12 @@ def lay_out(directory: Path) -> list[Path]:
     # Triton wants a version directory for an ensemble too, which holds nothing.
     (directory / "model_repository" / "detection" / "1").mkdir(parents=True, exist_ok=True)
     return written
+
+
+def configs() -> dict[str, model_config_pb2.ModelConfig]:
+    """Return the configurations of the models around the detector, as they are laid out, by the model's name."""
+    names = (DETECTION.name, PREPROCESS.name, POSTPROCESS.name)
+    return {name: read_config(_source(f"model_repository/{name}/config.pbtxt").parent) for name in names}
 
 
 def _source(name: str) -> Path:

@@ -31,7 +31,6 @@ from triptych.serving.doctor.facts import minor
         (PIP, plan("tensorrt-python")),
         (PIP, onnx_model()),
         (SERVER, onnx_model("onnxruntime")),
-        (replace(SERVER, gpus=(L4,)), plan(hardware_compatibility="ampere_plus")),
         (SERVER, plan(hardware_compatibility="same_compute_capability", gpu="NVIDIA H100")),
         (
             replace(PIP, packages={"tensorrt-rtx": "1.7.1.116"}),
@@ -45,6 +44,12 @@ def test_what_fits_is_ok_without_a_warning(deployment: Deployment, published: Pu
     assert findings[-1] == Finding(
         "ok", "loads", "version 1 (served)", f"nothing found that keeps {deployment.name} from loading it"
     )
+
+
+def test_a_plan_for_every_gpu_loads_on_another_and_was_verified_on_one() -> None:
+    findings = examine(replace(SERVER, gpus=(L4,)), [plan(hardware_compatibility="ampere_plus")])
+    assert worst(findings) == "warning"
+    assert find(findings, "verified-elsewhere").text.startswith("it was verified on NVIDIA H200, and the server at")
 
 
 def test_the_release_of_the_server_is_said() -> None:

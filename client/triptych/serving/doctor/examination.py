@@ -6,14 +6,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from triptych.contract import MAX_BATCH
+from triptych.serving.doctor.age import check_age
 from triptych.serving.doctor.facts import RELEASES, Deployment, PublishedVersion, minor
 from triptych.serving.doctor.files import check_config, check_files
 from triptych.serving.doctor.findings import Finding, passed, refusal, warning, worst
 from triptych.serving.doctor.loading import check_loading
+from triptych.serving.doctor.plans import as_loaded
+from triptych.serving.doctor.verification import check_verification
 
 
 def examine(
-    deployment: Deployment, published: Iterable[PublishedVersion], ensemble_batch: int = MAX_BATCH
+    deployment: Deployment,
+    published: Iterable[PublishedVersion],
+    ensemble_batch: int = MAX_BATCH,
+    *,
+    verified: bool = False,
 ) -> list[Finding]:
     """Return all findings: about the deployment, then version by version.
 
@@ -21,6 +28,7 @@ def examine(
         deployment: what would load the versions.
         published: the versions.
         ensemble_batch: the largest batch that the ensemble hands to the detector.
+        verified: look at the version alone that is served; it is not to be served if no gate has passed it here.
     """
     versions = list(published)
     findings = [
@@ -29,13 +37,13 @@ def examine(
         for finding in check
     ]
     for version in versions:
-        checks = (
-            check_files(version),
-            check_config(version, ensemble_batch),
-            check_loading(version, deployment),
-            _check_verification(version),
-        )
-        of_version = [replace(finding, subject=version.subject) for check in checks for finding in check]
+        if verified and not version.is_served:
+            continue
+        checks = [(version, check_config(version, ensemble_batch)), (version, check_age(version, deployment))]
+        for plan, where in as_loaded(version, deployment):
+            checks += [(plan, check_files(plan)), (plan, check_loading(plan, where))]
+            checks.append((plan, check_verification(plan, where, required=verified)))
+        of_version = [replace(finding, subject=about.subject) for about, check in checks for finding in check]
         if worst(of_version) != "will not load":
             loads = passed("loads", f"nothing found that keeps {deployment.name} from loading it")
             of_version.append(replace(loads, subject=version.subject))
@@ -79,13 +87,3 @@ def _check_served(deployment: Deployment, versions: list[PublishedVersion]) -> I
             f"it serves version {now} of the detector and the repository says {served[0]}",
             f"switch with `triptych activate {served[0]} --address HOST:PORT`",
         )
-
-
-def _check_verification(version: PublishedVersion) -> Iterator[Finding]:
-    if not version.manifest:
-        return
-    verification = version.manifest.get("verification")
-    if not verification:
-        yield warning("not-verified", "it was never verified", "publish it with labelled images to verify it on")
-    elif not verification.get("passed"):
-        yield warning("verification-failed", "it failed its verification and was published by force")

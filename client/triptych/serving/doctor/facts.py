@@ -73,6 +73,7 @@ class PublishedVersion:
         sizes: their sizes in bytes, by name.
         config: its configuration, or None.
         config_error: why there is no configuration, in a sentence.
+        place: of several plans, the compute capability whose plan this is about; empty for the first, or the only one.
     """
 
     number: int
@@ -82,11 +83,13 @@ class PublishedVersion:
     sizes: Mapping[str, int] = field(default_factory=dict)
     config: model_config_pb2.ModelConfig | None = None
     config_error: str = ""
+    place: str = ""
 
     @property
     def subject(self) -> str:
         """What to call it in a finding."""
-        return f"version {self.number}{' (served)' if self.is_served else ''}"
+        plan = f", plan for {self.place}" if self.place else ""
+        return f"version {self.number}{' (served)' if self.is_served else ''}{plan}"
 
     @property
     def target(self) -> str:
@@ -97,6 +100,22 @@ class PublishedVersion:
     def engine(self) -> Mapping[str, Any]:
         """What the manifest says of its engine; empty if it has none."""
         return self.manifest.get("engine") or {}
+
+    @property
+    def verification(self) -> Mapping[str, Any]:
+        """What the gate said of it; empty if it was not asked."""
+        return self.manifest.get("verification") or {}
+
+    @property
+    def plans(self) -> Mapping[str, Any]:
+        """What the manifest says of its plans for other compute capabilities, by these."""
+        return self.manifest.get("plans") or {}
+
+    @property
+    def filename(self) -> str:
+        """What its model's file is called; empty if its target is not known."""
+        usual = MODEL_FILES.get(self.target, "")
+        return f"{usual}.{self.place}" if self.place else usual
 
 
 def minor(version: str) -> str:

@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import CANDIDATE_FIELDS, CANDIDATES, PIXELS
 from triptych.model_config import names_itself
-from triptych.serving.doctor.facts import MODEL_FILES, PublishedVersion
+from triptych.serving.doctor.facts import PublishedVersion
 from triptych.serving.doctor.findings import Finding, refusal, warning
 
 PUBLISH_AGAIN = "publish it again"
@@ -22,14 +22,14 @@ def check_files(version: PublishedVersion) -> Iterator[Finding]:
             "manifest-unreadable", "it has no manifest that can be read, so it can hardly be checked", PUBLISH_AGAIN
         )
         return
-    name = MODEL_FILES.get(version.target)
-    if name is None:
+    name = version.filename
+    if not name:
         yield warning("target-unknown", f"its target {version.target!r} is not known to this release of Triptych")
     elif name not in version.sha256:
         yield refusal("model-missing", f"its {name} is missing", PUBLISH_AGAIN)
     elif version.sha256[name] != version.manifest.get("model_sha256"):
         planned = version.engine.get("plan_bytes")
-        size = f" ({version.sizes.get(name)} bytes of {planned})" if name == "model.plan" and planned else ""
+        size = f" ({version.sizes.get(name)} bytes of {planned})" if planned else ""
         yield refusal("model-changed", f"its {name} is not the file that was published{size}", PUBLISH_AGAIN)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Severity = Literal["ok", "warning", "will not load"]
+Severity = Literal["ok", "warning", "not to be served", "will not load"]
 
-SEVERITIES: tuple[Severity, ...] = ("ok", "warning", "will not load")
+SEVERITIES: tuple[Severity, ...] = ("ok", "warning", "not to be served", "will not load")
 """From best to worst."""
 
 

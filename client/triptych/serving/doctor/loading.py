@@ -31,14 +31,33 @@ def check_loading(version: PublishedVersion, deployment: Deployment) -> Iterator
             f"run it in a Triton container, or publish it with --target {target}-python",
         )
         return
-    package = str(engine.get("builder", "tensorrt")) if target in PLAN_TARGETS else target.removesuffix("-python")
     if target in MODEL_FILES and target not in BACKENDS:
-        yield from _check_package(package, deployment)
+        yield from _check_package(_package_of(version), deployment)
     if target in PLAN_TARGETS and engine:
-        runtime = deployment.tensorrt if target == "tensorrt" else (deployment.packages or {}).get(package, "")
-        yield from _check_tensorrt(engine, target, runtime, deployment)
+        yield from _check_tensorrt(engine, target, runtime_of(version, deployment), deployment)
         yield from _check_gpus(engine, deployment)
     yield from _check_openvino(version, deployment)
+
+
+def runtime_of(version: PublishedVersion, deployment: Deployment) -> str:
+    """Return the version of the TensorRT that would load a plan; empty if it is not known."""
+    if version.target == "tensorrt":
+        return deployment.tensorrt
+    return (deployment.packages or {}).get(_package_of(version), "")
+
+
+def same_release(one: str, other: str) -> bool:
+    """Return whether two versions are the same as far as both say it: 10.16 is 10.16.1."""
+    ours, theirs = _numbers(one), _numbers(other)
+    shared = min(len(ours), len(theirs))
+    return ours[:shared] == theirs[:shared]
+
+
+def _package_of(version: PublishedVersion) -> str:
+    """Return the Python package that a version runs in."""
+    if version.target in PLAN_TARGETS:
+        return str(version.engine.get("builder", "tensorrt"))
+    return version.target.removesuffix("-python")
 
 
 def _check_package(package: str, deployment: Deployment) -> Iterator[Finding]:
@@ -81,8 +100,7 @@ def _check_tensorrt(engine: Mapping[str, Any], target: str, runtime: str, deploy
             )
         return
     old, new = _numbers(built), _numbers(runtime)
-    shared = min(len(old), len(new))
-    if old[:shared] == new[:shared]:
+    if same_release(built, runtime):
         return
     both = f"it was built by {title} {built}, and {deployment.name} has {runtime}"
     if not engine.get("version_compatible"):
