@@ -17,6 +17,7 @@ from triptych.errors import (
     DeadlineExceeded,
     ImageError,
     InvalidRequest,
+    MeasurementError,
     ModelNotFound,
     RequestCancelled,
     RequestError,
@@ -28,13 +29,14 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.serving.server import TritonServer
-from triptych.wire.channel import Tls
+from triptych.wire.credentials import Credentials
 
 __all__ = [
     "AccessDenied",
     "AsyncDetectionClient",
     "BuildError",
     "ContractError",
+    "Credentials",
     "DeadlineExceeded",
     "Detection",
     "DetectionClient",
@@ -42,6 +44,7 @@ __all__ = [
     "DetectorSpec",
     "ImageError",
     "InvalidRequest",
+    "MeasurementError",
     "ModelNotFound",
     "RequestCancelled",
     "RequestError",
@@ -50,7 +53,6 @@ __all__ = [
     "ServerOverloaded",
     "ServerStartError",
     "ServerUnavailable",
-    "Tls",
     "TriptychError",
     "TritonServer",
     "__version__",

@@ -35,11 +35,12 @@ from triptych.contract import DETECTION, DetectorSpec
 from triptych.detections import Detections
 from triptych.errors import RequestCancelled, TriptychError
 from triptych.vision.inputs import ImageLike
-from triptych.wire.channel import Tls, check_address, metadata, open_channel
+from triptych.wire.channel import check_address, metadata, open_channel
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.session import Call, Effect, Flow, Session, Sleep
 from triptych.wire.statistics import Snapshot
 
-__all__ = ["AsyncDetectionClient", "DetectionClient", "ImageLike", "Tls"]
+__all__ = ["AsyncDetectionClient", "Credentials", "DetectionClient", "ImageLike"]
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 10.0
@@ -58,7 +59,7 @@ class _Client:
         model: str = DETECTION.name,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = DEFAULT_RETRIES,
-        tls: Tls | None = None,
+        credentials: Credentials = LOCAL,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Make a client. It connects with its first call.
@@ -68,15 +69,16 @@ class _Client:
             model: the name of the ensemble.
             timeout_s: the deadline of every method that is called without one, in seconds.
             retries: how often to try a call again after a lost connection or while a model restarts.
-            tls: how to encrypt the connection; None leaves it in plain text.
+            credentials: how to connect; by default in plain text.
             headers: headers for every call, such as {"authorization": "Bearer ..."}.
 
         Raises:
-            ContractError: an argument is wrong, or a file of `tls` cannot be read.
+            ContractError: an argument is wrong, or a file of the credentials cannot be read.
         """
         self._session = Session(check_address(address), model, timeout_s, retries)
         self._metadata = metadata(headers or {})
-        self._credentials = tls.credentials() if tls else None
+        credentials.for_channel()  # a file that cannot be read is known now
+        self._credentials = credentials
         self._closed = False
         self._prepare()
 

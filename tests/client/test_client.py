@@ -18,7 +18,7 @@ from triptych.errors import (
     ImageError,
     TriptychError,
 )
-from triptych.wire.channel import Tls
+from triptych.wire.credentials import Credentials
 
 
 def test_detect(client: DetectionClient, server: FakeServer) -> None:
@@ -141,21 +141,17 @@ def test_headers(server: FakeServer) -> None:
         ({"headers": {"a b": "c"}}, "a header's name must be .* but got 'a b'"),
         ({"headers": {"token-bin": "c"}}, "a header's name"),
         ({"headers": {"token": "geheim\n"}}, "value of header 'token' must be printable ASCII, but is not$"),
-        ({"tls": Tls(ca="/no/such/ca.pem")}, "the TLS file ca='/no/such/ca.pem' cannot be read: No such file"),
-        ({"tls": Tls(ca=__file__)}, "is not PEM"),
+        (
+            {"credentials": Credentials(ca="/no/such/ca.pem")},
+            "the file ca='/no/such/ca.pem' cannot be read: No such file",
+        ),
+        ({"credentials": Credentials(ca=__file__)}, "is not PEM"),
     ],
 )
 @pytest.mark.parametrize("kind", [DetectionClient, AsyncDetectionClient])
 def test_arguments_that_are_refused(kind: Any, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ContractError, match=words):
         kind(**arguments)
-
-
-def test_tls_needs_both_certificate_and_key() -> None:
-    with pytest.raises(ContractError, match="got certificate without key"):
-        Tls(certificate="a.pem")
-    with pytest.raises(ContractError, match="got key without certificate"):
-        Tls(key="a.pem")
 
 
 def test_timeout_of_one_call_is_checked(client: DetectionClient) -> None:

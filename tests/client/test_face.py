@@ -27,11 +27,11 @@ def test_public_names() -> None:
     assert triptych.__all__ == sorted(triptych.__all__)
     assert set(triptych.__all__) == {
         "AsyncDetectionClient",
+        "Credentials",
         "Detection",
         "DetectionClient",
         "Detections",
         "DetectorSpec",
-        "Tls",
         "TritonServer",
         "__version__",
         *errors.__all__,

@@ -18,19 +18,29 @@ from triptych.errors import (
     InvalidRequest,
     ServerUnavailable,
 )
-from triptych.wire.channel import Tls, is_here
+from triptych.wire.channel import is_here
+from triptych.wire.credentials import Credentials
 from triptych.wire.model_control import ModelControl
+
+
+def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=triptych-test", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True, timeout=30)
+    return certificate, key
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1 that signs itself, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "server.pem", folder / "server.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=triptych-test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-out", certificate, "-keyout", key], check=True, capture_output=True, timeout=30)
-    return certificate, key
+    return self_signed(tmp_path_factory.mktemp("tls"), "server")
+
+
+@pytest.fixture(scope="module")
+def other_ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority that signed nothing else."""
+    return self_signed(tmp_path_factory.mktemp("other"), "ca")[0]
 
 
 @pytest.fixture
@@ -44,29 +54,29 @@ def tls_server(certificate: tuple[Path, Path]) -> Iterator[FakeServer]:
 
 
 def test_tls(tls_server: FakeServer, certificate: tuple[Path, Path]) -> None:
-    tls = Tls(ca=certificate[0], certificate=certificate[0], key=certificate[1])
+    credentials = Credentials(ca=certificate[0], certificate=certificate[0], certificate_key=certificate[1])
 
     async def run() -> int:
-        async with AsyncDetectionClient(tls_server.address, tls=tls) as client:
+        async with AsyncDetectionClient(tls_server.address, credentials=credentials) as client:
             return len(await client.detect(b"abc"))
 
-    with DetectionClient(tls_server.address, tls=tls) as client:
+    with DetectionClient(tls_server.address, credentials=credentials) as client:
         assert len(client.detect(b"abc")) == 3
     assert asyncio.run(run()) == 3
 
 
-def test_certificate_that_is_not_trusted(tls_server: FakeServer) -> None:
+def test_certificate_that_is_not_trusted(tls_server: FakeServer, other_ca: Path) -> None:
     with (
-        DetectionClient(tls_server.address, tls=Tls()) as client,
-        pytest.raises(ServerUnavailable, match=r"is not trusted.* Tls\(ca=\.\.\.\)"),
+        DetectionClient(tls_server.address, credentials=Credentials(ca=other_ca)) as client,
+        pytest.raises(ServerUnavailable, match=r"is not trusted.* --ca FILE"),
     ):
         client.detect(b"a")
 
 
-def test_tls_where_there_is_none(server: FakeServer) -> None:
+def test_tls_where_there_is_none(server: FakeServer, other_ca: Path) -> None:
     with (
-        DetectionClient(server.address, tls=Tls()) as client,
-        pytest.raises(ServerUnavailable, match="does not speak TLS; connect without `tls`"),
+        DetectionClient(server.address, credentials=Credentials(ca=other_ca)) as client,
+        pytest.raises(ServerUnavailable, match="does not speak TLS; connect without --ca"),
     ):
         client.detect(b"a")
 

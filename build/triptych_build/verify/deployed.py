@@ -52,7 +52,7 @@ def deployed_stages(address: str, spec: DetectorSpec, score_threshold: float, ti
         score_threshold: of postprocess, 0..1.
         timeout_s: for each call.
     """
-    with open_channel(grpc, address, None) as channel:
+    with open_channel(grpc, address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         def preprocess(encoded: bytes) -> tuple[Pixels, Floats]:

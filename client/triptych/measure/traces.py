@@ -166,7 +166,7 @@ class Tracing:
         """Trace the server at `address`, host:port."""
         self.rate = 1
         self._address = address
-        self._channel = open_channel(grpc, check_address(address), None)
+        self._channel = open_channel(grpc, check_address(address))
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._before: dict[str, list[str]] = {}
         self._file: Path | None = None

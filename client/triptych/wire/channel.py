@@ -1,18 +1,14 @@
-"""Connect to a server: its address, TLS, headers, and gRPC's settings."""
+"""Connect to a server: its address, headers, and gRPC's settings."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import grpc
-
 from triptych.errors import ContractError
+from triptych.wire.credentials import LOCAL, Credentials
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # A batch of large images is far beyond gRPC's 4 MB. Both sides check the contract's limits.
@@ -30,47 +26,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # Each client has its own connection, because a new client must not inherit another one's back-off.
     ("grpc.use_local_subchannel_pool", 1),
 )
-
-
-@dataclass(frozen=True)
-class Tls:
-    """An encrypted connection. Each path is a PEM file.
-
-    Attributes:
-        ca: the authority that signed the server's certificate; None trusts the authorities that come with gRPC.
-        certificate: the client's own certificate, for a server that asks for one.
-        key: the key of `certificate`; give both or none.
-    """
-
-    ca: str | os.PathLike[str] | None = None
-    certificate: str | os.PathLike[str] | None = None
-    key: str | os.PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.certificate is None) != (self.key is None):
-            given, missing = ("certificate", "key") if self.key is None else ("key", "certificate")
-            raise ContractError(f"Tls needs certificate and key together, but got {given} without {missing}")
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files and return gRPC's credentials.
-
-        Raises:
-            ContractError: a file is missing, cannot be read or is not PEM.
-        """
-        ca, key, certificate = (_read_pem(name, getattr(self, name)) for name in ("ca", "key", "certificate"))
-        return grpc.ssl_channel_credentials(ca, key, certificate)
-
-
-def _read_pem(name: str, path: str | os.PathLike[str] | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        pem = Path(path).read_bytes()
-    except OSError as error:
-        raise ContractError(f"the TLS file {name}={os.fspath(path)!r} cannot be read: {error.strerror}") from error
-    if b"-----BEGIN " not in pem:
-        raise ContractError(f"the TLS file {name}={os.fspath(path)!r} is not PEM: it has no line -----BEGIN ...-----")
-    return pem
 
 
 def check_address(address: str) -> str:
@@ -121,9 +76,17 @@ def proxy_options(address: str) -> tuple[tuple[str, int], ...]:
     return (("grpc.enable_http_proxy", 0),) if is_here(address) else ()
 
 
-def open_channel(module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:
-    """Open a channel of `module`, which is `grpc` or `grpc.aio`."""
-    options = (*OPTIONS, *proxy_options(address))
-    if credentials is None:
-        return module.insecure_channel(address, options=options)
-    return module.secure_channel(address, credentials, options=options)
+def open_channel(
+    module: Any, address: str, credentials: Credentials = LOCAL, options: tuple[tuple[str, int], ...] = OPTIONS
+) -> Any:
+    """Open a channel of `module`, which is `grpc` or `grpc.aio`.
+
+    Raises:
+        ContractError: a file of the credentials is missing, cannot be read or is not PEM.
+    """
+    name = (("grpc.ssl_target_name_override", credentials.server_name),) if credentials.server_name else ()
+    options_and_name = (*options, *proxy_options(address), *name)
+    encryption = credentials.for_channel()
+    if encryption is None:
+        return module.insecure_channel(address, options=options_and_name)
+    return module.secure_channel(address, encryption, options=options_and_name)

@@ -13,7 +13,8 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
 from triptych.model_config import tell_stage
 from triptych.wire.access import key_headers
-from triptych.wire.channel import proxy_options
+from triptych.wire.channel import open_channel
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.statistics import Snapshot, parse_statistics
 
 CALL_TIMEOUT_S = 5.0
@@ -33,13 +34,16 @@ class ModelControl:
     Calls that change anything show the server's key.
     """
 
-    def __init__(self, address: str, key: str = "") -> None:
+    def __init__(self, address: str, key: str = "", credentials: Credentials = LOCAL) -> None:
         """Connect to the server at `address`, host:port, as soon as there is one.
 
-        Without a `key` the one is shown that `triptych serve` left on this machine for us, if there is one.
+        Args:
+            address: host:port.
+            key: the server's key, for the one who made it; all others leave it to the credentials.
+            credentials: how to connect, and where the server's key is.
         """
-        self._address, self._key = address, key
-        self._channel = grpc.insecure_channel(address, options=(*_OPTIONS, *proxy_options(address)))
+        self._address, self._key, self._credentials = address, key, credentials
+        self._channel = open_channel(grpc, address, credentials, _OPTIONS)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def close(self) -> None:
@@ -67,7 +71,7 @@ class ModelControl:
             request.parameters["config"].string_param = json_format.MessageToJson(
                 config, preserving_proto_field_name=True
             )
-        self._service.RepositoryModelLoad(request, timeout=timeout_s, metadata=key_headers(self._address, self._key))
+        self._service.RepositoryModelLoad(request, timeout=timeout_s, metadata=self._headers())
 
     def config(self, model: str, version: str = "") -> model_config_pb2.ModelConfig:
         """Return the configuration that a model is served with, including all defaults."""
@@ -99,7 +103,7 @@ class ModelControl:
     def unloaded(self) -> list[str]:
         """Return the models that are not ready though their files are there; none while any model loads."""
         request = service_pb2.RepositoryIndexRequest()
-        headers = key_headers(self._address, self._key)
+        headers = self._headers()
         entries = self._service.RepositoryIndex(request, timeout=CALL_TIMEOUT_S, metadata=headers).models
         if any(entry.state == "LOADING" for entry in entries):
             return []  # an ensemble is not ready while its stages load
@@ -119,6 +123,9 @@ class ModelControl:
         # The index of the repository would need the server's key, and says no more.
         ready = [(entry.name, entry.version) for entry in self._statistics().model_stats]
         return {(model, version): self.config(model, version) for model, version in ready}
+
+    def _headers(self) -> tuple[tuple[str, str], ...]:
+        return key_headers(self._address, self._key) if self._key else self._credentials.headers(self._address)
 
     def _statistics(self) -> service_pb2.ModelStatisticsResponse:
         return self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=CALL_TIMEOUT_S)

@@ -140,18 +140,18 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             ServerUnavailable,
             _says(
                 "the certificate of {address} is not trusted",
-                "; give the authority that signed it as Tls(ca=...), and the address by a name that it holds for",
+                "; give the authority that signed it with --ca FILE, and the address by a name that it holds for",
             ),
         ),
         _Case(
             ("wrong_version_number",),
             ServerUnavailable,
-            _plain("the server at {address} does not speak TLS; connect without `tls`"),
+            _plain("the server at {address} does not speak TLS; connect without --ca"),
         ),
         _Case(
             ("handshake", "security handshaker"),
             ServerUnavailable,
-            _says("the TLS handshake with {address} failed", "; check the files given to Tls(...)"),
+            _says("the TLS handshake with {address} failed", "; check the files given as credentials"),
         ),
         _Case(
             ("failed parsing http/2", "http1"),
