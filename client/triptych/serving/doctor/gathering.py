@@ -166,7 +166,7 @@ def ask_server(address: str) -> Deployment:
         RequestError: it does not answer.
         ContractError: the address is not HOST:PORT.
     """
-    channel = open_channel(grpc, check_address(address), None)
+    channel = open_channel(grpc, check_address(address))
     control = ModelControl(address)
     try:
         service = service_pb2_grpc.GRPCInferenceServiceStub(channel)
