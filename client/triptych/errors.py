@@ -6,6 +6,7 @@
     ├── ImageError             an image cannot be read, or is larger than the limits allow
     ├── ContractError          a tensor, a config or an option does not fit the contract
     ├── BuildError             a model cannot be adapted, built or published
+    ├── MeasurementError       what was measured is not what was asked for, so it is worth nothing
     ├── ServerStartError       the embedded server did not start
     ├── ServerCrashed          the embedded server died, or a model's process did and cannot be restarted
     └── RequestError           a call to a server failed; `code` is the gRPC status
@@ -23,6 +24,8 @@ Messages are plain sentences: what came, what was expected, what to do.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import grpc
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "DeadlineExceeded",
     "ImageError",
     "InvalidRequest",
+    "MeasurementError",
     "ModelNotFound",
     "RequestCancelled",
     "RequestError",
@@ -44,12 +48,33 @@ __all__ = [
 ]
 
 
+BrokenLimit = Literal["encoded_bytes", "pixels", "decode_time", "request_decode_time", "scans", "tiles", "memory"]
+"""The limits that an image may break."""
+
+Unreadable = Literal["empty", "format", "damaged", "pixel_format", "crash", "internal"]
+"""Why an image that breaks no limit may be unreadable.
+
+It has no bytes, is of no known format, is damaged or ends early, has pixels of a kind that is not read, has ended its
+decoder, or our own code failed.
+"""
+
+ImageFault = BrokenLimit | Unreadable
+
+
 class TriptychError(Exception):
     """The root of the tree. To catch it is to catch every error that Triptych raises on purpose."""
 
 
 class ImageError(TriptychError):
-    """An image cannot be read, or is larger than the limits allow."""
+    """An image cannot be read, or is larger than the limits allow.
+
+    Attributes:
+        fault: what is wrong with the image, for whoever counts; None where nobody has looked into it.
+    """
+
+    def __init__(self, message: str, fault: ImageFault | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class ContractError(TriptychError):
@@ -58,6 +83,10 @@ class ContractError(TriptychError):
 
 class BuildError(TriptychError):
     """A model cannot be adapted, built or published."""
+
+
+class MeasurementError(TriptychError):
+    """What was measured is not what was asked for, so its figures are worth nothing."""
 
 
 class ServerStartError(TriptychError):

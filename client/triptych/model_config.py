@@ -84,5 +84,9 @@ def detector_of_stage(args: Mapping[str, str]) -> model_config_pb2.ModelConfig:
 
 def version_directory(args: Mapping[str, str], config: model_config_pb2.ModelConfig) -> Path:
     """Return where the files of a stage's detector are; see `detector_of_stage`."""
-    detector = Path(args["model_repository"]).parent / DETECTOR.name
-    return detector / str(next(iter(config.version_policy.specific.versions), 1))
+    return Path(args["model_repository"]).parent / DETECTOR.name / version_of(config)
+
+
+def version_of(config: model_config_pb2.ModelConfig) -> str:
+    """Return the version of the detector that a configuration is of."""
+    return str(next(iter(config.version_policy.specific.versions), 1))

@@ -147,7 +147,7 @@ def test_model_files_hold_no_logic_of_their_own() -> None:
     paths = [*REPOSITORY.glob("*/1/model.py"), *(ROOT / "build/triptych_build/publish/targets").glob("*.py")]
     assert len(paths) >= 4
     for path in paths:
-        assert len(path.read_text().splitlines()) < 50, f"{path} should unpack, call triptych and pack"
+        assert len(path.read_text().splitlines()) < 60, f"{path} should unpack, call triptych and pack"
 
 
 @pytest.mark.parametrize(

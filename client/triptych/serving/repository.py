@@ -56,7 +56,7 @@ def versions(repository: Path) -> list[Version]:
     served = _served_number(detector)
     numbers = sorted(int(entry.name) for entry in detector.iterdir() if entry.is_dir() and entry.name.isdigit())
     return [
-        Version(number, detector / str(number), number == served, _manifest(detector / str(number)))
+        Version(number, detector / str(number), number == served, read_manifest(detector / str(number)))
         for number in numbers
     ]
 
@@ -69,7 +69,8 @@ def _served_number(detector: Path) -> int | None:
     return int(named[0]) if named else None
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """Return the manifest of a version, by its directory; empty if it has none that can be read."""
     try:
         manifest: Any = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError):

@@ -115,7 +115,8 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
     if rgb.shape != (header.height, header.width, 3):
         raise ImageError(
             f"the image's header says {header.width}x{header.height}, "
-            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it again"
+            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it again",
+            "damaged",
         )
     # Pillow rotates a TIFF as it loads it.
     return rgb if header.format == "TIFF" else _upright(rgb, header.orientation)
@@ -128,9 +129,11 @@ def check_bytes(encoded: bytes, max_bytes: int) -> None:
         ImageError: it is one of these.
     """
     if not encoded:
-        raise ImageError("the image is empty (0 bytes); send an encoded image")
+        raise ImageError("the image is empty (0 bytes); send an encoded image", "empty")
     if len(encoded) > max_bytes:
-        raise ImageError(f"the image has {len(encoded)} bytes, more than the limit of {max_bytes}; compress it more")
+        raise ImageError(
+            f"the image has {len(encoded)} bytes, more than the limit of {max_bytes}; compress it more", "encoded_bytes"
+        )
 
 
 @contextmanager
@@ -148,21 +151,22 @@ def _open(encoded: bytes, max_bytes: int, max_pixels: int) -> Iterator[Image.Ima
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"the {len(encoded)} bytes cannot be read as an image; send one of {', '.join(FORMATS)}"
+            f"the {len(encoded)} bytes cannot be read as an image; send one of {', '.join(FORMATS)}", "format"
         ) from error
     except Image.DecompressionBombError as error:  # only its message has the number of pixels
         number = re.search(r"\d+", str(error))
-        raise ImageError(_too_many_pixels(f"{number[0] if number else 'far too many'} pixels", max_pixels)) from error
+        size = f"{number[0] if number else 'far too many'} pixels"
+        raise ImageError(_too_many_pixels(size, max_pixels), "pixels") from error
     except MemoryError as error:
-        raise ImageError("the image takes more memory to decode than is allowed; send it smaller") from error
+        raise ImageError("the image takes more memory to decode than is allowed; send it smaller", "memory") from error
     except Exception as error:  # decoders of ten formats fail in more ways than can be listed
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ImageError(f"the image is damaged or ends early ({reason}); save it again") from error
+        raise ImageError(f"the image is damaged or ends early ({reason}); save it again", "damaged") from error
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(_too_many_pixels(f"{width * height} pixels ({width}x{height})", max_pixels))
+        raise ImageError(_too_many_pixels(f"{width * height} pixels ({width}x{height})", max_pixels), "pixels")
 
 
 def _too_many_pixels(size: str, max_pixels: int) -> str:
@@ -225,7 +229,8 @@ def _check_tiles(image: Image.Image) -> None:
     stored = -(-width // tile_width) * tile_width * -(-height // tile_height) * tile_height
     if stored > 2 * width * height + _SPARE_TILE_PIXELS:
         raise ImageError(
-            f"the image of {width}x{height} has tiles of {tile_width}x{tile_height}; save it again, without tiles"
+            f"the image of {width}x{height} has tiles of {tile_width}x{tile_height}; save it again, without tiles",
+            "tiles",
         )
 
 
@@ -233,12 +238,12 @@ def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
     """Decode the first frame to RGB."""
     image.load()
     if image.mode == "I" and image.format == "TIFF":
-        raise ImageError("the image has 32-bit pixels of unknown range; send 8 or 16 bits a channel")
+        raise ImageError("the image has 32-bit pixels of unknown range; send 8 or 16 bits a channel", "pixel_format")
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode == "F":
-        raise ImageError("the image has floating-point pixels; send 8 or 16 bits a channel")
+        raise ImageError("the image has floating-point pixels; send 8 or 16 bits a channel", "pixel_format")
     return np.array(image.convert("RGB"))
 
 

@@ -110,7 +110,10 @@ class DecoderProcess:
             nonlocal remaining_s
             check_bytes(encoded, self._task.max_bytes)
             if remaining_s <= 0:
-                raise ImageError(f"the other images of the request took {limit_s:g} s to decode; send fewer at a time")
+                raise ImageError(
+                    f"the other images of the request took {limit_s:g} s to decode; send fewer at a time",
+                    "request_decode_time",
+                )
             took_s = self._task.max_decode_s  # by one that ends the process
             try:
                 answer = self._ask(self._ready_process(), encoded)
@@ -118,7 +121,7 @@ class DecoderProcess:
             finally:
                 remaining_s -= took_s
             if "error" in answer:
-                raise ImageError(answer["error"])
+                raise ImageError(answer["error"], answer["fault"])
             canvas[:] = self._pixels
             return Geometry(*answer["geometry"])
 
@@ -168,9 +171,11 @@ class DecoderProcess:
         self._process = self._start()  # its imports take their time while other images are decoded
         if status is None or status == -signal.SIGPROF:
             limit_s = self._task.max_decode_s
-            raise ImageError(f"the image takes more than {limit_s:g} s to decode; send it smaller, or as a plain JPEG")
+            raise ImageError(
+                f"the image takes more than {limit_s:g} s to decode; send it smaller, or as a plain JPEG", "decode_time"
+            )
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        raise ImageError(f"the image is damaged in a way that ends its decoder ({name}); save it again")
+        raise ImageError(f"the image is damaged in a way that ends its decoder ({name}); save it again", "crash")
 
     @staticmethod
     def _read_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
@@ -233,6 +238,6 @@ def _answer(task: _Task, memory: mmap.mmap, size: int) -> dict[str, Any]:
         rgb = decode(memory[:size], max_bytes=task.max_bytes, max_pixels=task.max_pixels)
         return {"geometry": letterbox(rgb, task.pixels(memory), placement=task.placement, pad_value=task.pad_value)}
     except ImageError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "fault": error.fault}
     except Exception as error:
-        return {"error": f"the image cannot be processed: {error!r}"}
+        return {"error": f"the image cannot be processed: {error!r}", "fault": "internal"}

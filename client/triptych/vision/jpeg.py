@@ -100,7 +100,7 @@ def check_scans(encoded: bytes) -> None:
     while marker and encoded[marker.end() - 1] != _END_OF_IMAGE:
         scans += encoded[marker.end() - 1] == _START_OF_SCAN
         if scans > MAX_SCANS:
-            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; save it again, not progressive")
+            raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; save it again, not progressive", "scans")
         length = int.from_bytes(encoded[marker.end() : marker.end() + 2], "big")
         marker = _MARKER.search(encoded, marker.end() + length)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
-from triptych.errors import ImageError
+from triptych.errors import ImageError, ImageFault
 from triptych.opencv import cv2
 from triptych.vision.decode import decode
 from triptych.vision.jpeg import is_quick
@@ -42,6 +42,10 @@ class Preprocessed(NamedTuple):
 
 Apart = Callable[[bytes, NDArray[np.uint8]], Geometry]
 """Decode and letterbox one image into a canvas somewhere else; see `DecoderProcess.for_request`."""
+
+
+OnFault = Callable[[ImageFault, str], None]
+"""Take notice of an image that cannot be read: what is wrong with it, and the sentence for whoever sent it."""
 
 
 def letterbox_geometry(
@@ -99,6 +103,7 @@ def preprocess(
     max_bytes: int = MAX_ENCODED_BYTES,
     max_pixels: int = MAX_PIXELS,
     apart: Apart | None = None,
+    on_fault: OnFault | None = None,
 ) -> Preprocessed:
     """Decode and letterbox a batch. An image that cannot be read does not harm the others, and raises nothing.
 
@@ -110,6 +115,7 @@ def preprocess(
         max_bytes: the limit on each image's bytes.
         max_pixels: the limit on each image's pixels.
         apart: decodes and letterboxes what is not known to be quick and harmless; None does it here.
+        on_fault: called for each image that cannot be read.
     """
     pixels = np.empty((len(images), spec.height, spec.width, 3), np.uint8)
     geometry = np.zeros((len(images), len(GEOMETRY_FIELDS)), np.float32)
@@ -124,5 +130,10 @@ def preprocess(
         except Exception as error:  # whatever it is, the other images of the batch are fine
             pixels[row] = spec.pad_value
             geometry[row] = 0
-            errors[row] = str(error) if isinstance(error, ImageError) else f"the image cannot be processed: {error!r}"
+            fault: ImageFault | None = "internal"
+            errors[row] = f"the image cannot be processed: {error!r}"
+            if isinstance(error, ImageError):
+                fault, errors[row] = error.fault, str(error)
+            if on_fault is not None:
+                on_fault(fault or "damaged", errors[row])
     return Preprocessed(pixels, geometry, errors)

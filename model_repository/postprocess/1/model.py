@@ -8,6 +8,7 @@ from triptych.contract import names_id
 from triptych.errors import ContractError
 from triptych.files import Hold
 from triptych.model_config import detector_of_stage, detector_spec, version_directory
+from triptych.serving.stages.observers import PostprocessObserver
 from triptych.vision.boxes import postprocess
 from triptych.vision.stamp import read_stamp
 
@@ -15,11 +16,13 @@ from triptych.vision.stamp import read_stamp
 class TritonPythonModel:
     def initialize(self, args):
         config = detector_of_stage(args)
-        self.in_use = Hold(version_directory(args, config))
+        version = version_directory(args, config)
+        self.in_use = Hold(version)
         spec = detector_spec(config)
         self.names = names_id(spec.class_names)
         self.defaults = {"score_threshold": spec.score_threshold, "iou_threshold": spec.iou_threshold}
         self.rows = spec.rows
+        self.observer = PostprocessObserver(pb_utils, spec, version)
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]
@@ -31,9 +34,12 @@ class TritonPythonModel:
         candidates, names = read_stamp(candidates, self.names)
         geometry = pb_utils.get_input_tensor_by_name(request, "geometry").as_numpy()
         try:
-            boxes, scores, labels, count, truncated = postprocess(candidates, geometry, **thresholds, rows=self.rows)
+            detected = postprocess(candidates, geometry, **thresholds, rows=self.rows)
         except ContractError as error:
+            self.observer.refused(request.request_id(), str(error))
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+        self.observer.answers(detected, names[:, 0].tolist())
+        boxes, scores, labels, count, truncated = detected
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("BOXES", boxes),
@@ -44,3 +50,6 @@ class TritonPythonModel:
                 pb_utils.Tensor("NAMES", names),
             ]
         )
+
+    def finalize(self):
+        self.observer.close()

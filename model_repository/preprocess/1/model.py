@@ -1,12 +1,14 @@
 """Encoded images to letterboxed pixels."""
 
 import json
+from functools import partial
 
 import cv2
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triptych.model_config import detector_of_stage, detector_spec
+from triptych.serving.stages.observers import PreprocessObserver
 from triptych.vision.decoder_process import DecoderProcess
 from triptych.vision.letterbox import preprocess
 
@@ -23,6 +25,7 @@ class TritonPythonModel:
         self.spec = detector_spec(detector_of_stage(args))
         # An image that is not known to be harmless is decoded in a process that may die.
         self.decoder = DecoderProcess(self.spec, **self.limits, max_decode_s=max_decode_s)
+        self.observer = PreprocessObserver(pb_utils)
 
     def execute(self, requests):
         return [self.respond(request) for request in requests]
@@ -31,8 +34,12 @@ class TritonPythonModel:
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
         if images.ndim != 2:  # an exception would fail the other requests of this call as well
             reason = "IMAGE does not hold as many encoded images as its shape says"
+            self.observer.refused(request.request_id(), reason)
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(reason, pb_utils.TritonError.INVALID_ARG))
-        pixels, geometry, errors = preprocess(images[:, 0], self.spec, **self.limits, apart=self.decoder.for_request())
+        self.observer.images(images[:, 0])
+        on_fault = partial(self.observer.fault, request.request_id())
+        apart = self.decoder.for_request()
+        pixels, geometry, errors = preprocess(images[:, 0], self.spec, **self.limits, apart=apart, on_fault=on_fault)
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("pixels", pixels),
@@ -42,4 +49,5 @@ class TritonPythonModel:
         )
 
     def finalize(self):
+        self.observer.close()
         self.decoder.close()

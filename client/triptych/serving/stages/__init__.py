@@ -1,0 +1,1 @@
+"""What the stages' own processes say of themselves: counters for Prometheus, lines for the log."""
