@@ -60,7 +60,7 @@ def test_a_report_of_a_fault_names_the_machine(repository: Path) -> None:
 def test_a_finding_is_a_line_for_people(repository: Path) -> None:
     result = CliRunner().invoke(app, ["--model-repository", str(repository)])
     assert result.exit_code == 0
-    assert "warning       version 1 (served): it was never verified; publish it with" in result.stdout
+    assert "warning          version 1 (served): it was never verified; publish it with" in result.stdout
     assert len(result.stdout.splitlines()) == 2
 
 
@@ -127,3 +127,34 @@ def test_a_version_without_a_manifest_is_a_warning(repository: Path, content: st
 def test_a_server_that_does_not_answer(repository: Path, nobody: str) -> None:
     result = CliRunner().invoke(app, ["--model-repository", str(repository), "--address", nobody])
     assert isinstance(result.exception, ServerUnavailable)
+
+
+def test_what_no_gate_has_passed_is_not_to_be_served(repository: Path) -> None:
+    code, report = run("--model-repository", repository, "--verified")
+    assert (code, report["worst"]) == (1, "not to be served")
+    assert [finding["id"] for finding in report["findings"]] == ["not-verified", "loads"]
+    path = repository / "detector" / "1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["verification"] = {"passed": True, "model_sha256": manifest["model_sha256"], "gpu": None}
+    path.write_text(json.dumps(manifest))
+    assert run("--model-repository", repository, "--verified")[0] == 0
+
+
+def test_an_older_version_that_is_not_served_does_not_keep_the_served_one_from_starting(repository: Path) -> None:
+    path = repository / "detector" / "1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"verification": {"passed": True}}))
+    shutil.copytree(repository / "detector" / "1", repository / "detector" / "2")
+    (repository / "detector" / "2" / "model.onnx").unlink()
+    assert run("--model-repository", repository)[0] == 1
+    assert run("--model-repository", repository, "--verified")[0] == 0
+
+
+def test_a_repository_that_an_older_release_laid_out(repository: Path) -> None:
+    path = repository / "postprocess" / "config.pbtxt"
+    path.write_text(path.read_text().replace("dims: [-1, 4]", "dims: [100, 4]"))
+    code, report = run("--model-repository", repository)
+    assert code == 1
+    (old,) = [finding for finding in report["findings"] if finding["id"] == "layout-of-older"]
+    assert old["text"] == "an older Triptych laid out postprocess: its BOXES are not those of this release"
+    assert "triptych init DIR" in old["advice"]

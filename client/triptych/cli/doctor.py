@@ -16,7 +16,12 @@ from triptych.serving.doctor import Finding, worst
 from triptych.serving.doctor.findings import Severity
 from triptych.serving.doctor.gathering import describe_machine, diagnose
 
-STYLES: dict[Severity, str] = {"ok": "green", "warning": "yellow", "will not load": "bold red"}
+STYLES: dict[Severity, str] = {
+    "ok": "green",
+    "warning": "yellow",
+    "not to be served": "bold red",
+    "will not load": "bold red",
+}
 
 
 def doctor(
@@ -27,24 +32,33 @@ def doctor(
             metavar="HOST:PORT", help="The running server that is to load the versions. Default: this machine."
         ),
     ] = None,
+    verified: Annotated[
+        bool,
+        typer.Option(
+            "--verified",
+            help="Look at the version alone that is served, and refuse it too if no gate has passed this very file on "
+            "this kind of GPU: for what runs before a server starts.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the published versions with what would load them, and say what will not load and why.
 
-    Exit codes: 0 nothing is worse than a warning, 1 something will not load, 3 no server answers at the address.
+    Exit codes: 0 nothing is worse than a warning, 1 something will not load or is not to be served, 3 no server answers
+    at the address.
     """
-    findings = diagnose(model_repository, address)
+    findings = diagnose(model_repository, address, verified=verified)
     if as_json:
         document = {"worst": worst(findings), "findings": list(map(asdict, findings)), "machine": describe_machine()}
         typer.echo(json.dumps(document, indent=2))
     else:
         _print(findings)
-    if worst(findings) == "will not load":
+    if worst(findings) not in ("ok", "warning"):
         raise typer.Exit(REFUSED)
 
 
 def _print(findings: list[Finding]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
-        label = Text(f"{finding.severity:<14}", STYLES[finding.severity])
+        label = Text(f"{finding.severity:<17}", STYLES[finding.severity])
         console.print(Text.assemble(label, (f"{finding.subject}: ", "bold"), str(finding)))

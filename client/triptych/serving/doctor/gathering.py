@@ -22,7 +22,8 @@ from triptych.errors import BuildError, ContractError, ServerStartError
 from triptych.files import sha256
 from triptych.machine import Gpu, available_cores, cpu_model, nvidia_gpus
 from triptych.model_config import read_config
-from triptych.serving import preflight, repository
+from triptych.serving import preflight, repository, template
+from triptych.serving.doctor.age import check_layout
 from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
@@ -41,7 +42,10 @@ DISTRIBUTIONS = {
 }
 """The names under which pip knows each runtime."""
 
-OWN_PACKAGES = ("nvidia-pytriton", "tritonclient", "openvino", "onnx", "onnxruntime", "numpy", "locust")
+OWN_PACKAGES = (
+    *("nvidia-pytriton", "tritonclient", "openvino", "onnx", "onnxruntime", "numpy", "locust"),
+    *("opencv-python-headless", "opencv-python", "pillow", "faster-coco-eval"),
+)
 """What a report of a fault should name, with `DISTRIBUTIONS`."""
 
 JETSON_RELEASE = Path("/etc/nv_tegra_release")
@@ -66,8 +70,10 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def diagnose(model_repository: Path, address: str | None = None) -> list[Finding]:
+def diagnose(model_repository: Path, address: str | None = None, *, verified: bool = False) -> list[Finding]:
     """Return all findings about the versions of a repository, for a running server or else for this machine.
+
+    With `verified` they are about the version alone that is served, which is not to be if no gate has passed it here.
 
     Raises:
         BuildError: there is no such repository, or it has no version.
@@ -76,8 +82,14 @@ def diagnose(model_repository: Path, address: str | None = None) -> list[Finding
     """
     versions = read_versions(model_repository)
     deployment = ask_server(address) if address else inspect_machine(os.environ)
-    ensemble_batch, errors = read_ensemble(model_repository)
-    return examine(replace(deployment, errors=deployment.errors + errors), versions, ensemble_batch)
+    configs, errors = read_models(model_repository)
+    ensemble = configs.get(DETECTION.name)
+    ensemble_batch = ensemble.max_batch_size if ensemble else MAX_BATCH
+    findings = examine(
+        replace(deployment, errors=deployment.errors + errors), versions, ensemble_batch, verified=verified
+    )
+    old = check_layout(configs, template.configs())
+    return [*(replace(finding, subject=str(model_repository)) for finding in old), *findings]
 
 
 # --- The published versions -------------------------------------------------------------------------------------------
@@ -101,8 +113,9 @@ def _read_version(published: repository.Version) -> PublishedVersion:
         config = read_config(published.directory)
     except ContractError as error:
         config_error = " ".join(str(error).partition("; ")[0].split())
-    paths = (published.directory / name for name in sorted(set(MODEL_FILES.values())))
-    files = [path for path in paths if path.is_file()]
+    plans = published.manifest.get("plans") or {}
+    names = [*sorted(set(MODEL_FILES.values())), *(f"model.plan.{capability}" for capability in plans)]
+    files = [path for name in names if (path := published.directory / name).is_file()]
     return PublishedVersion(
         number=published.number,
         is_served=published.is_served,
@@ -114,11 +127,8 @@ def _read_version(published: repository.Version) -> PublishedVersion:
     )
 
 
-def read_ensemble(model_repository: Path) -> tuple[int, tuple[str, ...]]:
-    """Return the largest batch that the ensemble brings, and what is wrong with the configurations, in sentences.
-
-    The batch is the contract's where the ensemble's own configuration cannot be read.
-    """
+def read_models(model_repository: Path) -> tuple[dict[str, model_config_pb2.ModelConfig], tuple[str, ...]]:
+    """Return the configurations by the model's name, and what is wrong with those that cannot be read, in sentences."""
     configs: dict[str, model_config_pb2.ModelConfig] = {}
     errors = []
     for model in MODELS:
@@ -126,8 +136,7 @@ def read_ensemble(model_repository: Path) -> tuple[int, tuple[str, ...]]:
             configs[model.name] = read_config(model_repository / model.name)
         except ContractError as error:  # noqa: PERF203  (one unreadable configuration must not hide another)
             errors.append(" ".join(str(error).split()))
-    ensemble = configs.get(DETECTION.name)
-    return ensemble.max_batch_size if ensemble else MAX_BATCH, tuple(errors)
+    return configs, tuple(errors)
 
 
 # --- The deployment ---------------------------------------------------------------------------------------------------
