@@ -32,7 +32,7 @@ class Server(TritonServer):
 
     def start(self) -> None:
         self.made.append(self)
-        self.ended = ""
+        self.ended, self.is_drained = "", False
         if self.start_error:
             raise self.start_error
         if self.signal_at_start:
@@ -49,8 +49,11 @@ class Server(TritonServer):
     def served(self) -> dict[tuple[str, str], int]:
         return {("detection", "1"): 0, ("preprocess", "1"): 2, ("detector", "3"): 1}
 
+    def drain(self) -> None:
+        self.is_drained = True
+
     def stop(self) -> None:
-        self.ended = self.ended or "stopped"
+        self.ended = self.ended or ("drained and stopped" if self.is_drained else "stopped")
         if self.signal_at_stop:
             type(self).signal_at_stop = False
             os.kill(os.getpid(), signal.SIGINT)
@@ -94,7 +97,7 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
         "Try it with `triptych detect IMAGE`; stop it with Ctrl-C.",
         "Stopped.",
     ]
-    assert Server.made[0].ended == "stopped"
+    assert Server.made[0].ended == "drained and stopped"
 
 
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,6 +110,47 @@ def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert server._queue_budget_ms == 500
     assert "  HTTP         http://127.0.0.1:2\n" in result.stdout
     assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "there is no TLS"),
+        (("--tls-certificate", "c", "--tls-key", "k"), "--client-ca lets only known clients in"),
+        (("--tls-certificate", "c", "--tls-key", "k", "--client-ca", "a"), None),
+    ],
+)
+def test_it_says_who_can_reach_it(monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str | None) -> None:
+    send_signal(monkeypatch, signal.SIGTERM)
+    words = "Whoever reaches 0.0.0.0:8001 can send images"
+    assert words not in run(*options).stdout
+    report = run("--host", "0.0.0.0", *options).stdout
+    assert "  gRPC         127.0.0.1:8001\n" in report
+    assert (words in report) is (said is not None)
+    assert (said or "") in report
+    assert "HTTP has no TLS" in run("--host", "0.0.0.0", "--http").stdout
+
+
+def test_the_key_and_the_time_to_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    send_signal(monkeypatch, signal.SIGTERM)
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef\n")
+    key.chmod(0o640)
+    run("--key-file", key, "--exit-timeout-s", 20, "--log", "-")
+    (server,) = Server.made
+    assert (server._key, server._exit_timeout_s) == ("0123456789abcdef", 20)
+    key.chmod(0o644)
+    assert f"--key-file {key} can be read by every user" in str(run("--key-file", key).exception)
+    key.chmod(0o600)
+    key.write_text("short")
+    assert "the server's key must be 16 to 256 letters" in str(run("--key-file", key).exception)
+    assert "cannot be read: No such file" in str(run("--key-file", tmp_path / "none").exception)
+
+
+@pytest.mark.parametrize("options", [("--tls-certificate", "a"), ("--tls-key", "a"), ("--client-ca", "a")])
+def test_half_of_tls(options: tuple[str, ...]) -> None:
+    assert "give both" in str(run(*options).exception)
+    assert Server.made == []
 
 
 def test_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:

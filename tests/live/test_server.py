@@ -349,7 +349,7 @@ def test_says_who_took_the_port(server: TritonServer, repository: Path) -> None:
 def test_says_who_took_the_port_at_the_last_moment(
     server: TritonServer, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "check_ports", lambda ports, http: None)
+    monkeypatch.setattr(preflight, "check_ports", lambda ports, http, host: None)
     free = Ports.free()
     ports = Ports(http=free.http, grpc=server.ports.grpc, metrics=free.metrics)
     late = TritonServer(repository, ports=ports, log_path=tmp_path / "log")

@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from triptych.serving.launch import Launch
+from triptych.serving.listening import Listening
 from triptych.serving.preflight import Installation, Ports
 
 
 def test_the_command_line(tmp_path: Path) -> None:
     installation = Installation(Path("/triton/bin/tritonserver"), Path("/python"), Path("/stub"), ())
     free = Ports(http=1, grpc=2, metrics=3)
-    launch = Launch(installation, "triptych-1", tmp_path, free, Path("/scratch"), "mark_", "secret", http=True)
+    listening = Listening(ports=free, http=True)
+    launch = Launch(installation, "triptych-1", tmp_path, listening, Path("/scratch"), "mark_", "secret", 5)
     binary, *options = launch.command()
     assert binary == "/triton/bin/tritonserver"
     addresses = {options[i - 1]: options[i] for i in range(1, len(options)) if options[i - 1].endswith("-address")}
@@ -25,7 +27,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     restricted = "model-repository,shared-memory,trace,logging:triptych-key=secret"
     assert {f"--grpc-restricted-protocol={restricted}", f"--http-restricted-api={restricted}"} < set(options)
 
-    options = replace(launch, http=False).command()
+    options = replace(launch, listening=Listening(ports=free)).command()
     assert "--allow-http=false" in options
     assert f"--grpc-restricted-protocol={restricted}" in options
     assert not [option for option in options if option.startswith("--http")]

@@ -149,5 +149,5 @@ def test_how_it_ended() -> None:
 def test_not_ready_in_time() -> None:
     assert server_log.describe_timeout(2, "\n".join(LOAD_ERRORS.splitlines()[:4]), Path("/log")) == (
         "the server was not ready within 2 s (still loading: preprocess); "
-        "allow it longer with --ready-timeout-s, or see the log /log"
+        "allow it longer with --ready-timeout-s; the whole log is /log"
     )

@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import grpc
 import typer
@@ -15,23 +15,61 @@ from rich.console import Console
 
 from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, ModelRepository
 from triptych.contract import DETECTION
+from triptych.errors import ContractError
 from triptych.serving import Ports, TritonServer
+from triptych.serving.log import STANDARD_ERROR
+from triptych.serving.preflight import LOOPBACK
 from triptych.serving.queues import DEFAULT_BUDGET_MS
+from triptych.serving.secret_file import read_secret
+from triptych.serving.server import EXIT_TIMEOUT_S
 from triptych.serving.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from triptych.serving.tls import ServerTls
 
 
 def serve(
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="The IP address to listen on; 0.0.0.0 for all, as in a container."),
+    ] = LOOPBACK,
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for gRPC clients.")] = 8001,
     http: Annotated[
         bool,
-        typer.Option("--http", help="Serve HTTP too. Pages in a browser on this machine can then send images."),
+        typer.Option(
+            "--http", help="Serve HTTP too, without TLS. Pages in a browser on this machine can then send images."
+        ),
     ] = False,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP clients, with --http.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for Prometheus.")] = 8002,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Choose three free ports, whatever the options above say.")
     ] = False,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, metavar="FILE", help="Encrypt gRPC with this certificate (PEM), and --tls-key."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, metavar="FILE", help="The key of --tls-certificate (PEM), without a password."),
+    ] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="Let only clients in whose certificate one of these authorities has signed (PEM).",
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="Where the key is that loading models takes. Default: a new key at each start.",
+        ),
+    ] = None,
     ready_timeout_s: Annotated[
         float,
         typer.Option(min=1, metavar="SECONDS", help="When every model must be ready; a large engine takes longer."),
@@ -44,17 +82,25 @@ def serve(
             f"as overload. Default: as in the models' files, which is {DEFAULT_BUDGET_MS}.",
         ),
     ] = None,
+    exit_timeout_s: Annotated[
+        int,
+        typer.Option(min=1, metavar="SECONDS", help="How long requests in flight may take once it is to stop."),
+    ] = EXIT_TIMEOUT_S,
     log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The server's log. Default: in ~/.local/state/triptych.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The server's log; - for standard error. Default: in ~/.local/state/triptych."
+        ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the server's log on standard error as it grows.")
+        bool, typer.Option("--verbose", "-v", help="Show the log on standard error too, as it grows.")
     ] = False,
 ) -> None:
     """Serve the models on this machine, with Triton from pip: no container, no GPU.
 
-    It listens only on 127.0.0.1. To load models takes a key, which the commands of the same user find. A model whose
-    process dies or hangs, or that somebody unloads, is loaded again. Ctrl-C ends it, a second Ctrl-C at once.
+    It listens only on 127.0.0.1, unless --host says otherwise. To load models takes a key, which the commands of the
+    same user find. A model whose process dies or hangs, or that somebody unloads, is loaded again. Ctrl-C or SIGTERM
+    ends it: it takes no more requests, answers those that it has, and stops. A second one ends it at once.
 
     Exit codes: 0 it was stopped, 1 it did not start, 3 it died or hung while it served, 130 it was killed by a second
     Ctrl-C.
@@ -66,8 +112,22 @@ def serve(
         ready_timeout_s=ready_timeout_s,
         http=http,
         queue_budget_ms=queue_budget_ms,
+        host=host,
+        tls=_tls(tls_certificate, tls_key, client_ca),
+        key=read_secret("--key-file", key_file).decode(errors="replace").strip() if key_file else None,
+        exit_timeout_s=exit_timeout_s,
     )
     _serve(server, Console(soft_wrap=True, highlight=False), verbose)
+
+
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise ContractError("TLS takes --tls-certificate and --tls-key, but one is missing; give both")
+    from triptych.serving.tls import ServerTls
+
+    return ServerTls(certificate, key, client_ca)
 
 
 def _serve(server: TritonServer, console: Console, verbose: bool) -> None:
@@ -82,12 +142,13 @@ def _serve(server: TritonServer, console: Console, verbose: bool) -> None:
     try:
         with console.status("Starting Triton…"):
             server.start()
-            if verbose:
+            if verbose and server.log_path != STANDARD_ERROR:
                 threading.Thread(target=_follow, args=(server.log_path,), daemon=True).start()
             server.wait_ready()
         _report(console, server)
         signals.serving = True
         Supervisor(server, lambda line: console.print(line, markup=False)).watch(signals.stop)
+        server.drain()
     except KeyboardInterrupt:
         # The first signal came while it was starting; or a second one while it was about to stop.
         if signals.stop.is_set():
@@ -136,12 +197,35 @@ def _report(console: Console, server: TritonServer) -> None:
         ("gRPC", server.grpc_address),
         ("HTTP", server.http_url),
         ("metrics", server.metrics_url),
-        ("log", str(server.log_path)),
+        ("log", "standard error" if server.log_path == STANDARD_ERROR else str(server.log_path)),
     ):
         if value:
             console.print(f"  {name:<12} {value}", markup=False)
+    for line in _exposure(server):
+        console.print(line, markup=False)
     address = "" if server.grpc_address == DEFAULT_ADDRESS else f" --address {server.grpc_address}"
     console.print(f"Try it with `triptych detect IMAGE{address}`; stop it with Ctrl-C.", markup=False)
+
+
+def _exposure(server: TritonServer) -> list[str]:
+    """Return what others can do who reach the server, if others than this machine's users can."""
+    listening = server.listening
+    if not listening.is_open:
+        return []
+    lines = []
+    if listening.tls is None:
+        lines.append(
+            f"Whoever reaches {listening.host}:{listening.ports.grpc} can send images, and read what is sent: there is "
+            "no TLS (--tls-certificate). Nobody can load models without the key."
+        )
+    elif listening.tls.client_ca is None:
+        lines.append(
+            f"Whoever reaches {listening.host}:{listening.ports.grpc} can send images (--client-ca lets only known "
+            "clients in). Nobody can load models without the key."
+        )
+    if listening.http:
+        lines.append("HTTP has no TLS and lets everybody in: put a proxy in front of it.")
+    return lines
 
 
 def _follow(path: Path) -> None:

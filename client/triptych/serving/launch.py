@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from triptych.serving.preflight import HOST, Installation, Ports
+from triptych.contract import STAGES
+from triptych.serving.listening import Listening
+from triptych.serving.preflight import Installation
 from triptych.wire.access import KEY_NAME, RESTRICTED
-
-EXIT_TIMEOUT_S = 5
-"""How long Triton waits for requests in flight, and for model processes that will never answer, as it ends."""
 
 # Runs in the server's process before Triton does: ties its life to ours, unless we are gone already.
 _TIE = """
@@ -35,21 +36,21 @@ class Launch:
         installation: Triton from pip.
         server_id: the name that the server answers to.
         model_repository: what it serves.
-        ports: where it listens.
+        listening: where it listens.
         scratch: an empty directory for its backends and traces.
         shm_prefix: how its regions of shared memory, and the command lines of its model processes, are marked.
         key: without it the server does not load models, register shared memory or change the settings of traces.
-        http: whether it serves HTTP, which every page in a browser on this machine can reach.
+        exit_timeout_s: how long it waits for requests in flight as it ends, and for models that will never answer.
     """
 
     installation: Installation
     server_id: str
     model_repository: Path
-    ports: Ports
+    listening: Listening
     scratch: Path
     shm_prefix: str
     key: str
-    http: bool = False
+    exit_timeout_s: int
 
     def start(self, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Lay out the scratch directory and start Triton, which writes to `log`.
@@ -59,10 +60,11 @@ class Launch:
         """
         self.installation.link_backends(self.backends)
         self.traces.mkdir()
+        self.twins.mkdir()
         tied_to = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _TIE, str(tied_to), *self.command()],
-            env=self.installation.environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -79,36 +81,47 @@ class Launch:
         """Where Triton writes its traces."""
         return self.scratch / "traces"
 
+    def environment(self) -> dict[str, str]:
+        """Return the server's environment. Who has no home directory gets the scratch directory: OpenVINO needs one."""
+        environment = self.installation.environment()
+        if not os.access(environment.get("HOME") or Path("~").expanduser(), os.X_OK):
+            environment["HOME"] = str(self.scratch)
+        return environment
+
+    @property
+    def twins(self) -> Path:
+        """A second model repository, which is empty but within `no_stage_loads`."""
+        return self.scratch / "twins"
+
+    @contextlib.contextmanager
+    def no_stage_loads(self) -> Iterator[None]:
+        """Keep the stages from loading within the block: Triton loads no model that is in two repositories."""
+        twins = [self.twins / stage.name for stage in STAGES]
+        for twin in twins:
+            twin.mkdir()
+        try:
+            yield
+        finally:
+            for twin in twins:
+                twin.rmdir()
+
     def command(self) -> list[str]:
         """Return Triton's command line."""
         return [
             str(self.installation.binary),
             *("--id", self.server_id),
             *("--model-repository", str(self.model_repository.resolve())),
+            *("--model-repository", str(self.twins)),
             *("--backend-directory", str(self.backends)),
             # Starting empty and loading through the API gives the reason of a failure back as its answer.
             *("--model-control-mode", "explicit"),
             # Ours are complete, and completing them costs a second per load: Triton starts every model twice.
             "--disable-auto-complete-config",
-            *self._http(),
-            *("--grpc-address", HOST, "--grpc-port", str(self.ports.grpc)),
-            *("--metrics-address", HOST, "--metrics-port", str(self.ports.metrics)),
-            f"--grpc-restricted-protocol={self._restriction}",
+            *self.listening.options(f"{','.join(RESTRICTED)}:{KEY_NAME}={self.key}"),
+            *(self.listening.tls.options(self.scratch) if self.listening.tls else ()),
             "--allow-gpu-metrics=false",
             # Off until a client asks for traces. Where they go can be set only here.
             *("--trace-config", f"triton,file={self.traces / 'trace'}", "--trace-config", "level=OFF"),
-            *("--exit-timeout-secs", str(EXIT_TIMEOUT_S)),
+            *("--exit-timeout-secs", str(self.exit_timeout_s)),
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
         ]
-
-    def _http(self) -> list[str]:
-        if not self.http:
-            return ["--allow-http=false"]
-        return [
-            *("--http-address", HOST, "--http-port", str(self.ports.http)),
-            f"--http-restricted-api={self._restriction}",
-        ]
-
-    @property
-    def _restriction(self) -> str:
-        return f"{','.join(RESTRICTED)}:{KEY_NAME}={self.key}"

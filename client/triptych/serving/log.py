@@ -10,11 +10,16 @@ from pathlib import Path
 TAIL_BYTES = 65_536
 """How much of a log's end is read."""
 
+STANDARD_ERROR = Path("-")
+"""In place of a log's file: it goes to our standard error."""
+
 _LINE = re.compile(r"^(?P<level>[IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [^\]]+\] *(?P<message>.*)$")
 
-# Never the reason of a failure: printed at every start without a GPU, or a consequence of a model process's death.
+# Never the reason of a failure: printed at every start (for want of a GPU, or while no stage is to be loaded), or a
+# consequence of a model process's death.
 _NO_REASON = re.compile(
     r"CudaDriverHelper|unable to create stream|pinned system memory|CUDA memory pool"
+    r"|failed to poll model|models that are not available or ambiguous"
     r"|Stub process '[^']*' is not healthy"
 )
 
@@ -132,6 +137,11 @@ def load_failure(model: str, details: str) -> LoadFailure:
     return LoadFailure(model, " ".join(reason.split()).rstrip(";."), raised_at)
 
 
+def where(path: Path) -> str:
+    """Return the end of a sentence that says where a whole log is."""
+    return "the whole log is above" if path == STANDARD_ERROR else f"the whole log is {path}"
+
+
 def signal_name(number: int) -> str:
     """Return the name of a signal, such as SIGKILL."""
     try:
@@ -154,7 +164,7 @@ def describe_exit(returncode: int) -> str:
 
 def describe_end(returncode: int, log: str, path: Path) -> str:
     """Say how the server ended, with the last errors of its log."""
-    return f"the server {describe_exit(returncode)}{last_words(log)}; the whole log is {path}"
+    return f"the server {describe_exit(returncode)}{last_words(log)}; {where(path)}"
 
 
 def describe_timeout(timeout_s: float, log: str, path: Path) -> str:
@@ -163,7 +173,7 @@ def describe_timeout(timeout_s: float, log: str, path: Path) -> str:
     return (
         f"the server was not ready within {timeout_s:g} s"
         + (f" (still loading: {', '.join(loading)})" if loading else "")
-        + f"{last_words(log)}; allow it longer with --ready-timeout-s, or see the log {path}"
+        + f"{last_words(log)}; allow it longer with --ready-timeout-s; {where(path)}"
     )
 
 

@@ -10,6 +10,7 @@ import platform
 import socket
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ from triptych.errors import ContractError, ServerStartError
 from triptych.model_config import read_config
 from triptych.serving.processes import STUB, holder_of_port
 
-HOST = "127.0.0.1"
-"""The embedded server listens only here: this release of Triton has published vulnerabilities."""
+LOOPBACK = "127.0.0.1"
+"""The embedded server listens only here unless told otherwise: its Triton has published vulnerabilities."""
 
 INSTALL_HINT = "install it with `pip install nvidia-pytriton==0.7.0`"
 
@@ -50,7 +51,7 @@ class Ports:
         with contextlib.ExitStack() as stack:
             sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
             for probe in sockets:
-                probe.bind((HOST, 0))
+                probe.bind((LOOPBACK, 0))
             return cls(*(probe.getsockname()[1] for probe in sockets))
 
 
@@ -164,11 +165,26 @@ def check_shared_memory(needed: int | None = None) -> None:
         )
 
 
-def check_ports(ports: Ports, *, http: bool = True) -> None:
-    """Make sure that the ports are free; that of HTTP only if it is served.
+def check_temporary_directory() -> None:
+    """Make sure that there is a place for temporary files.
 
     Raises:
-        ServerStartError: another process holds one (the message says which, if that can be seen), or two are the same.
+        ServerStartError: there is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ServerStartError(
+            "there is no directory for temporary files that can be written; mount a tmpfs at /tmp, or set TMPDIR"
+        ) from error
+
+
+def check_ports(ports: Ports, *, http: bool = True, host: str = LOOPBACK) -> None:
+    """Make sure that the ports of an IP address are free; that of HTTP only if it is served.
+
+    Raises:
+        ServerStartError: another process holds one (the message says which, if that can be seen), two are the same, or
+            the address is not of this machine.
     """
     by_kind: dict[str, int] = asdict(ports)
     if not http:
@@ -178,14 +194,18 @@ def check_ports(ports: Ports, *, http: bool = True) -> None:
             "the ports must differ, but got " + ", ".join(f"{kind} {port}" for kind, port in by_kind.items())
         )
     for kind, port in by_kind.items():
-        with socket.socket() as probe:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             # As servers do, so that the closed connections of a server that ended a moment ago are no hindrance.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((HOST, port))
+                probe.bind((host, port))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise ServerStartError(port_taken(ports, port)) from error
+                if error.errno == errno.EADDRNOTAVAIL:
+                    raise ServerStartError(
+                        f"this machine has no address {host}; give one that it has with --host, or 0.0.0.0 for all"
+                    ) from error
                 raise ServerStartError(
                     f"port {port} cannot be opened ({error.strerror}); choose another with --{kind}-port"
                 ) from error

@@ -10,6 +10,7 @@ for long.
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import grpc
 import psutil
@@ -30,15 +32,26 @@ from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import log as server_log
 from triptych.serving import preflight
 from triptych.serving.instances import fit_instances
-from triptych.serving.launch import EXIT_TIMEOUT_S, Launch
-from triptych.serving.preflight import HOST, Ports
+from triptych.serving.launch import Launch
+from triptych.serving.listening import Listening
+from triptych.serving.log_output import LogOutput
+from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
 from triptych.serving.queues import fit_queue
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
+from triptych.wire.credentials import LOCAL
 from triptych.wire.model_control import ModelControl, processes_of
 
+if TYPE_CHECKING:
+    from triptych.serving.tls import ServerTls
+
 __all__ = ["Ports", "TritonServer", "default_log_path"]
+
+EXIT_TIMEOUT_S = 5
+"""How long requests in flight may take as the server ends, unless told otherwise."""
+
+_KEY = re.compile(r"[A-Za-z0-9+/=_.~-]{16,256}")
 
 
 def default_log_path(ports: Ports) -> Path:
@@ -51,14 +64,14 @@ def default_log_path(ports: Ports) -> Path:
 
 
 class TritonServer:
-    """Triton serving one model repository on the loopback interface, from `start` to `stop`.
+    """Triton serving one model repository, from `start` to `stop`; on the loopback interface unless told otherwise.
 
     The server ends with this process, however that ends, if `start` was called in the main thread. A server that was
     started in another thread outlives this process: call `stop`.
 
     Attributes:
-        ports: the TCP ports it listens on; that of HTTP only if it serves HTTP.
-        log_path: the file that the server and its models log to.
+        listening: where it listens.
+        log_path: the file that the server and its models log to; `log.STANDARD_ERROR` for our standard error.
         ready_s: how long it took from `start` until every model was ready, in seconds; 0 before that.
         decisions: who decided how many instances a stage has, in a few words by its name; empty before that.
     """
@@ -73,6 +86,10 @@ class TritonServer:
         instances: Mapping[str, int] | None = None,
         http: bool = False,
         queue_budget_ms: int | None = None,
+        host: str = LOOPBACK,
+        tls: ServerTls | None = None,
+        key: str | None = None,
+        exit_timeout_s: int = EXIT_TIMEOUT_S,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -86,30 +103,43 @@ class TritonServer:
                 though not read the answers.
             queue_budget_ms: how long a request may wait for preprocess, and as long again for the detector, before it
                 is refused; None: as the models' files say, that is `queues.DEFAULT_BUDGET_MS`.
+            host: the IP address it listens on; 0.0.0.0 or :: for all of this machine.
+            tls: how gRPC is encrypted, and which clients are let in. HTTP and the metrics are never encrypted.
+            key: what it wants to see before it loads models; None: it makes a key at random.
+            exit_timeout_s: how long requests in flight may take as it ends.
 
         Raises:
-            ContractError: `instances` names a model that does not exist, or a count below 1.
+            ContractError: `instances` names a model that does not exist, or a count below 1; `host` is no IP address;
+                `key` is too short or has other characters than a key has.
         """
         names = [stage.name for stage in STAGES]
         for name, count in (instances or {}).items():
             if name not in names or count < 1:
                 raise ContractError(f"instances must be at least 1 of {', '.join(names)}, but got {count} of {name}")
-        self.ports = ports or Ports()
+        if key is not None and not _KEY.fullmatch(key):
+            raise ContractError(
+                "the server's key must be 16 to 256 letters, digits and characters of +/=_.~-, but is not; make one "
+                "with `openssl rand -hex 16`"
+            )
+        self.listening = Listening(host, ports or Ports(), http, tls)
         self.log_path = log_path or default_log_path(self.ports)
         self.ready_s = 0.0
         self.decisions: dict[str, str] = {}
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
-        self._serves_http = http
+        self._exit_timeout_s = exit_timeout_s
+        self._log = LogOutput(self.log_path)
         self._queue_budget_ms = queue_budget_ms
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
-        self._key = secrets.token_hex(16)
+        self._key = key or secrets.token_hex(16)
+        self._key_given = key is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._control: ModelControl | None = None
         self._scratch: Scratch | None = None
+        self._launch: Launch | None = None
         self._configs: dict[str, model_config_pb2.ModelConfig] = {}
         self._in_use: dict[str, Hold] = {}
         self._started = 0.0
@@ -129,19 +159,24 @@ class TritonServer:
         self.stop()
 
     @property
+    def ports(self) -> Ports:
+        """The TCP ports it listens on; that of HTTP only if it serves HTTP."""
+        return self.listening.ports
+
+    @property
     def grpc_address(self) -> str:
-        """`HOST:PORT` for gRPC clients."""
-        return f"{HOST}:{self.ports.grpc}"
+        """`HOST:PORT` for gRPC clients on this machine."""
+        return self.listening.grpc_address
 
     @property
     def http_url(self) -> str:
-        """The URL that HTTP clients start from; empty if HTTP is not served."""
-        return f"http://{HOST}:{self.ports.http}" if self._serves_http else ""
+        """The URL that HTTP clients on this machine start from; empty if HTTP is not served."""
+        return self.listening.http_url
 
     @property
     def metrics_url(self) -> str:
-        """The URL that Prometheus scrapes."""
-        return f"http://{HOST}:{self.ports.metrics}/metrics"
+        """The URL that a Prometheus on this machine scrapes."""
+        return self.listening.metrics_url
 
     @property
     def pid(self) -> int:
@@ -174,34 +209,33 @@ class TritonServer:
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
         preflight.check_shared_memory(self._shared_memory_bytes())
-        preflight.check_ports(self.ports, http=self._serves_http)
+        preflight.check_temporary_directory()
+        preflight.check_ports(self.ports, http=self.listening.http, host=self.listening.host)
+        if self.listening.tls:
+            self.listening.tls.check()
         remove_leftovers()
         try:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            log = self.log_path.open("wb")
+            log = self._log.open()
         except OSError as error:
             raise ServerStartError(
                 f"the log {self.log_path} cannot be written ({error.strerror}); choose another with --log"
             ) from error
         self._started = time.monotonic()
         with log:
-            try:
-                key_file = key_path(self.ports.grpc)
-            except OSError as error:
-                raise ServerStartError(_no_place_for_key(error)) from error
-            self._scratch = Scratch(Belongings(self._shm_prefix, self._key, str(key_file)))
-            launch = Launch(
+            self._scratch = Scratch(Belongings(self._shm_prefix, self._key, self._key_file()))
+            own = self.listening.tls.own_credentials(self._scratch.directory) if self.listening.tls else LOCAL
+            self._launch = Launch(
                 installation,
                 self._id,
                 self._model_repository,
-                self.ports,
+                self.listening,
                 self._scratch.directory,
                 self._shm_prefix,
                 self._key,
-                self._serves_http,
+                self._exit_timeout_s,
             )
-            self._process = launch.start(log)
-        self._control = ModelControl(self.grpc_address, self._key)
+            self._process = self._launch.start(log)
+        self._control = ModelControl(self.grpc_address, self._key, own)
 
     def wait_ready(self) -> None:
         """Wait for the server, load the models and give them their instances and queues.
@@ -209,7 +243,8 @@ class TritonServer:
         Raises:
             ServerStartError: the server ended, a model did not load, or it took longer than `ready_timeout_s`.
         """
-        control = self.control
+        control, launch = self.control, self._launch
+        assert launch is not None  # noqa: S101  (there is no control without it)
         deadline = self._started + self._ready_timeout_s
         while not control.is_server(self._id):  # another server may have been quicker to take the port
             if (ended := self._ended()) is not None:
@@ -218,26 +253,38 @@ class TritonServer:
                 raise ServerStartError(self._timeout_error())
             time.sleep(0.05)
         # The key may replace another server's only now that the port is ours.
-        try:
+        if self._key_file():
             write_key(self.ports.grpc, self._key)
-        except OSError as error:
-            raise ServerStartError(_no_place_for_key(error)) from error
         hide_argument(self.pid, self._key)
         model = DETECTION.name
         try:
-            control.load(model, _remaining_s(deadline))
-            for stage in STAGES:
-                control.change(stage.name, self._fit, _remaining_s(deadline))
-            on_disk = read_config(self._model_repository / DETECTOR.name)
-            self._fit(on_disk)
-            if control.config(DETECTOR.name).parameters != on_disk.parameters:
-                # Another version was published meanwhile, and a stage may have read the file after the detector did.
-                for stage in (PREPROCESS, POSTPROCESS):
-                    control.restart(stage.name, _remaining_s(deadline))
-            self.served()
+            # To load an ensemble is to load its stages as their files say. So it is loaded while they cannot be, and
+            # is ready once each of them is loaded as it is to be served. The detector is first: the others learn of it.
+            with launch.no_stage_loads(), contextlib.suppress(grpc.RpcError):
+                control.load(DETECTION.name, _remaining_s(deadline))
+            for model in (DETECTOR.name, PREPROCESS.name, POSTPROCESS.name):
+                config = read_config(self._model_repository / model)
+                self._fit(config)
+                control.load(model, _remaining_s(deadline), config)
+            model = DETECTION.name
+            if all(served != model for served, _ in self.served()):
+                control.load(model, _remaining_s(deadline))  # which says what is wrong with it
+                self.served()
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
+
+    def _key_file(self) -> str:
+        """Return where our commands find the key; empty if there is no place, and it is written down elsewhere."""
+        try:
+            return str(key_path(self.ports.grpc))
+        except OSError as error:
+            if self._key_given:
+                return ""
+            raise ServerStartError(
+                f"there is no place for the server's key ({error}); set XDG_STATE_HOME to a directory of yours, or "
+                "give a key with --key-file"
+            ) from error
 
     def _shared_memory_bytes(self) -> int | None:
         """Return what the stages need at most, with as many instances as they will have; None if it is not known."""
@@ -258,6 +305,17 @@ class TritonServer:
         written = sum(group.count for group in groups)
         self.decisions[config.name] = fit_instances(config, cores, written=written, asked=self._instances)
 
+    def drain(self) -> None:
+        """Take no more requests, and wait until those that were taken have their answers, or until time is up.
+
+        Triton alone would not: as it ends, it fails requests that are between two stages.
+        """
+        deadline = time.monotonic() + self._exit_timeout_s
+        with contextlib.suppress(grpc.RpcError):  # it is dead or hangs, and has no answers any more
+            self.control.unload(DETECTION.name, self._exit_timeout_s)
+            while self.control.has_work(DETECTION.name) and time.monotonic() < deadline:
+                time.sleep(0.02)
+
     def stop(self) -> None:
         """End the server and remove its processes, temporary files and shared memory. The log stays.
 
@@ -266,7 +324,7 @@ class TritonServer:
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(EXIT_TIMEOUT_S + 3)
+                self._process.wait(self._exit_timeout_s + 3)
         self.kill()
 
     def kill(self) -> None:
@@ -354,7 +412,7 @@ class TritonServer:
 
     def log_tail(self) -> str:
         """Return the end of the log so far."""
-        return server_log.read_tail(self.log_path)
+        return self._log.tail()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -366,6 +424,7 @@ class TritonServer:
         returncode = self._running().poll()
         if returncode is None:
             return None
+        self._log.settle()
         log = self.log_tail()
         port = server_log.port_in_use(log)
         if port is not None:
@@ -392,13 +451,9 @@ class TritonServer:
         elif not failure.raised_at:
             # Without a traceback the answer alone says little: "is not healthy", "not available or ambiguous".
             hint = server_log.last_words(self.log_tail())
-        return f"{failure}{hint}; the whole log is {self.log_path}"
+        return f"{failure}{hint}; {server_log.where(self.log_path)}"
 
 
 def _remaining_s(deadline: float) -> float:
     """Return the time left until `deadline`, but at least enough for a call to report that it is over."""
     return max(0.1, deadline - time.monotonic())
-
-
-def _no_place_for_key(error: OSError) -> str:
-    return f"there is no place for the server's key ({error}); set XDG_STATE_HOME to a directory of yours"

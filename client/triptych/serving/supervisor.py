@@ -157,7 +157,7 @@ class Supervisor:
         if len(deaths) >= MAX_DEATHS:
             raise ServerCrashed(
                 f"{model} died {len(deaths)} times within {now - deaths[0]:.0f} s"
-                f"{server_log.last_words(self._server.log_tail())}; the whole log is {self._server.log_path}"
+                f"{server_log.last_words(self._server.log_tail())}; {server_log.where(self._server.log_path)}"
             )
         took_s = self._server.reload(model)
         self._canary.reset()
@@ -171,7 +171,7 @@ class Supervisor:
         log = self._server.log_tail()
         self._server.kill()  # it would not hear that it should stop
         raise ServerCrashed(
-            f"{why}; it was killed{server_log.last_words(log)}; the whole log is {self._server.log_path}"
+            f"{why}; it was killed{server_log.last_words(log)}; {server_log.where(self._server.log_path)}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 from google.protobuf import json_format
@@ -73,6 +73,11 @@ class ModelControl:
             )
         self._service.RepositoryModelLoad(request, timeout=timeout_s, metadata=self._headers())
 
+    def unload(self, model: str, timeout_s: float) -> None:
+        """Take no more requests for a model, and unload it when those that it has are answered; its stages stay."""
+        request = service_pb2.RepositoryModelUnloadRequest(model_name=model)
+        self._service.RepositoryModelUnload(request, timeout=timeout_s, metadata=self._headers())
+
     def config(self, model: str, version: str = "") -> model_config_pb2.ModelConfig:
         """Return the configuration that a model is served with, including all defaults."""
         request = service_pb2.ModelConfigRequest(name=model, version=version)
@@ -102,13 +107,15 @@ class ModelControl:
 
     def unloaded(self) -> list[str]:
         """Return the models that are not ready though their files are there; none while any model loads."""
-        request = service_pb2.RepositoryIndexRequest()
-        headers = self._headers()
-        entries = self._service.RepositoryIndex(request, timeout=CALL_TIMEOUT_S, metadata=headers).models
+        entries = self._index()
         if any(entry.state == "LOADING" for entry in entries):
             return []  # an ensemble is not ready while its stages load
         ready = {entry.name for entry in entries if entry.state == "READY"}
         return sorted({entry.name for entry in entries} - ready)
+
+    def has_work(self, model: str) -> bool:
+        """Return whether a model that was unloaded still answers requests."""
+        return any(entry.name == model and entry.state == "UNLOADING" for entry in self._index())
 
     def statistics(self) -> Snapshot:
         """Return the counters of the models that are ready, by name."""
@@ -123,6 +130,12 @@ class ModelControl:
         # The index of the repository would need the server's key, and says no more.
         ready = [(entry.name, entry.version) for entry in self._statistics().model_stats]
         return {(model, version): self.config(model, version) for model, version in ready}
+
+    def _index(self) -> Sequence[service_pb2.RepositoryIndexResponse.ModelIndex]:
+        request = service_pb2.RepositoryIndexRequest()
+        response = self._service.RepositoryIndex(request, timeout=CALL_TIMEOUT_S, metadata=self._headers())
+        models: Sequence[service_pb2.RepositoryIndexResponse.ModelIndex] = response.models
+        return models
 
     def _headers(self) -> tuple[tuple[str, str], ...]:
         return key_headers(self._address, self._key) if self._key else self._credentials.headers(self._address)
