@@ -23,6 +23,7 @@ class LoadProfile:
         fps: cameras: frames a second of each; 0 for none.
         shape: how an open loop's rate changes over `duration_s`. Other loops change their users.
         duration_s: of the whole load; 0 if it has no end.
+        seed: of what is random: a camera's phase, an open loop's gaps; 0 for others each time.
     """
 
     rate_per_s: float = 0.0
@@ -30,6 +31,7 @@ class LoadProfile:
     fps: float = 0.0
     shape: Shape = "constant"
     duration_s: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.rate_per_s, self.fps) < 0 or (self.rate_per_s and self.fps):
@@ -73,6 +75,7 @@ class LoadTest:
         batch: images in a request.
         sizes_wh: width and height that each image is scaled to, one after the other; none for the images as they are.
         processes: processes that share the load.
+        seed: of what is random: the cameras' phases, an open loop's gaps; 0 for others each time.
         warmup_s: how long the load goes on before anything counts.
         duration_s: how long it is measured.
         intervals: parts of that time, as samples for a comparison.
@@ -93,6 +96,7 @@ class LoadTest:
     batch: int = 1
     sizes_wh: tuple[tuple[int, int], ...] = ()
     processes: int = 1
+    seed: int = 0
     warmup_s: float = 2.0
     duration_s: float = 10.0
     intervals: int = 10
@@ -123,4 +127,5 @@ class LoadTest:
     @property
     def profile(self) -> LoadProfile:
         """What each user does; an open loop has one user in each process."""
-        return LoadProfile(self.rate_per_s / self.processes, self.poisson, self.fps, self.shape, self.duration_s)
+        rate_per_s = self.rate_per_s / self.processes
+        return LoadProfile(rate_per_s, self.poisson, self.fps, self.shape, self.duration_s, self.seed)

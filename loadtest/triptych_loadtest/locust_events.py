@@ -112,6 +112,7 @@ def _options_of(form: Mapping[str, str]) -> Namespace:
         rate=float(form["rate"]),
         poisson=form["poisson"] == "true",
         fps=float(form["fps"]),
+        seed=int(form["seed"]),
         shape=form["shape"],
         run_time=parse_timespan(form["run_time"]) if form.get("run_time") else None,
     )

@@ -22,6 +22,7 @@ def add_options(parser: Any) -> None:
     add("--poisson", action="store_true", help="with --rate: random gaps, exponentially distributed")
     add("--fps", type=float, default=0, metavar="N", help="users are cameras that send N frames a second each")
     of_what = "how the load changes: of users, or of the rate (constant)"
+    add("--seed", type=int, default=0, metavar="N", help="of what is random, such as the phases of cameras")
     add("--shape", choices=list(SHAPES), default="constant", help=of_what)
 
 
@@ -32,7 +33,7 @@ def as_arguments(test: LoadTest) -> list[str]:
     return [
         *("--images", str(test.images), "--batch", str(test.batch), "--sizes", sizes),
         *("--rate", str(profile.rate_per_s), "--fps", str(profile.fps), "--shape", profile.shape),
-        *("--run-time", f"{profile.duration_s:.0f}s"),
+        *("--run-time", f"{profile.duration_s:.0f}s", "--seed", str(profile.seed)),
         *(["--poisson"] if profile.poisson else ()),
     ]
 
@@ -41,7 +42,7 @@ def profile_of(options: Namespace) -> LoadProfile:
     """Return the load that the options ask of each user."""
     # A worker gets every option of its master but Locust's own, and the run time is one of those.
     duration_s = getattr(options, "load_seconds", 0) or options.run_time or 0
-    return LoadProfile(options.rate, options.poisson, options.fps, options.shape, float(duration_s))
+    return LoadProfile(options.rate, options.poisson, options.fps, options.shape, float(duration_s), options.seed)
 
 
 def payloads_of(options: Namespace) -> list[Payload]:

@@ -45,6 +45,7 @@ class Loop:
     def __init__(self, profile: LoadProfile, user: DetectionUser) -> None:
         """Make the loop of this user."""
         self.profile, self.user, self.due = profile, user, 0.0
+        self.random = random.Random(f"{profile.seed} {user.number}" if profile.seed else None)  # noqa: S311  # no secret
 
     def begin(self) -> None:
         """Take note that the user is connected."""
@@ -71,7 +72,6 @@ class OpenLoop(Loop):
     def __init__(self, profile: LoadProfile, user: DetectionUser) -> None:
         super().__init__(profile, user)
         self.sending = Pool(MOST_IN_FLIGHT)
-        self.random = random.Random()  # noqa: S311  # no secret
 
     def begin(self) -> None:
         self.began = self.due = time.perf_counter()
@@ -94,7 +94,7 @@ class CameraLoop(Loop):
 
     def begin(self) -> None:
         self.period_s = 1 / self.profile.fps
-        self.due = time.perf_counter() + random.uniform(0, self.period_s)  # noqa: S311  # cameras are not in step
+        self.due = time.perf_counter() + self.random.uniform(0, self.period_s)  # cameras are not in step
 
     def send(self) -> None:
         self.user.request(self.due)

@@ -28,8 +28,11 @@ class DetectionUser(User):  # type: ignore[misc]  # Locust is not typed
     """A client with a connection of its own, as separate clients would have."""
 
     host = DEFAULT_ADDRESS
+    numbers = itertools.count()
 
     def on_start(self) -> None:
+        # Its own among all users of all processes that share the load.
+        self.number = f"{getattr(self.environment.runner, 'worker_index', 0)}-{next(self.numbers)}"
         # `triptych loadtest` has no options of Locust, and sets the profile and the payloads itself.
         options = self.environment.parsed_options
         profile = profile_of(options) if options else self.environment.profile

@@ -47,6 +47,10 @@ run = partial(invoke, sweep, columns=120)
         (("--instances", ""), "expected whole numbers from 1 on, or `served`"),
         (("--max-queue-delay-us", "-1"), "expected whole numbers from 0 on, or `served`"),
         (("--users", "1", "--rates", "1"), "--users and --rates are two sweeps"),
+        (("--fps", "5", "--rates", "1", "--budget-ms", "9"), "--users and --rates are two sweeps"),
+        (("--fps", "5"), "--fps needs --budget-ms"),
+        (("--fps", "5", "--budget-ms", "9", "--users", "1,2"), "takes one number of --users"),
+        (("--max-dropped", "5%"), "--max-dropped is about the frames of cameras"),
         (("--at", "p90"), "p90"),
         (("--address", "nowhere"), "nowhere"),
         (("--out", "sweep.html"), "sweep.html"),
@@ -131,3 +135,17 @@ def test_json_has_the_points_and_the_remarks(server: FakeServer, images: Path) -
     assert [point["users"] for point in data["series"][0]["points"]] == [1]
     assert {remark["id"] for remark in data["remarks"]} <= {"generator-busy"}
     assert "Detector: as served" in done.stderr
+
+
+def test_the_most_cameras(server: FakeServer, images: Path, tmp_path: Path) -> None:
+    server.delay_s = 0.15  # so a camera of 10 frames/s waits through one and a half of them, and of 20 through three
+    out = tmp_path / "sweep.json"
+    plain = ("--images", images, "--address", server.address, "--duration-s", 0.5, "--warmup-s", 0)
+    done = run(*plain, "--fps", 20, "--budget-ms", 5000, "--max-dropped", "1%", "--out", out)
+    assert done.exit_code == REFUSED, done.output
+    (series,) = sweep_file.read(out).series
+    (point,) = series.points
+    assert (point.users, point.fps, point.failures) == (1, 20, 0)
+    assert point.dropped > 0.3
+    assert "not even 1 camera at 20 frames/s keeps p95 <= 5000 ms and at most 1% of the frames dropped" in done.output
+    assert "cameras of 20 frames/s each, p95 <= 5000 ms" in out.with_suffix(".html").read_text().replace("&lt;", "<")

@@ -77,7 +77,7 @@ def web_page(images: Path, *arguments: str, workers: int = 0) -> Iterator[str]:
 def filled_in(images_shown: Path, address: str, /, **changed: object) -> dict[str, object]:
     """The form as Locust's page sends it."""
     usual = {"user_count": 1, "spawn_rate": 1, "host": address, "run_time": "", "profile": "", "images": images_shown}
-    ours = {"batch": 1, "sizes": "", "poisson": "false", "fps": 0, "rate": 0, "shape": "constant"}
+    ours = {"batch": 1, "sizes": "", "poisson": "false", "fps": 0, "seed": 0, "rate": 0, "shape": "constant"}
     return {**usual, **ours, **changed}
 
 

@@ -29,6 +29,7 @@ class User:
     clock: Clock
     answer_s: float
     failure: Exception | None = None
+    number: str = "0-0"
     due: list[float] = field(default_factory=list)
     sent_at: list[float] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -48,7 +49,7 @@ class User:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("triptych_loadtest.loops.time.perf_counter", lambda: clock.now)
-    monkeypatch.setattr("triptych_loadtest.loops.random.uniform", lambda low, _high: low)
+    monkeypatch.setattr("triptych_loadtest.loops.random.Random.uniform", lambda _self, low, _high: low)
     return clock
 
 
@@ -135,3 +136,21 @@ def test_poisson_s_gaps_are_exponential(clock: Clock) -> None:
     mean = sum(gaps) / len(gaps)
     assert mean == pytest.approx(0.01, rel=0.1)
     assert sum((gap - mean) ** 2 for gap in gaps) / len(gaps) == pytest.approx(mean**2, rel=0.25)
+
+
+def test_cameras_are_not_in_step_and_with_a_seed_they_begin_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych_loadtest.loops.time.perf_counter", lambda: 0.0)
+
+    def phases(seed: int) -> list[float]:
+        begun = []
+        for number in range(8):
+            user: Any = User(Clock(), 0.0, number=f"0-{number}")
+            loop = CameraLoop(LoadProfile(fps=4, seed=seed), user)
+            loop.begin()
+            begun.append(loop.due)
+        return begun
+
+    assert phases(1) == phases(1) != phases(2)
+    assert len(set(phases(1))) == 8
+    assert all(0 <= phase < 0.25 for phase in phases(1))
+    assert phases(0) != phases(0)

@@ -1,54 +1,22 @@
-"""The points of a sweep: the knee, the most within a budget, and the search for a rate."""
+"""The points of a sweep: the knee, what breaks a budget, and the most within it."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from support.measured import make_point, rates, users
-from triptych.measure.sweep import (
-    MOST_STEPS,
-    Budget,
-    LoadLevel,
-    Point,
-    Series,
-    Setting,
-    best_within,
-    explore,
-    knee,
-    next_rate,
-)
+from support.measured import made_up, make_point, queue, rates, users, with_client
+from triptych.measure.run_file import Failure
+from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting, best_within, knee
+from triptych.measure.sweep_search import next_rate
 from triptych.serving.queues import limit_queue
-
-SERVICE_MS = 20.0
-"""Of the simulated server, which can answer 50 requests a second."""
-
-
-def simulated(load: LoadLevel) -> Point:
-    """An M/M/1 queue: the mean time in it is the service time over 1 - utilisation, exponentially distributed."""
-    assert load.rate_per_s
-    utilisation = load.rate_per_s * SERVICE_MS / 1000
-    if utilisation >= 1:
-        return make_point(load, 1000 / SERVICE_MS, 5000)
-    mean_ms = SERVICE_MS / (1 - utilisation)
-    return make_point(load, load.rate_per_s, mean_ms, p50_ms=mean_ms * math.log(2), p95_ms=mean_ms * math.log(20))
-
-
-def explored(loads: list[float], budget: Budget | None) -> list[Point]:
-    measured: list[Point] = []
-
-    def measure(load: LoadLevel) -> Point:
-        measured.append(simulated(load))
-        return measured[-1]
-
-    explore([LoadLevel(rate_per_s=rate) for rate in loads], measure, budget)
-    return measured
 
 
 def test_the_knee_of_a_queue_is_at_half_of_what_it_can_answer() -> None:
-    series = Series.of("", explored([5, 10, 15, 20, 25, 30, 35, 40, 45, 60], None), None)
+    loads = [LoadLevel(rate_per_s=rate) for rate in (5, 10, 15, 20, 25, 30, 35, 40, 45, 60)]
+    series = Series.of("", map(queue, loads), None)
     assert series.knee is not None
     assert series.points[series.knee].rate_per_s == 25
 
@@ -56,43 +24,6 @@ def test_the_knee_of_a_queue_is_at_half_of_what_it_can_answer() -> None:
 @pytest.mark.parametrize("points", [[], users((1, 10, 100)), users((1, 0, 0), (2, 0, 0))])
 def test_there_is_no_knee_without_two_points_of_which_one_was_answered(points: list[Point]) -> None:
     assert knee(points) is None
-
-
-@pytest.mark.parametrize("budget_ms", [70, 100, 200, 600])
-@pytest.mark.parametrize("loads", [[1, 49], [5, 20, 80, 160]])
-def test_the_search_finds_the_highest_rate_within_the_budget(loads: list[float], budget_ms: float) -> None:
-    budget = Budget(budget_ms, "p95")
-    points = explored(loads, budget)
-    assert len(points) <= len(loads) + MOST_STEPS
-    series = Series.of("", points, budget)
-    true = (1 - SERVICE_MS * math.log(20) / budget_ms) * 1000 / SERVICE_MS
-    if true < loads[0]:
-        assert series.best_within_budget is None
-        assert len(points) == len(loads), "nothing to halve"
-    elif true > loads[-1]:
-        assert series.best_within_budget == len(loads) - 1
-        assert len(points) == len(loads)
-    else:
-        assert series.best_within_budget is not None
-        best = series.points[series.best_within_budget].load.size
-        # Six halvings of the widest gap, of a factor 49, leave 6%; of a factor 4, less than 5.
-        assert true / 1.07 < best <= true
-
-
-def test_without_a_budget_only_the_rates_that_were_asked_for_are_measured() -> None:
-    assert [point.rate_per_s for point in explored([10, 20, 40, 80], None)] == [10, 20, 40, 80]
-
-
-def test_users_are_never_halved() -> None:
-    loads = [LoadLevel(1), LoadLevel(16)]
-    measured: list[LoadLevel] = []
-
-    def measure(load: LoadLevel) -> Point:
-        measured.append(load)
-        return make_point(load, 10, load.users)
-
-    explore(loads, measure, Budget(4, "p50"))
-    assert measured == loads
 
 
 def test_a_rate_that_is_not_kept_up_with_is_beyond_the_budget_however_short_the_answers_take() -> None:
@@ -113,6 +44,32 @@ def test_a_rate_that_is_not_kept_up_with_is_beyond_the_budget_however_short_the_
 )
 def test_what_breaks_a_budget(point: Point, reason: str) -> None:
     assert Budget(100, "p95").broken_by(point) == reason
+
+
+@pytest.mark.parametrize(("dropped", "reason"), [(0.0, ""), (0.01, ""), (0.012, "1.2% of the frames are dropped")])
+def test_cameras_may_drop_a_share_of_their_frames(dropped: float, reason: str) -> None:
+    budget = Budget(100, "p95", 0.01)
+    point = make_point(LoadLevel(3, fps=5), 15 * (1 - dropped), 5, fps=5, dropped=dropped)
+    assert budget.broken_by(point) == reason
+    assert str(budget) == "p95 <= 100 ms and at most 1% of the frames dropped"
+    assert str(point.load) == "3 cameras"
+
+
+def test_of_a_run_of_cameras_dropped_frames_are_no_failures() -> None:
+    failures = {"FrameDropped": Failure(100, "late"), "DeadlineExceeded": Failure(2, "no answer")}
+    run = with_client(made_up(requests=198), failures=failures)
+    point = Point.of(run, LoadLevel(4, fps=5), Setting(), confirmed=True)
+    assert (point.failures, round(point.dropped, 3), point.fps, point.confirmed) == (2, 0.333, 5, True)
+
+
+def test_the_most_cameras_are_the_answer_once_a_longer_run_has_confirmed_them() -> None:
+    loads = [LoadLevel(count, fps=5) for count in (1, 2)]
+    points = [make_point(load, load.users * 5, 10, fps=5) for load in loads]
+    budget = Budget(100, "p95", 0.01)
+    assert Series.of("", points, budget).best_within_budget is None
+    points[1] = replace(points[1], confirmed=True)
+    series = Series.of("", points, budget)
+    assert (series.best_within_budget, series.knee) == (1, None)
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else() -> None:

@@ -83,3 +83,22 @@ def test_where_nothing_was_answered_nothing_is_divided() -> None:
     dead = Series.of("a", [make_point(load, 0, 0, failures=5) for load in loads], Budget(10, "p50"))
     lines = sentences([dead, dead], Budget(10, "p50"))
     assert "a: no concurrency keeps p50 <= 10 ms: at 1 user 5 requests failed" in lines
+
+
+def test_the_most_cameras_in_words() -> None:
+    budget = Budget(100, "p95", 0.01)
+
+    def point(users: int, dropped: float, confirmed: bool = False) -> Point:
+        return make_point(LoadLevel(users, fps=5), users * 5, 20, fps=5, dropped=dropped, confirmed=confirmed)
+
+    within = "p95 <= 100 ms and at most 1% of the frames dropped"
+    assert sentences([Series.of("", [point(5, 0), point(6, 0.005, True), point(7, 0.034)], budget)], budget) == [
+        f"6 cameras at 5 frames/s each are the most within {within}, confirmed by a longer run "
+        "(at 7 cameras 3.4% of the frames are dropped)"
+    ]
+    assert sentences([Series.of("", [point(1, 0.2)], budget)], budget) == [
+        f"not even 1 camera at 5 frames/s keeps {within}: 20.0% of the frames are dropped"
+    ]
+    assert sentences([Series.of("", [point(1, 0), point(2, 0)], budget)], budget) == [
+        f"how many cameras at 5 frames/s keep {within} is not known: the search ended before a longer run confirmed it"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -137,3 +138,17 @@ def users(*points: tuple[int, float, float]) -> list[Point]:
 def rates(*points: tuple[float, float]) -> list[Point]:
     """Points of (rate, ms), all of it answered."""
     return [make_point(LoadLevel(rate_per_s=rate), rate, ms) for rate, ms in points]
+
+
+SERVICE_MS = 20.0
+"""Of the simulated server, which can answer 50 requests a second."""
+
+
+def queue(load: LoadLevel) -> Point:
+    """An M/M/1 queue: the mean time in it is the service time over 1 - utilisation, exponentially distributed."""
+    assert load.rate_per_s
+    utilisation = load.rate_per_s * SERVICE_MS / 1000
+    if utilisation >= 1:
+        return make_point(load, 1000 / SERVICE_MS, 5000)
+    mean_ms = SERVICE_MS / (1 - utilisation)
+    return make_point(load, load.rate_per_s, mean_ms, p50_ms=mean_ms * math.log(2), p95_ms=mean_ms * math.log(20))

@@ -57,6 +57,10 @@ class LoadOptions:
     processes: Annotated[
         int, typer.Option(metavar="N", help="Processes that share the load; more where one is too slow.")
     ] = 1
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", help="Of the cameras' phases and of --poisson's gaps. Default: others each time."),
+    ] = 0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from triptych.cli.compare import parse_percent
 from triptych.cli.console import REFUSED
 from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, Integers, Numbers
 from triptych.contract import MAX_BATCH
@@ -69,13 +70,27 @@ def sweep(
     users: Annotated[
         Integers | None,
         typer.Option(
-            parser=Integers.parse, metavar="N,…", help=f"Users that each wait for their answer. Default: {USERS}."
+            parser=Integers.parse,
+            metavar="N,…",
+            help=f"Users that each wait for their answer. Default: {USERS}. With --fps, how many cameras to try first.",
         ),
     ] = None,
     rates: Annotated[
         Numbers | None,
         typer.Option(
             parser=Numbers.parse, metavar="N,…", help="Open loop instead: requests a second, whatever the answers do."
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0.01, metavar="N", help="How many cameras of N frames/s each are the most within the budget."),
+    ] = None,
+    max_dropped: Annotated[
+        float | None,
+        typer.Option(
+            parser=parse_percent,
+            metavar="PERCENT",
+            help="With --fps: how many of their frames may be dropped. Default: 1%.",
         ),
     ] = None,
     instances: Annotated[
@@ -103,6 +118,7 @@ def sweep(
     warmup_s: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long each load goes on before anything counts.")
     ] = 1,
+    seed: Annotated[int, typer.Option(min=1, metavar="N", help="Of the cameras' phases: they are not in step.")] = 1,
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images in a request.")] = 1,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, metavar="SWEEP", help="Write a JSON file, and a page next to it.")
@@ -115,6 +131,8 @@ def sweep(
     """Find the load that a server bears: the knee of its throughput, and the most within a latency budget.
 
     With --rates and --budget-ms, further rates between those given close in on the highest within the budget, to 5%.
+    With --fps and --budget-ms, numbers of cameras close in on the most whose frames keep the budget; a camera drops the
+    frames that come while it waits for an answer. The answer is confirmed by a run of three times the duration.
     --instances and --max-queue-delay-us change the running server, which has its own settings back at the end.
 
     Exit codes: 0 it was measured, 1 it could not be, or no load keeps the budget.
@@ -122,8 +140,12 @@ def sweep(
     from triptych import report as reports
     from triptych.report.terminal import SweepProgress
 
-    if users and rates:
+    if rates and (users or fps):
         raise typer.BadParameter("--users and --rates are two sweeps: users that wait, or requests at a rate")
+    if fps and (not budget_ms or len(users or ()) > 1):
+        raise typer.BadParameter("--fps needs --budget-ms, and takes one number of --users, from which it searches")
+    if max_dropped is not None and not fps:
+        raise typer.BadParameter("--max-dropped is about the frames of cameras: give their --fps")
     try:
         check_address(address)
         page = reports.page_path(out) if out else None
@@ -132,13 +154,14 @@ def sweep(
     if not image_files(images):
         raise ImageError(f"there are no images in {images}")
     loads = [LoadLevel(rate_per_s=rate) for rate in rates or ()]
-    loads = loads or [LoadLevel(users=count) for count in users or Integers.parse(USERS)]
+    loads = loads or [LoadLevel(count, fps=fps) for count in users or ((1,) if fps else Integers.parse(USERS))]
     settings = [Setting(count, delay_us) for count in instances for delay_us in max_queue_delay_us]
-    budget = Budget(budget_ms, at) if budget_ms else None
+    max_share = (1.0 if max_dropped is None else max_dropped) / 100 if fps else None
+    budget = Budget(budget_ms, at, max_share) if budget_ms else None
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
 
     with nullcontext(keep_runs) if keep_runs else tempfile.TemporaryDirectory(prefix="triptych-sweep-") as directory:
-        load_tests = LoadTests(address, images, duration_s, warmup_s, batch, Path(directory))
+        load_tests = LoadTests(address, images, duration_s, warmup_s, batch, Path(directory), seed)
         try:
             with interrupted_by_sigterm(), SweepProgress(console, budget) as progress:
                 measure_all(load_tests, settings, loads, budget, progress)

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
-from triptych.measure.run_file import Run
+from triptych.measure.run_file import Failure, Run
 from triptych.wire.statistics import Counters
 
 Percentile = Literal["p50", "p95", "p99"]
 
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 
+DROPPED = "FrameDropped"
+"""What a run calls the frames that a camera dropped; `triptych_loadtest.loops` raises it."""
+
 KEEPS_UP = 0.9
 """A server that answers less than this share of an open loop's rate does not keep up: its queue grows."""
-
-CLOSE_ENOUGH = 1.05
-"""The search for the highest rate ends where the lowest rate beyond the budget is at most so many times it..."""
-
-MOST_STEPS = 6
-"""...or after so many rates."""
 
 
 @dataclass(frozen=True)
 class LoadLevel:
-    """What is asked of the server: users that each wait for their answer, or requests at a rate.
+    """What is asked of the server: users that each wait for their answer, cameras, or requests at a rate.
 
     Attributes:
-        users: 0 for a rate.
-        rate_per_s: requests a second; None for users.
+        users: or cameras; 0 for a rate.
+        rate_per_s: requests a second; None for users and cameras.
+        fps: frames a second of each camera; None for others.
     """
 
     users: int = 0
     rate_per_s: float | None = None
+    fps: float | None = None
 
     @property
     def size(self) -> float:
-        """Users or rate, by which loads are ordered."""
+        """Users, cameras or rate, by which loads are ordered."""
         return self.users if self.rate_per_s is None else self.rate_per_s
 
     def __str__(self) -> str:
         if self.rate_per_s is not None:
             return f"a rate of {self.rate_per_s:g}/s"
-        return f"{self.users} user{'s' if self.users > 1 else ''}"
+        return f"{self.users} {'camera' if self.fps else 'user'}{'s' if self.users > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,19 @@ class Point:
     """One load test of a sweep; milliseconds are the client's, of requests that succeeded.
 
     Attributes:
-        users: that each waited for their answer; 0 in an open loop.
+        users: that each waited for their answer, or cameras; 0 in an open loop.
         rate_per_s: requests a second of an open loop; None for users.
         instances: of the detector, if the sweep set them; else None: as served.
         batching_delay_us: of the detector, if the sweep set it; else None: as served.
         answered_per_s: requests that succeeded, a second.
         mean_ms, p50_ms, p95_ms, p99_ms: 0 if none succeeded.
-        failures: requests that failed.
+        failures: requests that failed; a frame that a camera dropped was never sent, and is none of them.
         mean_batch: images in an execution of the detector, on average; 0 if there was none.
         owners_ms: the mean split by owner, as `triptych.measure.attribution` has them.
         busiest: the share of one core that the busiest load generator used, 0..1 and above.
+        fps: frames a second of each camera; None for users and rates.
+        dropped: the share of the cameras' frames that were dropped, 0..1.
+        confirmed: whether this is the longer run of a search for the most cameras, with other phases.
     """
 
     users: int
@@ -115,11 +116,16 @@ class Point:
     mean_batch: float
     owners_ms: dict[str, float]
     busiest: float
+    fps: float | None = None
+    dropped: float = 0.0
+    confirmed: bool = False
 
     @classmethod
-    def of(cls, run: Run, load: LoadLevel, setting: Setting) -> Point:
+    def of(cls, run: Run, load: LoadLevel, setting: Setting, *, confirmed: bool = False) -> Point:
         """Return the point that a run makes."""
         latencies, detector = run.client.latencies, run.server.get(DETECTOR.name, Counters())
+        dropped = run.client.failures.get(DROPPED, Failure(0, "")).count
+        frames = latencies.count + run.client.failed
         return cls(
             users=load.users,
             rate_per_s=load.rate_per_s,
@@ -130,16 +136,19 @@ class Point:
             p50_ms=latencies.percentile_ms(50),
             p95_ms=latencies.percentile_ms(95),
             p99_ms=latencies.percentile_ms(99),
-            failures=run.client.failed,
+            failures=run.client.failed - dropped,
             mean_batch=detector.mean_batch,
             owners_ms=run.attribution.breakdowns["mean"].owners(),
             busiest=run.client.busiest,
+            fps=load.fps,
+            dropped=dropped / frames if dropped else 0.0,
+            confirmed=confirmed,
         )
 
     @property
     def load(self) -> LoadLevel:
         """What was asked of the server."""
-        return LoadLevel(self.users, self.rate_per_s)
+        return LoadLevel(self.users, self.rate_per_s, self.fps)
 
     @property
     def power(self) -> float:
@@ -166,13 +175,16 @@ class Budget:
     Attributes:
         ms: milliseconds.
         at: the percentile that they hold for.
+        max_dropped: the share of their frames that cameras may drop, 0..1; None where there are no cameras.
     """
 
     ms: float
     at: Percentile
+    max_dropped: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.at} <= {self.ms:g} ms"
+        dropped = "" if self.max_dropped is None else f" and at most {100 * self.max_dropped:g}% of the frames dropped"
+        return f"{self.at} <= {self.ms:g} ms{dropped}"
 
     def broken_by(self, point: Point) -> str:
         """Say why a point is not within the budget; empty if it is.
@@ -182,6 +194,8 @@ class Budget:
         """
         if point.failures:
             return f"{point.failures} request{'s' if point.failures > 1 else ''} failed"
+        if point.dropped > (self.max_dropped or 0.0):
+            return f"{point.dropped:.1%} of the frames are dropped"
         if point.rate_per_s is not None and point.answered_per_s < KEEPS_UP * point.rate_per_s:
             return f"{point.answered_per_s:.1f} requests/s are answered"
         latency_ms = point.latency_ms(self.at)
@@ -195,8 +209,9 @@ class Series:
     Attributes:
         label: the setting.
         points: by load, the lightest first.
-        knee: which of them is the knee, as `knee` has it.
+        knee: which of them is the knee, as `knee` has it; None for cameras, whose dropped frames keep latency down.
         best_within_budget: which of them is the heaviest load within the budget; None if there is none, or no budget.
+            A number of cameras counts once a longer run has confirmed it.
     """
 
     label: str
@@ -208,7 +223,10 @@ class Series:
     def of(cls, label: str, points: Iterable[Point], budget: Budget | None) -> Series:
         """Put points, in any order, into a series."""
         by_load = sorted(points, key=lambda point: point.load.size)
-        return cls(label, by_load, knee(by_load), best_within(by_load, budget) if budget else None)
+        best = best_within(by_load, budget) if budget else None
+        if not by_load or not by_load[0].fps:
+            return cls(label, by_load, knee(by_load), best)
+        return cls(label, by_load, None, best if best is not None and by_load[best].confirmed else None)
 
     @property
     def most_per_s(self) -> float:
@@ -232,25 +250,3 @@ def best_within(points: Sequence[Point], budget: Budget) -> int | None:
     """Return which of the points, by load, is the heaviest within the budget; None if none is."""
     within = [index for index, point in enumerate(points) if not budget.broken_by(point)]
     return within[-1] if within else None
-
-
-def next_rate(points: Sequence[Point], budget: Budget) -> float | None:
-    """Return the rate to try next for the highest one within the budget; None if the points, by rate, say enough.
-
-    It halves the gap between the highest rate within and the next one beyond, on a scale of ratios.
-    """
-    best = best_within(points, budget)
-    if best is None or best + 1 == len(points):
-        return None
-    within, beyond = points[best].load.size, points[best + 1].load.size
-    return float(f"{math.sqrt(within * beyond):.3g}") if beyond > CLOSE_ENOUGH * within else None
-
-
-def explore(loads: Sequence[LoadLevel], measure: Callable[[LoadLevel], Point], budget: Budget | None) -> None:
-    """Measure every load; then, for rates and a budget, those that close in on the highest rate within it."""
-    points = [measure(load) for load in loads]
-    for _ in range(MOST_STEPS if budget and loads[0].rate_per_s is not None else 0):
-        points.sort(key=lambda point: point.load.size)
-        if budget is None or (rate := next_rate(points, budget)) is None:
-            break
-        points.append(measure(LoadLevel(rate_per_s=rate)))

@@ -26,6 +26,7 @@ class Sweep:
         sentences: what they show.
         command: what was typed.
         version: of this format.
+        max_dropped: the share of their frames that cameras may drop, 0..1; None where there are no cameras.
     """
 
     started: str
@@ -37,6 +38,7 @@ class Sweep:
     sentences: list[str]
     command: list[str]
     version: Literal[1] = VERSION
+    max_dropped: float | None = None
 
 
 FORMAT = Format("sweep", Sweep, VERSION, mark="series")

@@ -20,14 +20,18 @@ from triptych.contract import DETECTOR
 from triptych.errors import ContractError, DeadlineExceeded, ServerUnavailable, TriptychError
 from triptych.measure import run_file
 from triptych.measure.run_file import Run
-from triptych.measure.sweep import Budget, LoadLevel, Percentile, Point, Series, Setting, explore
+from triptych.measure.sweep import Budget, LoadLevel, Percentile, Point, Series, Setting
 from triptych.measure.sweep_file import Sweep
+from triptych.measure.sweep_search import explore, find_most_cameras
 from triptych.measure.sweep_sentences import sentences
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
 LOAD_TIMEOUT_S = 60.0
 """How long the server may take to change the detector's settings."""
+
+CONFIRM_TIMES = 3
+"""How many times as long the most cameras within a budget are measured once more."""
 
 POINT_TIMEOUT_S = 60.0
 """How much longer than warm-up and measurement together a load test may take."""
@@ -51,6 +55,7 @@ class LoadTests:
         images: the directory of the images to send.
         duration_s, warmup_s, batch: of every load test.
         directory: for their run files.
+        seed: of the first one's cameras; each has phases of its own.
         original: the detector's configuration before the sweep, if the sweep changes it.
         runs: in the order in which they were measured.
         points: the same, by setting.
@@ -62,31 +67,36 @@ class LoadTests:
     warmup_s: float
     batch: int
     directory: Path
+    seed: int = 1
     original: model_config_pb2.ModelConfig | None = None
     runs: list[Run] = field(default_factory=list)
     points: dict[Setting, list[Point]] = field(default_factory=dict)
 
-    def measure(self, load: LoadLevel, setting: Setting) -> Point:
-        """Run one load test.
+    def measure(self, load: LoadLevel, setting: Setting, *, confirm: bool = False) -> Point:
+        """Run one load test, or a longer one whose point takes the place of what was measured of this load.
 
         Raises:
             TriptychError: it could not be measured; the sentence is the load test's own.
         """
-        out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', f'{setting} {load}'.replace('µ', 'u'))}.json"
+        name = f"{setting} {load}{' confirmed' if confirm else ''}".replace("µ", "u")
+        out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', name)}.json"
+        duration_s = self.duration_s * (CONFIRM_TIMES if confirm else 1)
         out.unlink(missing_ok=True)
         options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
-        options += ["--warmup-s", self.warmup_s, "--duration-s", self.duration_s]
+        options += ["--warmup-s", self.warmup_s, "--duration-s", duration_s]
         options += ["--users", load.users] if load.rate_per_s is None else ["--rate", load.rate_per_s]
-        code, messages = _run([*_LOADTEST, *map(str, options)], self.duration_s + self.warmup_s)
+        options += ["--fps", load.fps, "--seed", self.seed + len(self.runs)] if load.fps else []
+        code, messages = _run([*_LOADTEST, *map(str, options)], duration_s + self.warmup_s)
         if not out.exists():  # requests that fail set an exit code too, but have their run
             reason = messages[-1].removeprefix("error: ") if messages else f"the load test of {load} left no run"
             if code == SERVER_DEAD:
                 raise ServerUnavailable(reason, grpc.StatusCode.UNAVAILABLE)
             raise TriptychError(reason)
         run = run_file.read(out)
-        point = Point.of(run, load, setting)
+        point = Point.of(run, load, setting, confirmed=confirm)
         self.runs.append(run)
-        self.points.setdefault(setting, []).append(point)
+        others = [other for other in self.points.get(setting, []) if not (confirm and other.load == load)]
+        self.points[setting] = [*others, point]
         return point
 
     def result(self, budget: Budget | None, at: Percentile, command: list[str]) -> Sweep:
@@ -112,6 +122,7 @@ class LoadTests:
             series=series,
             sentences=sentences(series, budget),
             command=command,
+            max_dropped=budget.max_dropped if budget else None,
         )
 
 
@@ -173,7 +184,7 @@ def measure_all(
     budget: Budget | None,
     progress: Progress,
 ) -> None:
-    """Measure every load with every setting.
+    """Measure every load with every setting; of cameras, the first load is where the search for the most begins.
 
     Raises:
         TriptychError: a setting could not be made, or a load could not be measured.
@@ -184,14 +195,20 @@ def measure_all(
             try:
                 progress.under_way(setting, None, [])
                 change(setting)
-                explore(loads, partial(_measure, load_tests, setting, progress), budget)
+                measure = partial(_measure, load_tests, setting, progress)
+                if loads[0].fps and budget:
+                    find_most_cameras(loads[0], measure, partial(measure, confirm=True), budget)
+                else:
+                    explore(loads, measure, budget)
             finally:
                 progress.finished(setting, load_tests.points.get(setting, []))
 
 
-def _measure(load_tests: LoadTests, setting: Setting, progress: Progress, load: LoadLevel) -> Point:
+def _measure(
+    load_tests: LoadTests, setting: Setting, progress: Progress, load: LoadLevel, *, confirm: bool = False
+) -> Point:
     progress.under_way(setting, load, load_tests.points.get(setting, []))
-    return load_tests.measure(load, setting)
+    return load_tests.measure(load, setting, confirm=confirm)
 
 
 @contextmanager

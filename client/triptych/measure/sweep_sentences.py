@@ -36,6 +36,8 @@ def knee_sentence(series: Series) -> str:
 
 def budget_sentence(series: Series, budget: Budget) -> str:
     """Name the heaviest load within the budget, or say that there is none."""
+    if series.points[0].fps:
+        return _cameras_sentence(series, budget)
     what = "concurrency" if series.points[0].users else "rate"
     if series.best_within_budget is None:
         lightest = series.points[0]
@@ -48,6 +50,24 @@ def budget_sentence(series: Series, budget: Budget) -> str:
         return f"every {what} up to the highest keeps {budget}, {best_load}; the limit is beyond"
     beyond = series.points[series.best_within_budget + 1]
     return f"the highest {what} within {budget} is {best_load} (at {beyond.load} {budget.broken_by(beyond)})"
+
+
+def _cameras_sentence(series: Series, budget: Budget) -> str:
+    lightest, heaviest = series.points[0], series.points[-1]
+    each = f"{lightest.fps:g} frames/s"
+    if series.best_within_budget is None:
+        if broken := budget.broken_by(lightest):
+            return f"not even {lightest.load} at {each} keeps {budget}: {broken}"
+        return (
+            f"how many cameras at {each} keep {budget} is not known: the search ended before a longer run confirmed it"
+        )
+    best = series.points[series.best_within_budget]
+    beyond = series.points[series.best_within_budget + 1] if best is not heaviest else None
+    limit = f" (at {beyond.load} {budget.broken_by(beyond)})" if beyond else ""
+    return (
+        f"{best.load} at {each} each {'are' if best.users > 1 else 'is'} the most within {budget}, "
+        f"confirmed by a longer run{limit}"
+    )
 
 
 def effect_sentence(series: Series, base: Series, budget: Budget | None) -> str:

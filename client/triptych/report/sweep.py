@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from triptych.measure import remarks
-from triptych.measure.sweep import PERCENTILES, Percentile, Point, Series
+from triptych.measure.sweep import PERCENTILES, Budget, Percentile, Point, Series
 from triptych.measure.sweep_file import Sweep
 from triptych.report.blocks import Block, Chart, Charts, Line, Marks, Note, Page, Row, Section, Table
 from triptych.report.owners import stacked
@@ -14,7 +14,7 @@ from triptych.report.setting import again, environment_sections, started
 
 def of_sweep(sweep: Sweep, name: str) -> Page:
     """Return the report of a sweep; `name` is what to call it."""
-    budget = f", {sweep.budget_at} within {sweep.budget_ms:g} ms" if sweep.budget_ms else ""
+    budget = f", {Budget(sweep.budget_ms, sweep.budget_at, sweep.max_dropped)}" if sweep.budget_ms else ""
     return Page(
         title=name,
         subtitle=f"Sweep over {_over(sweep.series)}{budget}, {started(sweep.started)}",
@@ -36,8 +36,10 @@ def of_sweep(sweep: Sweep, name: str) -> Page:
 
 
 def _over(series: Sequence[Series]) -> str:
-    users = any(point.users for one in series for point in one.points)
-    return "users that wait for each answer" if users else "requests a second"
+    points = [point for one in series for point in one.points]
+    if fps := points[0].fps:
+        return f"cameras of {fps:g} frames/s each"
+    return "users that wait for each answer" if any(point.users for point in points) else "requests a second"
 
 
 def _charts(sweep: Sweep) -> list[Chart]:
@@ -59,7 +61,9 @@ def _charts(sweep: Sweep) -> list[Chart]:
         for name, pairs in marked.items()
     ]
     latency = "latency" if alone else f"latency, {at}"
-    load = "users" if any(point.users for series in sweep.series for point in series.points) else "requests/s asked for"
+    points = [point for series in sweep.series for point in series.points]
+    users = "cameras" if points[0].fps else "users"
+    load = users if any(point.users for point in points) else "requests/s asked for"
     return [
         Chart(
             "What more load costs",
@@ -102,5 +106,6 @@ def _notes(series: Series, index: int) -> list[str]:
         *(["knee"] if index == series.knee else ()),
         *(["most within the budget"] if index == series.best_within_budget else ()),
         *([f"{point.failures} failed"] if point.failures else ()),
+        *([f"{point.dropped:.1%} of the frames dropped"] if point.dropped else ()),
         *(["load generator busy"] if point.busiest >= remarks.BUSY else ()),
     ]

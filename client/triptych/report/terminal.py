@@ -53,20 +53,24 @@ def attribution_table(attribution: Attribution) -> Table:
 def sweep_table(series: Series) -> Table:
     """Show the points of a series."""
     table = Table(title=f"Detector: {series.label}", title_justify="left")
-    for name in ("load", "answered/s", "p50 ms", "p95 ms", "p99 ms", "batch", "owner"):
+    cameras = any(point.fps for point in series.points)
+    dropped = ("dropped",) if cameras else ()
+    for name in ("load", "answered/s", *dropped, "p50 ms", "p95 ms", "p99 ms", "batch", "owner"):
         table.add_column(name, justify="left" if name == "owner" else "right")
     table.add_column("")
     for index, point in enumerate(series.points):
         notes = ["knee"] if index == series.knee else []
         if index == series.best_within_budget:
-            notes.append("last within budget")
+            notes.append("most, confirmed" if cameras else "last within budget")
         if point.failures:
             notes.append(f"[red]{point.failures} failed[/red]")
         if point.busiest >= BUSY:
             notes.append("[yellow]generator busy[/yellow]")
         table.add_row(
             str(point.load).removeprefix("a rate of "),
-            *(f"{value:.1f}" for value in (point.answered_per_s, point.p50_ms, point.p95_ms, point.p99_ms)),
+            f"{point.answered_per_s:.1f}",
+            *((f"{point.dropped:.1%}",) if cameras else ()),
+            *(f"{value:.1f}" for value in (point.p50_ms, point.p95_ms, point.p99_ms)),
             f"{point.mean_batch:.1f}",
             point.owner,
             ", ".join(notes),
