@@ -21,6 +21,7 @@ from triptych.cli.loadtest import loadtest
 from triptych.cli.models import activate, models
 from triptych.cli.publish import publish
 from triptych.cli.quantize import quantize
+from triptych.cli.ready import ready
 from triptych.cli.report import report
 from triptych.cli.runtimes import runtimes
 from triptych.cli.serve import serve
@@ -32,7 +33,7 @@ COMMANDS = {
     "Start": (init, demo, doctor),
     "Build": (build,),
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
-    "Serve": (serve, models, activate),
+    "Serve": (serve, ready, models, activate),
     "Detect": (detect, track),
     "Measure": (loadtest, sweep, compare, report),
 }

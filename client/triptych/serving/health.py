@@ -11,6 +11,7 @@ import time
 
 import grpc
 import numpy as np
+from tritonclient.grpc import service_pb2
 
 from triptych.contract import DETECTION, MAX_BATCH, POSTPROCESS, STAGES
 from triptych.errors import DeadlineExceeded, RequestError, ServerCrashed, ServerOverloaded
@@ -81,9 +82,7 @@ class Canary:
 
     def __init__(self, control: ModelControl) -> None:
         self._control = control
-        self._request = build_request(
-            DETECTION.name, [encode_image(np.zeros((16, 16, 3), np.uint8)).data], request_id=CANARY_ID
-        )
+        self._request = canary_request(CANARY_ID)
         self._pending: grpc.Future | None = None
         self._sent = self._looked = 0.0
         self._before: Snapshot = {}
@@ -116,7 +115,7 @@ class Canary:
             self._answers, self._moved, self._since = answers, now, None
         elif self._since is not None and now - self._since >= self._within_s:
             self._moved, self._since = now, None
-            return next((stage.name for stage in STAGES if not _has_run(stage.name, self._before, counters)), None)
+            return first_idle(self._before, counters)
         elif now - self._moved >= IDLE_FOR_S:
             if self._since is None:
                 self._before, self._since = counters, now
@@ -139,6 +138,17 @@ class Canary:
             return  # a stage hangs, or its queue is full of those who wait for it
         # Anything else is an answer too. A process that died is noticed elsewhere.
         self._moved, self._since = now, None
+
+
+def canary_request(request_id: str) -> service_pb2.ModelInferRequest:
+    """Return a request for detection in a tiny image."""
+    image = encode_image(np.zeros((16, 16, 3), np.uint8))
+    return build_request(DETECTION.name, [image.data], request_id=request_id)
+
+
+def first_idle(before: Snapshot, after: Snapshot) -> str | None:
+    """Return the first stage that did nothing between two moments; None if all did something."""
+    return next((stage.name for stage in STAGES if not _has_run(stage.name, before, after)), None)
 
 
 def _reason(error: grpc.RpcError) -> RequestError:

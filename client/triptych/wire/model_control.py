@@ -117,9 +117,9 @@ class ModelControl:
         """Return whether a model that was unloaded still answers requests."""
         return any(entry.name == model and entry.state == "UNLOADING" for entry in self._index())
 
-    def statistics(self) -> Snapshot:
+    def statistics(self, timeout_s: float = CALL_TIMEOUT_S) -> Snapshot:
         """Return the counters of the models that are ready, by name."""
-        return parse_statistics(self._statistics())
+        return parse_statistics(self._statistics(timeout_s))
 
     def served(self) -> dict[tuple[str, str], int]:
         """Return how many processes each (model, version) that is ready should have; 0 for an ensemble."""
@@ -140,8 +140,8 @@ class ModelControl:
     def _headers(self) -> tuple[tuple[str, str], ...]:
         return key_headers(self._address, self._key) if self._key else self._credentials.headers(self._address)
 
-    def _statistics(self) -> service_pb2.ModelStatisticsResponse:
-        return self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=CALL_TIMEOUT_S)
+    def _statistics(self, timeout_s: float = CALL_TIMEOUT_S) -> service_pb2.ModelStatisticsResponse:
+        return self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=timeout_s)
 
 
 def processes_of(config: model_config_pb2.ModelConfig) -> int:
