@@ -19,6 +19,7 @@ from triptych.cli.export import export
 from triptych.cli.init import init
 from triptych.cli.loadtest import loadtest
 from triptych.cli.models import activate, models
+from triptych.cli.plan import plan
 from triptych.cli.publish import publish
 from triptych.cli.quantize import quantize
 from triptych.cli.ready import ready
@@ -35,7 +36,7 @@ COMMANDS = {
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, ready, models, activate),
     "Detect": (detect, track),
-    "Measure": (loadtest, sweep, compare, report),
+    "Measure": (loadtest, sweep, compare, report, plan),
 }
 """Every command, by its heading in `triptych --help`."""
 
