@@ -143,6 +143,12 @@ def test_where_not_even_one_camera_keeps_the_budget_nothing_is_confirmed() -> No
         measured.append(load.users)
         return make_point(load, 1, 10, fps=FPS, dropped=0.5)
 
-    find_most_cameras(LoadLevel(4, fps=FPS), measure, pytest.fail, Budget(100, "p95", 0.01))
-    assert measured == [4, 2, 1]
+    confirmed: list[LoadLevel] = []
+
+    def confirm(load: LoadLevel) -> Point:
+        confirmed.append(load)
+        return measure(load)
+
+    find_most_cameras(LoadLevel(4, fps=FPS), measure, confirm, Budget(100, "p95", 0.01))
+    assert (measured, confirmed) == ([4, 2, 1], [])
     assert next_users([measure(LoadLevel(1, fps=FPS))], Budget(100, "p95", 0.01)) is None
