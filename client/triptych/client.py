@@ -12,18 +12,21 @@ answering, such as NFS without its server.
 
 A call is tried again if the connection is refused or lost, or if a model restarts. That is safe because inference has
 no side effects. A request under which a model's process died may be the cause, so it is sent once more and no further:
-`ServerFault.process_died` says so. The logger `triptych` gets a warning for each retry. Every error is a
+`ServerFault.process_died` says so. A client of several servers tries again at another one, at once. All that is sent
+again is at most a tenth of the client's requests, and ten more at first, so that a service in need is not asked ever
+more. The logger `triptych` gets a warning for each retry. Every error is a
 `triptych.errors.TriptychError`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -35,9 +38,9 @@ from triptych.contract import DETECTION, DetectorSpec
 from triptych.detections import Detections
 from triptych.errors import RequestCancelled, TriptychError
 from triptych.vision.inputs import ImageLike
-from triptych.wire.channel import check_address, metadata, open_channel
+from triptych.wire.channel import check_addresses, metadata, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
-from triptych.wire.session import Call, Effect, Flow, Session, Sleep
+from triptych.wire.session import Call, Effect, Flow, Session, Sleep, Start, Wait
 from triptych.wire.statistics import Snapshot
 
 __all__ = ["AsyncDetectionClient", "Credentials", "DetectionClient", "ImageLike"]
@@ -54,28 +57,33 @@ class _Client:
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
         model: str = DETECTION.name,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = DEFAULT_RETRIES,
         credentials: Credentials = LOCAL,
         headers: Mapping[str, str] | None = None,
+        hedge_after_ms: float | None = None,
     ) -> None:
         """Make a client. It connects with its first call.
 
         Args:
-            address: the server's gRPC address, host:port.
+            address: the server's gRPC address, host:port. Several, in a list or with commas between them, are asked in
+                turn; they serve the same models.
             model: the name of the ensemble.
             timeout_s: the deadline of every method that is called without one, in seconds.
             retries: how often to try a call again after a lost connection or while a model restarts.
             credentials: how to connect; by default in plain text.
             headers: headers for every call, such as {"authorization": "Bearer ..."}.
+            hedge_after_ms: after how long without an answer images go to another server too; the first answer counts.
+                None: never. It needs several addresses, and counts as a retry in the budget.
 
         Raises:
             ContractError: an argument is wrong, or a file of the credentials cannot be read.
         """
-        self._session = Session(check_address(address), model, timeout_s, retries)
+        hedge_after_s = None if hedge_after_ms is None else hedge_after_ms / 1000
+        self._session = Session(check_addresses(address), model, timeout_s, retries, credentials, hedge_after_s)
         self._metadata = metadata(headers or {})
         credentials.for_channel()  # a file that cannot be read is known now
         self._credentials = credentials
@@ -87,8 +95,13 @@ class _Client:
 
     @property
     def address(self) -> str:
-        """The server's address, host:port."""
+        """The server's address, host:port; several have commas between them."""
         return self._session.address
+
+    @property
+    def credentials(self) -> Credentials:
+        """How the client connects."""
+        return self._credentials
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.address!r}, model={self._session.model!r})"
@@ -102,8 +115,9 @@ class DetectionClient(_Client):
     """A blocking client. Threads may share it."""
 
     def _prepare(self) -> None:
-        self._channel = open_channel(grpc, self.address, self._credentials)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        addresses = self._session.addresses
+        self._channels = [open_channel(grpc, address, self._credentials) for address in addresses]
+        self._stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
 
     def detect(
         self,
@@ -171,7 +185,8 @@ class DetectionClient(_Client):
     def close(self) -> None:
         """Close the connection. Calls that are under way in other threads end with RequestCancelled."""
         self._closed = True
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def __enter__(self) -> DetectionClient:
         self._check_open()
@@ -191,6 +206,8 @@ class DetectionClient(_Client):
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            flow.close()
 
     def _outcome(self, flow: Flow[Any], effect: Effect) -> Callable[[], Effect]:
         """Carry out an effect, and return how to resume the flow with its result or error."""
@@ -201,16 +218,25 @@ class DetectionClient(_Client):
 
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Call):
-            rpc = getattr(self._stub, effect.rpc)
-            try:
-                return rpc(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
-            except ValueError:
-                # gRPC raises it if another thread has closed the channel since the check.
-                self._check_open()
-                raise
+            return self._send(getattr(self._stubs[effect.endpoint], effect.rpc), effect)
+        if isinstance(effect, Start):
+            return self._send(getattr(self._stubs[effect.call.endpoint], effect.call.rpc).future, effect.call)
+        if isinstance(effect, Wait):
+            ended = threading.Event()
+            for pending in effect.pending:
+                cast(grpc.Future, pending).add_done_callback(lambda _: ended.set())
+            return ended.wait(effect.timeout_s)
         if isinstance(effect, Sleep):
             return time.sleep(effect.seconds)
         return effect.function()
+
+    def _send(self, rpc: Callable[..., Any], call: Call) -> Any:
+        try:
+            return rpc(call.request, timeout=call.timeout_s, metadata=self._metadata)
+        except ValueError:
+            # gRPC raises it if another thread has closed the channel since the check.
+            self._check_open()
+            raise
 
 
 class AsyncDetectionClient(_Client):
@@ -219,8 +245,8 @@ class AsyncDetectionClient(_Client):
     def _prepare(self) -> None:
         # A channel belongs to the event loop that runs when it is opened. So the first call opens it.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: Any = None
-        self._stub: Any = None
+        self._channels: list[Any] = []
+        self._stubs: list[Any] = []
 
     async def detect(
         self,
@@ -271,8 +297,8 @@ class AsyncDetectionClient(_Client):
     async def close(self) -> None:
         """Close the connection. Calls that are under way in other tasks end with RequestCancelled."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        for channel in self._channels:
+            await channel.close()
 
     async def __aenter__(self) -> AsyncDetectionClient:
         self._check_open()
@@ -292,6 +318,8 @@ class AsyncDetectionClient(_Client):
         except StopIteration as end:
             result: T = end.value
             return result
+        finally:
+            flow.close()
 
     async def _outcome(self, flow: Flow[Any], effect: Effect) -> Callable[[], Effect]:
         """Carry out an effect, and return how to resume the flow with its result or error."""
@@ -305,21 +333,30 @@ class AsyncDetectionClient(_Client):
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
-            self._channel = open_channel(grpc.aio, self.address, self._credentials)
-            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+            addresses = self._session.addresses
+            self._channels = [open_channel(grpc.aio, address, self._credentials) for address in addresses]
+            self._stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]
         elif self._loop is not loop:
             raise TriptychError("this client was first used in another event loop; make one client for each loop")
 
     async def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Call):
             return await self._call(effect)
+        if isinstance(effect, Start):
+            task = asyncio.ensure_future(self._call(effect.call))
+            task.add_done_callback(_take_error)
+            return task
+        if isinstance(effect, Wait):
+            tasks = cast("tuple[asyncio.Task[Any], ...]", effect.pending)
+            return await asyncio.wait(tasks, timeout=effect.timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if isinstance(effect, Sleep):
             return await asyncio.sleep(effect.seconds)
         return await asyncio.to_thread(effect.function)
 
     async def _call(self, effect: Call) -> Any:
         self._check_open()  # another task may have closed it while this one slept between two tries
-        call = getattr(self._stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
+        stub = self._stubs[effect.endpoint]
+        call = getattr(stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
         # Awaiting the call directly raises CancelledError both when this task is cancelled and when the channel is
         # closed. A task in between tells the two apart.
         answer = asyncio.ensure_future(call)
@@ -332,3 +369,9 @@ class AsyncDetectionClient(_Client):
                 f"the request to {self.address} was cancelled: the client was closed", grpc.StatusCode.CANCELLED
             )
         return answer.result()
+
+
+def _take_error(task: asyncio.Task[Any]) -> None:
+    """Look at a task's error, so that asyncio does not complain if nobody else does."""
+    if not task.cancelled():
+        task.exception()

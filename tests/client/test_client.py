@@ -172,7 +172,7 @@ def test_both_clients_have_the_same_methods() -> None:
     assert names == public(AsyncDetectionClient)
     kinds = (DetectionClient, AsyncDetectionClient)
     properties = {name for kind in kinds for name in names if isinstance(getattr(kind, name), property)}
-    assert properties == {"address"}, "what asks the server is a method"
+    assert properties == {"address", "credentials"}, "what asks the server is a method"
 
 
 def output_named(response: Any, name: str) -> tuple[int, Any]:

@@ -29,7 +29,7 @@ class Conversation:
 
     def __init__(self, *answers: Fault | Any, retries: int = 2, call_s: float = 0.0) -> None:
         self.now_s = 100.0
-        self.session = Session("host:1", "detection", 10.0, retries, clock=lambda: self.now_s, jitter=lambda: 1.0)
+        self.session = Session(["host:1"], "detection", 10.0, retries, clock=lambda: self.now_s, jitter=lambda: 1.0)
         self.answers = list(answers)
         self.call_s = call_s
         self.sleeps: list[float] = []
@@ -48,6 +48,9 @@ class Conversation:
             self.sleeps.append(effect.seconds)
             self.now_s += effect.seconds
             return lambda: flow.send(None)
+        if isinstance(effect, Work):  # which looks for the reason of a lost connection
+            error, *_ = effect.function.args  # type: ignore[attr-defined]
+            return lambda: flow.send(error)
         assert isinstance(effect, Call)
         self.deadlines.append(effect.timeout_s)
         self.now_s += self.call_s

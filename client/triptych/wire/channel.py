@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from triptych.errors import ContractError
@@ -19,10 +19,13 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Despite its name, this is how long one attempt to connect may take.
     ("grpc.min_reconnect_backoff_ms", 5000),
-    # A peer that vanishes without a word is noticed once it has not acknowledged data for 5 s, and not only after TCP's
-    # quarter of an hour. Pings are no more frequent than a Triton server allows by default.
-    ("grpc.keepalive_time_ms", 300_000),
+    # A peer that vanishes without a word is noticed within 15 s, and not only after TCP's quarter of an hour. A ping
+    # goes only while a call waits, and at most two between two requests: a Triton server takes that many by default.
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5000),
+    ("grpc.http2.ping_timeout_ms", 5000),  # without it, an unanswered ping counts only after a minute
+    # A server that comes back at another address is found: by default a name is looked up again after 30 s at least.
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
     # Each client has its own connection, because a new client must not inherit another one's back-off.
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -36,7 +39,22 @@ def check_address(address: str) -> str:
     """
     if re.match(r"(https?|grpcs?)://", address) or ":" not in address:
         raise ContractError(f"the address must be host:port, such as 127.0.0.1:8001, but got {address!r}")
+    if "," in address:
+        raise ContractError(f"this is done with one server, but got several addresses ({address}); give one of them")
     return address
+
+
+def check_addresses(addresses: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses of a client's servers, which come in a list or with commas between them.
+
+    Raises:
+        ContractError: there is none, one comes twice, or one is no address.
+    """
+    listed = addresses.split(",") if isinstance(addresses, str) else addresses
+    checked = tuple(check_address(address.strip()) for address in listed)
+    if not checked or len(set(checked)) < len(checked):
+        raise ContractError(f"the addresses must be one or more, each once, but got {addresses!r}")
+    return checked
 
 
 def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -77,15 +95,15 @@ def proxy_options(address: str) -> tuple[tuple[str, int], ...]:
 
 
 def open_channel(
-    module: Any, address: str, credentials: Credentials = LOCAL, options: tuple[tuple[str, int], ...] = OPTIONS
+    module: Any, address: str, credentials: Credentials = LOCAL, options: tuple[tuple[str, int], ...] = ()
 ) -> Any:
-    """Open a channel of `module`, which is `grpc` or `grpc.aio`.
+    """Open a channel of `module`, which is `grpc` or `grpc.aio`; `options` go before ours of the same name.
 
     Raises:
         ContractError: a file of the credentials is missing, cannot be read or is not PEM.
     """
     name = (("grpc.ssl_target_name_override", credentials.server_name),) if credentials.server_name else ()
-    options_and_name = (*options, *proxy_options(address), *name)
+    options_and_name = (*{**dict(OPTIONS), **dict(options)}.items(), *proxy_options(address), *name)
     encryption = credentials.for_channel()
     if encryption is None:
         return module.insecure_channel(address, options=options_and_name)

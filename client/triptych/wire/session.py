@@ -6,6 +6,7 @@ the result of a client's method. The two clients differ only in how they carry t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 import numpy as np
@@ -28,14 +29,19 @@ from triptych.errors import (
     DeadlineExceeded,
     ImageError,
     ModelNotFound,
+    RequestCancelled,
+    RequestError,
     ServerOverloaded,
     ServerUnavailable,
 )
 from triptych.model_config import detector_spec
 from triptych.vision.inputs import Encoded, ImageLike, encode_image, source_of
+from triptych.wire.credentials import LOCAL, Credentials
+from triptych.wire.endpoints import Endpoints
+from triptych.wire.handshake import better_explained
 from triptych.wire.protocol import Rows, build_request, limit_wait, parse_response
 from triptych.wire.statistics import Snapshot, parse_statistics
-from triptych.wire.status import MAX_DEATHS, Target, died_again, explain_rpc_error, is_death
+from triptych.wire.status import MAX_DEATHS, Failure, Target, died_again, explain_rpc_error, is_death
 
 BACKOFF_FACTOR = 3
 """How much longer each pause is than the one before."""
@@ -48,6 +54,9 @@ MAX_BACKOFF_S = 3.0
 NAMES_PAUSES_S = (0.02, 0.1, 0.5, 1.0, 2.0)
 """The pauses before an image is sent once more because its answer means class names that the detector has no more."""
 
+CHECK_TIMEOUT_S = 1.0
+"""How long a server may take to say whether it serves the model before it counts as not healthy."""
+
 UNSAID = 0
 """What an answer means in place of a `names_id` where the server is too old to say."""
 
@@ -59,6 +68,33 @@ class Call(NamedTuple):
 
     rpc: str
     request: Any
+    timeout_s: float
+    endpoint: int = 0
+
+
+class Pending(Protocol):
+    """A call that was started. Both gRPC's futures and asyncio's tasks are so."""
+
+    def done(self) -> bool:
+        """Return whether it has ended."""
+
+    def result(self) -> Any:
+        """Return the response of a call that has ended, or raise its error."""
+
+    def cancel(self) -> Any:
+        """End it."""
+
+
+class Start(NamedTuple):
+    """Start a call and do not wait. The answer is a `Pending`."""
+
+    call: Call
+
+
+class Wait(NamedTuple):
+    """Wait until one of these calls has ended, or for so long."""
+
+    pending: tuple[Pending, ...]
     timeout_s: float
 
 
@@ -74,37 +110,50 @@ class Work(NamedTuple):
     function: Callable[[], Any]
 
 
-Effect = Call | Sleep | Work
+Effect = Call | Start | Wait | Sleep | Work
 T = TypeVar("T")
 Flow = Generator[Effect, Any, T]
 
 
 @dataclass
 class Session:
-    """What one client knows about its server.
+    """What one client knows about its servers.
 
     Attributes:
-        address: host:port.
+        addresses: host:port of each.
         model: the ensemble.
         timeout_s: the default deadline of a method.
         retries: how many tries follow the first.
+        credentials: how the client connects.
+        hedge_after_s: after how long an image is sent to another server too; None for never.
         clock: seconds that only grow.
         jitter: a factor around 1 for each pause, so that many clients do not come back at the same moment.
     """
 
-    address: str
+    addresses: Sequence[str]
     model: str
     timeout_s: float
     retries: int
+    credentials: Credentials = LOCAL
+    hedge_after_s: float | None = None
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = field(default=partial(random.uniform, 0.75, 1.25))
     _names: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)  # by their names_id; 0: of old servers
     _max_batch: int = field(default=0, init=False)
+    _checks: dict[int, Pending] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout_s)
         if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
             raise ContractError(f"retries must be an integer of at least 0, but got {self.retries!r}")
+        if self.hedge_after_s is not None and not 0 < self.hedge_after_s < math.inf:
+            raise ContractError(f"hedge_after_ms must be above 0, but got {self.hedge_after_s * 1000:g}")
+        self.endpoints = Endpoints(self.addresses, self.clock)
+
+    @property
+    def address(self) -> str:
+        """The addresses, with commas between them."""
+        return ",".join(self.addresses)
 
     def detect(
         self,
@@ -173,9 +222,9 @@ class Session:
             ]
         return results
 
-    def spec(self, deadline: _Deadline | None = None) -> Flow[DetectorSpec]:
-        """Return the spec of the detector that is served now."""
-        config = yield from self._config(DETECTOR.name, deadline or self._deadline(None))
+    def spec(self, deadline: _Deadline | None = None, at: int | None = None) -> Flow[DetectorSpec]:
+        """Return the spec of the detector that is served now, first of all at the server with the number `at`."""
+        config = yield from self._config(DETECTOR.name, deadline or self._deadline(None), at)
         spec = detector_spec(config)
         self._names[names_id(spec.class_names)] = self._names[UNSAID] = spec.class_names
         return spec
@@ -193,32 +242,38 @@ class Session:
         return self._max_batch
 
     def is_ready(self) -> Flow[bool]:
-        """Return whether the server answers and serves the model now, after a single try."""
-        request = service_pb2.ModelReadyRequest(name=self.model)
-        try:
-            response = yield from self._call("ModelReady", request, self._deadline(None), retries=0)
-        except (ServerUnavailable, ServerOverloaded, ModelNotFound, DeadlineExceeded):
-            return False
-        return bool(response.ready)
+        """Return whether a server answers and serves the model now, after a single try at each."""
+        request, deadline = service_pb2.ModelReadyRequest(name=self.model), self._deadline(None)
+        for number in range(len(self.addresses)):
+            try:
+                response, _ = yield from self._call("ModelReady", request, deadline, retries=0, at=number)
+            except (ServerUnavailable, ServerOverloaded, ModelNotFound, DeadlineExceeded):
+                continue
+            if response.ready:
+                return True
+        return False
 
     def server_version(self) -> Flow[str]:
         """Return Triton's version."""
         request = service_pb2.ServerMetadataRequest()
-        response = yield from self._call("ServerMetadata", request, self._deadline(None))
+        response, _ = yield from self._call("ServerMetadata", request, self._deadline(None))
         return str(response.version)
 
     def statistics(self) -> Flow[Snapshot]:
         """Return the server's counters of every model."""
-        response = yield from self._call("ModelStatistics", service_pb2.ModelStatisticsRequest(), self._deadline(None))
+        if len(self.addresses) > 1:
+            raise ContractError(f"counters are one server's, but the client has several ({self.address}); give one")
+        request = service_pb2.ModelStatisticsRequest()
+        response, _ = yield from self._call("ModelStatistics", request, self._deadline(None))
         return parse_statistics(response)
 
     def _infer(
         self, request: service_pb2.ModelInferRequest, images: list[Encoded], deadline: _Deadline
     ) -> Flow[list[Detections]]:
         for pause_s in NAMES_PAUSES_S:
-            response = yield from self._call("ModelInfer", request, deadline)
+            response, at = yield from self._call("ModelInfer", request, deadline)
             rows = parse_response(response, len(images))
-            names = yield from self._class_names(rows, deadline)
+            names = yield from self._class_names(rows, deadline, at)
             if names:
                 break
             # The answer came from a version that is gone since, or from one that is not quite there. Ask once more.
@@ -233,16 +288,17 @@ class Session:
             for row, image in zip(rows, images, strict=True)
         ]
 
-    def _class_names(self, rows: list[Rows], deadline: _Deadline) -> Flow[tuple[str, ...]]:
+    def _class_names(self, rows: list[Rows], deadline: _Deadline, at: int) -> Flow[tuple[str, ...]]:
         """Return the names that the labels of an answer mean; nothing if the detector has other names by now."""
         meant = rows[0].names
         highest = max((int(row.labels.max()) for row in rows if len(row.labels)), default=-1)
         if meant not in self._names or (meant == UNSAID and highest >= len(self._names[meant])):
-            yield from self.spec(deadline)
+            yield from self.spec(deadline, at)
         names = self._names.get(meant, ())
         if names and highest >= len(names):
             raise ContractError(
-                f"the response has class {highest}, but the detector at {self.address} names only {len(names)} classes"
+                f"the response has class {highest}, but the detector at {self.addresses[at]} names only {len(names)} "
+                "classes"
             )
         return names
 
@@ -250,40 +306,126 @@ class Session:
         """Return names for images that were never sent: those asked for last, if there are any."""
         return self._names.get(UNSAID) or (yield from self.spec(deadline)).class_names
 
-    def _config(self, model: str, deadline: _Deadline) -> Flow[Any]:
+    def _config(self, model: str, deadline: _Deadline, at: int | None = None) -> Flow[Any]:
         request = service_pb2.ModelConfigRequest(name=model)
-        return (yield from self._call("ModelConfig", request, deadline, model=model)).config
+        response, _ = yield from self._call("ModelConfig", request, deadline, model=model, at=at)
+        return response.config
 
     def _call(
-        self, rpc: str, request: Any, deadline: _Deadline, *, model: str | None = None, retries: int | None = None
-    ) -> Flow[Any]:
-        """Make one call. Try again where that is safe and useful, as long as the deadline allows it."""
-        target = Target(self.address, model or self.model, deadline.timeout_s)
+        self,
+        rpc: str,
+        request: Any,
+        deadline: _Deadline,
+        *,
+        model: str | None = None,
+        retries: int | None = None,
+        at: int | None = None,
+    ) -> Flow[tuple[Any, int]]:
+        """Make one call; return the response, and the number of the server that gave it.
+
+        Try again where that is safe and useful, as long as the deadline and the budget allow it: at another server if
+        there is one that does not fail, at once; else after a pause.
+        """
         retries = self.retries if retries is None else retries
-        attempt, deaths = 1, 0
+        attempt, deaths, tried = 1, 0, set[int]()
+        self.endpoints.earn()
         while True:
+            yield from self._check_health()
+            number = at if at is not None and at not in tried else self.endpoints.next(tried)
+            target = Target(self.addresses[number], model or self.model, deadline.timeout_s)
             left_s = max(0.0, deadline.at - self.clock())
             if isinstance(request, service_pb2.ModelInferRequest):
                 limit_wait(request, left_s * QUEUE_SHARE)
             try:
-                return (yield Call(rpc, request, left_s))
+                answer = yield from self._ask(Call(rpc, request, left_s, number), deadline)
             except grpc.RpcError as error:
                 failure = explain_rpc_error(error, target)
+                if isinstance(failure.error, DeadlineExceeded) or failure.backoff_s is not None:
+                    self.endpoints.failed(number)
+                elif not isinstance(failure.error, RequestCancelled):
+                    self.endpoints.answered(number)
                 deaths += is_death(failure.error)
                 if deaths > MAX_DEATHS:
                     raise died_again(failure.error, target) from error
-                if failure.backoff_s is None or attempt > retries:
-                    raise failure.error from error
-                pause_s = min(failure.backoff_s * BACKOFF_FACTOR ** (attempt - 1), MAX_BACKOFF_S) * self.jitter()
+                tried.add(number)
+                pause_s = self._pause(failure, attempt, tried)
                 # The reason of the failure says more than the deadline that a pointless wait would run into.
-                if pause_s >= deadline.at - self.clock():
-                    raise failure.error from error
+                late = pause_s is not None and pause_s >= deadline.at - self.clock()
+                if pause_s is None or late or attempt > retries or not self.endpoints.spend():
+                    raise (yield from self._explained(failure.error, number, deadline)) from error
+            else:
+                self.endpoints.answered(answer[1])
+                return answer
             _LOG.warning(
                 "try %d of %d of %s failed, the next one follows in %.2f s: %s",
                 *(attempt, retries + 1, rpc, pause_s, failure.error),
             )
-            yield Sleep(pause_s)
+            if pause_s:
+                yield Sleep(pause_s)
+            if len(tried) == len(self.addresses):
+                tried.clear()
             attempt += 1
+
+    def _pause(self, failure: Failure, attempt: int, tried: set[int]) -> float | None:
+        """Return how long to wait before another try, in seconds; None if there is to be none."""
+        elsewhere = any(self.endpoints.is_fresh(number, tried) for number in range(len(self.addresses)))
+        if elsewhere and (failure.backoff_s is not None or isinstance(failure.error, ServerOverloaded)):
+            return 0.0
+        if failure.backoff_s is None:
+            return None
+        growth = float(BACKOFF_FACTOR ** (attempt - 1))
+        return min(failure.backoff_s * growth, MAX_BACKOFF_S) * self.jitter()
+
+    def _ask(self, call: Call, deadline: _Deadline) -> Flow[tuple[Any, int]]:
+        """Make a call once; if it is to be hedged and takes long, send it to another server too, and take the faster.
+
+        The error is that of the first call if both fail.
+        """
+        if self.hedge_after_s is None or call.rpc != "ModelInfer":
+            return (yield call), call.endpoint
+        first: Pending = yield Start(call)
+        started = {call.endpoint: first}
+        try:
+            yield Wait((first,), self.hedge_after_s)
+            other = call.endpoint if first.done() else self.endpoints.next({call.endpoint})
+            if other != call.endpoint and self.endpoints.spend():
+                left_s = max(0.0, deadline.at - self.clock())
+                started[other] = yield Start(call._replace(timeout_s=left_s, endpoint=other))
+            waiting = dict(started)
+            while waiting:
+                yield Wait(tuple(waiting.values()), max(0.0, deadline.at - self.clock()) + 1.0)
+                for number, pending in list(waiting.items()):
+                    if pending.done():
+                        del waiting[number]
+                        with contextlib.suppress(grpc.RpcError):
+                            return pending.result(), number
+            if len(started) > 1:
+                self.endpoints.failed(other)
+            return first.result(), call.endpoint
+        finally:
+            for pending in started.values():
+                pending.cancel()  # does nothing to one that has ended
+
+    def _check_health(self) -> Flow[None]:
+        """Ask servers with an open circuit whether they are well again, without waiting for what they say."""
+        for number, pending in list(self._checks.items()):
+            if pending.done() and self._checks.pop(number, None) is pending:
+                healthy = False
+                with contextlib.suppress(grpc.RpcError, RequestCancelled):
+                    healthy = bool(pending.result().ready)
+                self.endpoints.checked(number, healthy)
+        for number in self.endpoints.due():
+            request = service_pb2.ModelReadyRequest(name=self.model)
+            self._checks[number] = yield Start(Call("ModelReady", request, CHECK_TIMEOUT_S, number))
+
+    def _explained(self, error: RequestError, number: int, deadline: _Deadline) -> Flow[RequestError]:
+        """Return the error, with the reason of a failed connection if that can be found out."""
+        if not isinstance(error, ServerUnavailable):
+            return error
+        left_s = deadline.at - self.clock()
+        address = self.addresses[number]
+        explained: RequestError = yield Work(partial(better_explained, error, address, self.credentials, left_s))
+        return explained
 
     def _load(self, image: ImageLike, deadline: _Deadline) -> Flow[Encoded]:
         if isinstance(image, bytes):  # checking them is too little work for another thread
