@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 from triptych.measure import attribution, intervals
 from triptych.measure.attribution import Attribution, Requests
+from triptych.measure.footprint import Footprint
 from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, Workload
 from triptych.measure.traces import TracedRequest
 from triptych.measure.window import Window
@@ -25,6 +26,7 @@ class Measured:
         recorder: every request of it.
         traced: the server's part in those that were traced; empty without traces.
         trace_rate: of how many requests one was traced.
+        footprint: what the server's processes held; None where they cannot be seen.
     """
 
     began_s: float
@@ -32,6 +34,7 @@ class Measured:
     recorder: Recorder
     traced: list[TracedRequest]
     trace_rate: int = 1
+    footprint: Footprint | None = None
 
     @property
     def started(self) -> str:
@@ -70,6 +73,7 @@ def build_run(
             test.intervals,
         ),
         command=command,
+        footprint=measured.footprint,
     )
 
 

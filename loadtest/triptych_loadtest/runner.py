@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from triptych import DetectionClient
 from triptych.errors import ServerStartError
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
+from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.run_file import Run
 from triptych.measure.traces import Tracing, sampling
 from triptych.measure.window import Window
@@ -73,12 +74,14 @@ def measure(test: LoadTest, payloads: list[Payload], console: Console) -> Measur
             per_s = len(warm_up.answers) / test.warmup_s if test.warmup_s else test.expected_per_s
             traces = test.traces and tracing.start(sampling(per_s, len(payloads)))
             before = settled_statistics(client)
-            recorder, began_s = _drive(environment, test, test.duration_s, 1.0, progress)
+            with FootprintSampler(test.address) as sampler:
+                recorder, began_s = _drive(environment, test, test.duration_s, 1.0, progress)
+                footprint = sampler.stop()
             after = settled_statistics(client)
             traced = tracing.stop(len(recorder.answers)) if traces else []
     latencies_ms = [answer.latency_ms for answer in recorder.answers.values()]
     window = Window.between(before, after, latencies_ms, max(0.0, recorder.last_s - began_s))
-    return Measured(began_s, window, recorder, traced, tracing.rate)
+    return Measured(began_s, window, recorder, traced, tracing.rate, footprint)
 
 
 @contextlib.contextmanager

@@ -23,9 +23,11 @@ from support.measured import (
 )
 from triptych.measure import remarks
 from triptych.measure.attribution import from_requests
+from triptych.measure.footprint import Footprint, ProcessFootprint, Trend
 from triptych.measure.pool import Side, pool
 from triptych.measure.remarks import Remark, differences, of_pair, of_run, of_sides, of_sweep
 from triptych.measure.run_file import Failure, ImageSet, Run, ServedDetector
+from triptych.measure.slope import Slope
 from triptych.measure.sweep import Series
 from triptych.measure.sweep_file import Sweep
 
@@ -72,6 +74,23 @@ def test_requests_without_a_whole_trace() -> None:
     (remark,) = of_run(replace(sampled, attribution=replace(sampled.attribution, requests=40)))
     assert remark.text.startswith("10 of 50 traced requests left no whole trace")
     assert of_run(without_traces(run)) == []
+
+
+def test_what_grows() -> None:
+    def trend(low: float) -> Trend:
+        return Trend(100, 150, 150, Slope(12, low, 24 - low))
+
+    def seen(memory_mb: Trend) -> Run:
+        still = Trend(9, 9, 9, Slope(0, 0, 0))
+        process = ProcessFootprint("detector", "1", 7, 0.0, 300.0, memory_mb, still, still)
+        return replace(made_up(), footprint=Footprint(1.0, 300.0, [process], []))
+
+    assert of_run(seen(trend(0.9))) == []
+    (remark,) = of_run(seen(trend(8)))
+    assert (remark.id, remark.text) == (
+        "footprint-grows",
+        "detector 1 (process 7) grows by 12 (8 to 16) MB a minute",
+    )
 
 
 def long_tails(count: int, **late: float) -> list[Remark]:

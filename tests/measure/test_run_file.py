@@ -15,9 +15,11 @@ from triptych.errors import ContractError
 from triptych.measure import run_file
 from triptych.measure.attribution import Attribution, Breakdown
 from triptych.measure.documents import to_json
+from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
+from triptych.measure.slope import Slope
 from triptych.wire.statistics import Counters
 
 OLD = Path(__file__).parent / "data" / "run-2.json"
@@ -27,6 +29,7 @@ OLD = Path(__file__).parent / "data" / "run-2.json"
 def run() -> Run:
     parts = {"queue": 0.5, "input": 0.25, "infer": 8.0, "output": 0.25}
     images = ImageSet.of([b"one", b"two"])
+    trend = Trend(100.0, 101.5, 102.0, Slope(0.5, -1.0, 2.0))
     return Run(
         started="2026-01-02T03:04:05+00:00",
         workload=Workload("poisson", 0, 12.5, "ramp", 1, ["640x480"], 2, 1.0, 10.0, images),
@@ -50,6 +53,12 @@ def run() -> Run:
         ),
         intervals=[Interval(0.0, 5.0, 2, 1, 10.0, 10.0, 11.0, 11.5, {"detector": 9.0})],
         command=["python", "loadtest"],
+        footprint=Footprint(
+            1.0,
+            10.0,
+            [ProcessFootprint("detector", "3", 12, 0.0, 10.0, trend, Trend(9, 9, 9, None), Trend(2, 2, 2, None))],
+            [GpuFootprint(0, "a GPU", trend)],
+        ),
     )
 
 

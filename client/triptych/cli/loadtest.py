@@ -17,6 +17,7 @@ from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, BudgetMs, Siz
 from triptych.errors import ContractError
 from triptych.measure import remarks, run_file
 from triptych.measure.attribution import Headroom, owner_sentence
+from triptych.measure.footprint import footprint_sentence
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
 from triptych.measure.window import Window, batch_sentence, summary_line
@@ -172,6 +173,8 @@ def print_run(run: Run, window: Window, budget_ms: float | None, console: Consol
         console.print(Headroom(budget_ms, window.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))
     if sentence := batch_sentence(run.server):
         console.print(sentence)
+    if run.footprint:
+        console.print(footprint_sentence(run.footprint))
     for remark in remarks.of_run(run):
         console.print(str(remark), style="yellow", markup=False)
     for kind, failure in client.failures.items():

@@ -72,6 +72,7 @@ def pool(runs: Sequence[Run]) -> Run:
             {"mean": _pooled_mean(runs)},
         ),
         intervals=intervals,
+        footprint=None,
     )
 
 

@@ -13,6 +13,7 @@ from itertools import combinations
 from triptych.measure import documents
 from triptych.measure.attribution import NETWORK
 from triptych.measure.comparison import compare_runs
+from triptych.measure.footprint import growths
 from triptych.measure.limits import Breach
 from triptych.measure.pool import Side
 from triptych.measure.ratio import FEWEST_SAMPLES
@@ -34,6 +35,12 @@ LONG_TAIL_SHARE = 0.2
 
 FEWEST_FOR_A_TAIL = 200
 """Of fewer requests the last percent is one or two, which may be chance."""
+
+GROWTH_WITHIN_S = 120.0
+"""In less time a process still takes its first memory."""
+
+GROWTH_PER_MIN = 1.0
+"""MB, open files or threads a minute: a process that surely grows faster needs a look."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def to_json(document: Run | Sweep) -> str:
 
 def of_run(run: Run) -> list[Remark]:
     """Return what makes a run weak evidence, and what in it deserves a look."""
-    return [*_busy_generator(run), *_untraced(run), *_truncated(run), *_long_tails(run)]
+    return [*_busy_generator(run), *_untraced(run), *_truncated(run), *_long_tails(run), *_growths(run)]
 
 
 def _busy_generator(run: Run) -> list[Remark]:
@@ -129,6 +136,16 @@ def _long_tails(run: Run) -> list[Remark]:
         text = f"{owner} has a long tail: p95 {p95:.1f} ms, p99 {p99:.1f} ms{where}"
         remarks.append(Remark("long-tail", text, advice))
     return remarks
+
+
+def _growths(run: Run) -> list[Remark]:
+    if run.footprint is None:
+        return []
+    advice = "if a longer run shows it too, it leaks: look at what was changed last in it, and at its libraries"
+    return [
+        Remark("footprint-grows", str(growth), advice)
+        for growth in growths(run.footprint, GROWTH_WITHIN_S, GROWTH_PER_MIN)
+    ]
 
 
 _TAILS = {

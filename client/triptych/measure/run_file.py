@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 from triptych.measure.attribution import Attribution
 from triptych.measure.documents import Format
+from triptych.measure.footprint import Footprint
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
 from triptych.wire.statistics import Counters
@@ -174,6 +175,8 @@ class Run:
         attribution: where the time went.
         intervals: the measured time in equal parts.
         command: what was typed.
+        footprint: what the server's processes held; None where the server was not on the load generator's machine, or
+            could not be seen from there.
         version: of this format.
     """
 
@@ -185,6 +188,7 @@ class Run:
     attribution: Attribution
     intervals: list[Interval]
     command: list[str]
+    footprint: Footprint | None = None
     version: Literal[2] = VERSION
 
     @property

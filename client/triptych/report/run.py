@@ -10,6 +10,7 @@ from triptych.measure.run_file import Run
 from triptych.measure.window import batch_sentence
 from triptych.report.attribution import time_sections
 from triptych.report.blocks import Figure, Figures, Note, Page, Row, Section, Share, Table
+from triptych.report.footprint import footprint_sections
 from triptych.report.latencies import latency_section
 from triptych.report.setting import setting, started, workload_sentence
 
@@ -34,6 +35,7 @@ def of_run(run: Run, name: str, budget_ms: float | None = None) -> Page:
             Section("", [_figures(run), *_verdicts(run, budget_ms)]),
             *([*time_sections(run), latency_section(run)] if answered else ()),
             *_batches(run),
+            *footprint_sections(run),
             *_failures(run),
             *setting(run),
         ],

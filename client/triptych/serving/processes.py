@@ -81,13 +81,21 @@ def hide_argument(pid: int, secret: str) -> bool:
     return False
 
 
-def holder_of_port(port: int) -> str:
-    """Return `NAME (process PID)` of who listens on a TCP port of this machine, or "" where we may not see it."""
+def process_on_port(port: int) -> psutil.Process | None:
+    """Return who listens on a TCP port of this machine, or None where nobody does or we may not see it."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
             if listens and connection.pid:
-                return f"{psutil.Process(connection.pid).name()} (process {connection.pid})"
+                return psutil.Process(connection.pid)
+    return None
+
+
+def holder_of_port(port: int) -> str:
+    """Return `NAME (process PID)` of who listens on a TCP port of this machine, or "" where we may not see it."""
+    with contextlib.suppress(psutil.Error):
+        if (holder := process_on_port(port)) is not None:
+            return f"{holder.name()} (process {holder.pid})"
     return ""
 
 

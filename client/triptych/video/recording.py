@@ -13,6 +13,8 @@ from triptych.client import DetectionClient
 from triptych.measure import attribution, intervals, run_file
 from triptych.measure.attribution import Attribution, Requests
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
+from triptych.measure.footprint import Footprint
+from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Answer
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, Workload
@@ -34,11 +36,13 @@ class ServerSide:
         before: its counters before the first frame.
         after: those after the last one.
         traced: its part in each request; empty without traces.
+        footprint: what its processes held; None where they cannot be seen.
     """
 
     before: Snapshot
     after: Snapshot
     traced: list[TracedRequest]
+    footprint: Footprint | None = None
 
 
 @dataclass
@@ -127,6 +131,7 @@ class Measurement:
             attribution=attribution.from_requests(requests) if len(requests) else self._from_statistics(window),
             intervals=intervals.cut(self.answers, self.failed_at_s, requests, self.began_s, seconds, INTERVALS),
             command=command,
+            footprint=server.footprint,
         )
 
     def _from_statistics(self, window: Window) -> Attribution:
@@ -154,12 +159,14 @@ class Recorder:
         self._client, self._command = client, command
         self._path, self._model_repository = path, model_repository
         self._tracing = Tracing(client.address)
+        self._sampler = FootprintSampler(client.address)
         self._measurement = Measurement()
 
     def __enter__(self) -> Recorder:
         self._tracing.__enter__()
         self._traces = self._tracing.start()
         self._before = settled_statistics(self._client)
+        self._sampler.__enter__()
         return self
 
     def add(self, tracked: Tracked) -> None:
@@ -177,12 +184,13 @@ class Recorder:
             RequestError: the server is gone.
             ContractError: the run cannot be written.
         """
+        footprint = self._sampler.stop()
         after = settled_statistics(self._client)
         traced = self._tracing.stop(len(self._measurement.answers)) if self._traces else []
         machine = describe_machine(self._client.address)
         environment = with_server(machine, self._client, self._model_repository)
         run = self._measurement.run(
-            environment, ServerSide(self._before, after, traced), totals, in_flight, self._command
+            environment, ServerSide(self._before, after, traced, footprint), totals, in_flight, self._command
         )
         run_file.write(self._path, run)
         return run
@@ -190,6 +198,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._sampler.__exit__(kind, error, trace)
         self._tracing.__exit__(kind, error, trace)
 
 

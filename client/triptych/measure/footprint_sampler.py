@@ -1,0 +1,163 @@
+"""Samples what a server on this machine holds, for as long as it is measured."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import psutil
+import pynvml
+
+from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
+from triptych.serving.processes import SERVER, ModelProcess, model_processes, process_on_port
+from triptych.wire.channel import is_here
+
+PERIOD_S = 1.0
+"""Time between two samples, until there are `MOST_SAMPLES`."""
+
+MOST_SAMPLES = 1200
+"""Then every second one is dropped, and the time between two is doubled."""
+
+LOOK_EVERY = 10
+"""After so many samples, or when one is gone, it looks which processes there are: that takes longer than a sample."""
+
+
+class _Series:
+    """Samples of one process or GPU."""
+
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
+        self._figures: list[tuple[float, ...]] = []
+
+    def add(self, at_s: float, figures: tuple[float, ...]) -> None:
+        self.times_s.append(at_s)
+        self._figures.append(figures)
+
+    def thin(self) -> None:
+        self.times_s, self._figures = self.times_s[::2], self._figures[::2]
+
+    def trends(self) -> list[Trend]:
+        return [Trend.of(self.times_s, column) for column in zip(*self._figures, strict=True)]
+
+
+class FootprintSampler:
+    """Samples the server at an address in a thread of its own, from `__enter__` to `stop`.
+
+    It takes only what it can see: a Triton that listens on a port of this machine, and whose processes it may read.
+    """
+
+    def __init__(self, address: str, period_s: float = PERIOD_S) -> None:
+        """Prepare to sample the server at `address`, HOST:PORT, every `period_s` seconds."""
+        port = address.rpartition(":")[2]
+        self._port = int(port) if is_here(address) and port.isdigit() else None
+        self._period_s = period_s
+        self._members: dict[ModelProcess, list[psutil.Process]] = {}
+        self._processes: defaultdict[ModelProcess, _Series] = defaultdict(_Series)
+        self._gpus: defaultdict[tuple[int, str], _Series] = defaultdict(_Series)
+        self._taken = 0
+        self._is_stale = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> FootprintSampler:
+        self._began = time.monotonic()
+        if self._port is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def stop(self) -> Footprint | None:
+        """Take the last sample and return what was seen; None if no server can be seen from here."""
+        self._end()
+        if not self._processes:
+            return None
+        processes = [
+            ProcessFootprint(one.model, one.version, one.pid, series.times_s[0], series.times_s[-1], *series.trends())
+            for one, series in self._processes.items()
+        ]
+        gpus = [GpuFootprint(index, name, *series.trends()) for (index, name), series in self._gpus.items()]
+        return Footprint(self._period_s, max(process.to_s for process in processes), processes, gpus)
+
+    def _end(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        with _nvml_devices() as devices:
+            self._sample(devices)
+            while not self._stop.wait(self._period_s):
+                self._sample(devices)
+            self._sample(devices)
+
+    def _sample(self, devices: dict[tuple[int, str], Any]) -> None:
+        at_s = time.monotonic() - self._began
+        if self._is_stale or self._taken % LOOK_EVERY == 0:
+            self._members, self._is_stale = _members(self._port), False
+        self._taken += 1
+        for one, members in self._members.items():
+            try:
+                figures = [_figures(process) for process in members]
+            except psutil.Error:  # gone, or not ours to read
+                self._is_stale = True
+                continue
+            self._processes[one].add(at_s, tuple(map(sum, zip(*figures, strict=True))))
+        for device, handle in devices.items() if self._members else ():
+            with contextlib.suppress(pynvml.NVMLError):
+                self._gpus[device].add(at_s, (pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e6,))
+        if any(len(series.times_s) >= MOST_SAMPLES for series in self._processes.values()):
+            self._period_s *= 2
+            for series in (*self._processes.values(), *self._gpus.values()):
+                series.thin()
+
+
+def _members(port: int | None) -> dict[ModelProcess, list[psutil.Process]]:
+    """Return the server on a port and its model processes, each with the processes that belong to it."""
+    server = process_on_port(port) if port else None
+    try:
+        if server is None or server.name() != SERVER:
+            return {}
+        models = {process.pid: process for process in model_processes(server)}
+        owners = {server.pid: ModelProcess(server.pid, SERVER, ""), **models}
+        members = {owners[server.pid]: [server]}
+        for child in server.children(recursive=True):  # a parent comes before its children
+            owner = owners.setdefault(child.pid, owners[child.ppid()])
+            members.setdefault(owner, []).append(child)
+    except (psutil.Error, KeyError):  # somebody ended meanwhile
+        return {}
+    return members
+
+
+def _figures(process: psutil.Process) -> tuple[float, float, float]:
+    """Return MB of resident memory, open files and threads."""
+    with process.oneshot():
+        return process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
+
+
+@contextlib.contextmanager
+def _nvml_devices() -> Iterator[dict[tuple[int, str], Any]]:
+    """Give NVML's handles by number and name; none where there is no driver, or it fails."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield {}
+        return
+    try:
+        devices = {}
+        with contextlib.suppress(pynvml.NVMLError):
+            for index in range(pynvml.nvmlDeviceGetCount()):
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                devices[index, str(pynvml.nvmlDeviceGetName(handle))] = handle
+        yield devices
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()

@@ -1,0 +1,117 @@
+"""Sampling processes: a stand-in for Triton whose model grows, with real processes, ports and files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from triptych.measure import footprint_sampler
+from triptych.measure.footprint import Footprint
+from triptych.measure.footprint_sampler import FootprintSampler
+from triptych.serving.processes import SERVER, STUB
+
+# It listens, and starts a process for its model, as Triton does.
+_SERVER = """
+import socket, subprocess, sys
+listener = socket.create_server(("127.0.0.1", 0))
+model = subprocess.Popen([sys.argv[1], sys.argv[2], "region"], stdout=subprocess.PIPE)
+model.stdout.readline()
+print(listener.getsockname()[1], flush=True)
+model.wait()
+"""
+
+# It starts a process of its own, and grows.
+_MODEL = """
+import subprocess, time
+helper = subprocess.Popen(["sleep", "60"])
+print(flush=True)
+held, files = [], []
+while True:
+    held.append(bytearray(b"x") * 500_000)
+    files.append(open("/dev/null"))
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """The port of such a server."""
+    for program in (SERVER, STUB):  # the kernel names a process after its file
+        (tmp_path / program).symlink_to(os.path.realpath(sys.executable))
+    model = tmp_path / "detector" / "3" / "model.py"
+    model.parent.mkdir(parents=True)
+    model.write_text(_MODEL)
+    command = [tmp_path / SERVER, "-c", _SERVER, tmp_path / STUB, model]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout
+        yield int(process.stdout.readline())
+        os.killpg(process.pid, 9)
+
+
+def sampled(address: str, seconds: float) -> Footprint | None:
+    with FootprintSampler(address, period_s=0.02) as sampler:
+        time.sleep(seconds)
+        return sampler.stop()
+
+
+def test_each_process_has_its_memory_and_what_it_holds(port: int) -> None:
+    seen = sampled(f"127.0.0.1:{port}", 1.0)
+    assert seen
+    assert [(process.name, process.version) for process in seen.processes] == [(SERVER, ""), ("detector", "3")]
+    server, model = seen.processes
+    assert server.files.first == server.files.last
+    assert server.threads.max == 1
+    assert model.threads.max == 2, "its helper counts with it"
+    assert model.memory_mb.last > model.memory_mb.first + 5
+    assert model.memory_mb.slope
+    assert model.memory_mb.slope.low > 100
+    assert model.files.slope
+    assert model.files.slope.low > 100
+    assert seen.seconds == model.to_s == pytest.approx(1.0, abs=0.5)
+
+
+def test_samples_are_bounded(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footprint_sampler, "MOST_SAMPLES", 10)
+    seen = sampled(f"127.0.0.1:{port}", 0.8)
+    assert seen
+    assert seen.period_s > 0.02
+    assert seen.processes[0].from_s < 0.3
+
+
+def test_a_server_elsewhere_is_not_guessed(port: int, nobody: str) -> None:
+    assert sampled(f"gpu-host:{port}", 0.1) is None, "even if something listens here on that port"
+    assert sampled(nobody, 0.1) is None
+    assert sampled("unix:/run/triton.sock", 0.1) is None
+
+
+def test_who_listens_may_be_no_triton() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert sampled(f"127.0.0.1:{listener.getsockname()[1]}", 0.1) is None
+
+
+def test_gpus_are_sampled_where_there_are_some(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = SimpleNamespace(
+        NVMLError=pynvml.NVMLError,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: f"GPU of kind {handle}",
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=(handle + 1) * 10**9),
+    )
+    monkeypatch.setattr(footprint_sampler, "pynvml", nvml)
+    seen = sampled(f"127.0.0.1:{port}", 0.1)
+    assert seen
+    assert [(gpu.index, gpu.name, gpu.memory_mb.last) for gpu in seen.gpus] == [
+        (0, "GPU of kind 0", 1000.0),
+        (1, "GPU of kind 1", 2000.0),
+    ]
