@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+OUTCOMES = {"passed": "passed", "refused": "refused", "too few": "has too few images to tell"}
+"""The gate's outcomes in words."""
+
 NOTABLE_POINTS = 0.5
 """int8 that loses more mAP50-95 than this against fp16 is remarked on."""
 
@@ -20,6 +23,7 @@ class Built:
         model: the file to publish: an ONNX or a plan.
         calibration: what the manifest says of the images that its ranges came from; None without any.
         report: the gate's, as plain values; None if there was nothing to verify with.
+        graph: the ONNX that it is, or was built from.
         version: where it was published; None if the gate refused it.
     """
 
@@ -28,15 +32,16 @@ class Built:
     calibration: dict[str, Any] | None
     report: dict[str, Any] | None = None
     version: Path | None = None
+    graph: Path | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the gate has nothing against it."""
+        """Whether it was not verified, or the gate let it pass."""
         return self.report is None or bool(self.report["passed"])
 
     @property
     def p50_ms(self) -> float:
-        """Latency through the ensemble, one request at a time; infinite if it was not measured."""
+        """Latency through the ensemble in this run, one request at a time; infinite if it was not measured."""
         return float(self.report["latency_ms"]["p50"]) if self.report else float("inf")
 
     @property

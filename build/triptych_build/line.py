@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +19,15 @@ import triptych
 from triptych.contract import DETECTOR, MODELS
 from triptych.errors import BuildError, ServerStartError
 from triptych.files import sha256
-from triptych.machine import nvidia_gpus
+from triptych.machine import cpu_features, nvidia_gpus
+from triptych.serving.doctor.gathering import describe_machine
 from triptych.serving.repository import DEFAULT_REPOSITORY, activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build import ultralytics
 from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides
 from triptych_build.adapt.onnx_file import read_adapted_file
-from triptych_build.built import Built
+from triptych_build.built import OUTCOMES, Built
 from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
 from triptych_build.publish.publish import copy_without_detector, publish, put_into_service
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
@@ -36,9 +38,9 @@ from triptych_build.tensorrt.network import library
 from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import read_record
 from triptych_build.verify.datasets import read_dataset
-from triptych_build.verify.gate import verify
+from triptych_build.verify.gate import measure_latency, verify
 from triptych_build.verify.limits import Gate
-from triptych_build.verify.report import write_report
+from triptych_build.verify.report import Report, write_report
 from triptych_build.verify.truth import Dataset
 
 HERE = Path(__file__).parent
@@ -151,7 +153,7 @@ class Line:
         if precision == "int8" or (precision != "fp32" and not self.engine):
             graph = self._quantize(adapted, precision, calibration, described)
         model = self._build(graph, precision, self.engine) if self.engine else graph
-        return Built(precision, model, described)
+        return Built(precision, model, described, graph=graph)
 
     def _quantize(
         self, adapted: Path, precision: str, calibration: Calibration | None, described: dict[str, Any] | None
@@ -200,41 +202,50 @@ class Line:
         served_as = self.target.served_as or options.target
         # A verdict is about this very file, on this kind of GPU.
         about = {"model_sha256": sha256(built.model), "gpu": _gpu() if self.engine else None}
+        calibration = options.calibration if built.calibration else None
         key = [
             *(about, sha256(reference), asdict(gate), served_as, asdict(options.group)),
-            *(images, dataset.truth),
+            *(images, dataset.truth, calibration and calibration.sha256()),
             code_hashes(HERE, Path(triptych.__file__).parent),
             [sha256(path) for path in _files_of_other_models(options.repository)],
+            *(describe_machine(), cpu_features()),
         ]
-        path, is_old = self.cache.get(
-            f"report-{built.precision}",
-            ".json",
-            key,
-            lambda out: self._verify_served(built, served_as, reference, dataset, gate, out),
-        )
-        report: dict[str, Any] = json.loads(path.read_text()) | about
-        outcome = "passed" if report["passed"] else "refused"
-        self.say(
-            f"verify: {built.precision} {outcome}{' before' if is_old else ''}; the report is {path.with_suffix('.md')}"
-        )
-        return report
 
-    def _verify_served(
-        self, built: Built, served_as: TargetName, reference: Path, dataset: Dataset, gate: Gate, out: Path
-    ) -> None:
-        """Serve one precision with the repository's other models, and write the gate's report."""
+        def make(out: Path) -> None:
+            with self._served(built, served_as, out.with_suffix(".log")) as address:
+                among = calibration.images if calibration else ()
+                report = verify(
+                    *(address, reference, dataset, gate),
+                    precision=built.precision,
+                    graph=built.graph,
+                    calibration=among,
+                )
+            write_report(report, out)
+
+        path, is_old = self.cache.get(f"report-{built.precision}", ".json", key, make)
+        report = Report.from_dict(json.loads(path.read_text()))
+        if is_old:  # Accuracy stays as it was. How fast it is depends on what else runs.
+            with self._served(built, served_as, path.with_suffix(".log")) as address:
+                report = report.with_latency(measure_latency(address, dataset.images))
+            write_report(report, path)
+        when = " (accuracy was measured before)" if is_old else ""
+        self.say(f"verify: {built.precision} {OUTCOMES[report.outcome]}{when}; the report is {path.with_suffix('.md')}")
+        return report.to_dict() | about
+
+    @contextmanager
+    def _served(self, built: Built, served_as: TargetName, log: Path) -> Iterator[str]:
+        """Serve one precision with the repository's other models, and yield the address."""
         with tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch:
             repository = copy_without_detector(self.options.repository, Path(scratch) / "models")
             activate(repository, int(publish(built.model, served_as, repository, self.options.group).name))
             try:
-                with TritonServer(repository, ports=Ports.free(), log_path=out.with_suffix(".log")) as server:
-                    report = verify(server.grpc_address, reference, dataset, gate, precision=built.precision)
+                with TritonServer(repository, ports=Ports.free(), log_path=log) as server:
+                    yield server.grpc_address
             except ServerStartError as error:
                 raise BuildError(
                     f"{built.precision} cannot be served here, and so not verified: {error}; build it where it is "
                     "to run, or without --data"
                 ) from error
-        write_report(report, out)
 
     def _say_all(self, lines: Sequence[str]) -> None:
         for line in lines:

@@ -46,6 +46,15 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def cpu_features() -> str:
+    """Return what the CPU can do, as Linux lists it: two of one name may have other instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("flags", "Features"))), "")
+
+
 def nvidia_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the NVIDIA driver lists; none where there is no driver, or it fails."""
     # Opened and closed in each call: a process that forks later must not inherit an open library.

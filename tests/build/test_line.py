@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from PIL import Image
 
 from support import ROOT
 from support.detectors import conv_model, raw_model
+from support.reports import report
 from triptych.errors import BuildError, TriptychError
 from triptych.serving.repository import versions
+from triptych_build import line as line_module
 from triptych_build.built import Built
 from triptych_build.line import Line, LineOptions
 from triptych_build.quantize.calibrate import Calibration
-from triptych_build.verify.limits import Gate
+from triptych_build.verify.limits import Check, Gate
+from triptych_build.verify.report import Report
 
 DEMO = ROOT / "demo" / "pcb.onnx"
 
@@ -55,20 +59,22 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> tuple[Verdicts, list[tuple[str, str
     verdicts: Verdicts = {}
     asked: list[tuple[str, str, Gate]] = []
 
-    def verify(
-        line: Line, built: Built, served_as: str, reference: Path, dataset: object, limits: Gate, out: Path
-    ) -> None:
-        asked.append((built.precision, served_as, limits))
-        verdict, p50_ms = verdicts[built.precision]
-        report = {
-            "passed": verdict.startswith("passed"),
-            "verdict": verdict,
-            "latency_ms": {"p50": p50_ms, "p95": p50_ms},
-            "deployed": {"map50_95": 0.5},
-        }
-        out.write_text(json.dumps(report))
+    @contextmanager
+    def served(line: Line, built: Built, served_as: str, log: Path) -> Iterator[str]:
+        yield f"{built.precision} as {served_as}"
 
-    monkeypatch.setattr(Line, "_verify_served", verify)
+    def verify(address: str, source: Path, dataset: object, limits: Gate, *, precision: str, **_: object) -> Report:
+        asked.append((precision, address.rpartition(" ")[2], limits))
+        verdict, p50_ms = verdicts[precision]
+        check = Check(verdict, 0, 0, "passed" if verdict == "passed" else "refused")
+        return replace(report(check, precision=precision), gate=limits, latency_ms={"p50": p50_ms, "p95": p50_ms})
+
+    def latency(address: str, images: object) -> dict[str, float]:
+        return dict.fromkeys(("p50", "p95"), verdicts[address.partition(" ")[0]][1])
+
+    monkeypatch.setattr(Line, "_served", served)
+    monkeypatch.setattr(line_module, "verify", verify)
+    monkeypatch.setattr(line_module, "measure_latency", latency)
     return verdicts, asked
 
 
@@ -95,7 +101,10 @@ def test_without_anything_to_verify_with(options: LineOptions) -> None:
 
 
 def test_nothing_is_made_twice(
-    options: LineOptions, images: Path, gate: tuple[Verdicts, list[tuple[str, str, Gate]]]
+    options: LineOptions,
+    images: Path,
+    gate: tuple[Verdicts, list[tuple[str, str, Gate]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verdicts, asked = gate
     verdicts.update(fp32=("passed", 10), fp16=("passed", 5))
@@ -106,21 +115,28 @@ def test_nothing_is_made_twice(
     assert published(options) == {"fp32": "1", "fp16": "2*"}
     for line in ("adapt: raw.onnx was adapted before", "quantize: fp16 was made before"):
         assert line in lines
-    assert sum("passed before" in line for line in lines) == 2
+    assert sum("passed (accuracy was measured before)" in line for line in lines) == 2
     assert [one.p50_ms for one in built] == [10, 5]
+    verdicts["fp16"] = ("passed", 30)
+    built, _ = run(options)
+    assert [one.p50_ms for one in built] == [10, 30], "latency is measured each time"
+    assert published(options) == {"fp32": "1*", "fp16": "2"}
 
     run(replace(options, gates={"fp16": Gate(p95_ms=3)}))
     assert asked[2:] == [("fp16", "openvino", Gate(p95_ms=3))], "other limits are another question"
     (options.repository / "preprocess" / "1" / "model.py").write_text("# other code")
     run(options)
     assert len(asked) == 5, "a detector among other models is another question, too"
+    monkeypatch.setattr(line_module, "cpu_features", lambda: "amx_int8")
+    run(options)
+    assert len(asked) == 7, "on another machine, too"
 
 
 def test_what_the_gate_refuses_is_not_published(
     options: LineOptions, images: Path, gate: tuple[Verdicts, list[tuple[str, str, Gate]]]
 ) -> None:
     verdicts, _ = gate
-    verdicts.update(fp32=("passed", 10), fp16=("refused: too slow", 5))
+    verdicts.update(fp32=("passed", 10), fp16=("too slow", 5))
     options = replace(options, precisions=("fp32", "fp16"), data=images)
     built, lines = run(options)
     assert [one.version is not None for one in built] == [True, False]

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ run = partial(invoke, command.build)
 def verified(precision: str, version: int | None, verdict: str = "passed: fine") -> Built:
     report = {
         "passed": verdict.startswith("passed"),
+        "outcome": verdict.partition(":")[0],
         "verdict": verdict,
         "latency_ms": {"p50": 10.0, "p95": 12.5, "p99": 30.0},
         "deployed": {"map50_95": 0.8},
@@ -82,7 +84,7 @@ def test_what_it_asks_for_with_all_groups(monkeypatch: pytest.MonkeyPatch, tmp_p
         calibration=options.calibration,
         engine=Options(profiles=(Profile(1, 4, 8),), level=3),
         data=Path("labels"),
-        gates={"fp32": Gate(p95_ms=30), "int8": Gate(map_points=1.0, p95_ms=30)},
+        gates={"fp32": Gate(p95_ms=30), "int8": replace(Gate.for_precision("int8"), p95_ms=30)},
         target="tensorrt",
         repository=Path("shop"),
         group=InstanceGroup(2, 1, (0, 1), 200),

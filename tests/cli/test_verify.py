@@ -20,8 +20,8 @@ from triptych_build.adapt.adapter import adapt_file
 from triptych_build.verify import gate
 from triptych_build.verify.limits import Check, Gate
 
-FINE = Check("change when sent again (images)", 0, 0, True)
-SLOW = Check("p95 latency (ms)", 25.5, 20, False)
+FINE = Check("change when sent again (images)", 0, 0, "passed")
+SLOW = Check("p95 latency (ms)", 25.5, 20, "refused")
 
 
 run = partial(invoke, command.verify)
@@ -39,7 +39,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> list[tuple[str,
     """Have the gate measure these checks; return what it was asked."""
     asked: list[tuple[str, Gate, str]] = []
 
-    def verify(address: str, source: Path, dataset: object, limits: Gate, *, precision: str) -> Any:
+    def verify(address: str, source: Path, dataset: object, limits: Gate, *, precision: str, **_: object) -> Any:
         asked.append((address, limits, precision))
         return report(*checks)
 
@@ -49,9 +49,11 @@ def measured(monkeypatch: pytest.MonkeyPatch, *checks: Check) -> list[tuple[str,
 
 def test_limits_of_the_options() -> None:
     assert GateOptions().gate("fp16") == Gate()
-    assert GateOptions().gate("int8") == replace(Gate(), map_points=1.0)
-    given = GateOptions(max_map_drop=2, max_class_drop=3, min_agreement=0.9, max_p95_ms=40)
-    assert given.gate("int8") == Gate(2, 3, 0.9, 40)
+    assert GateOptions().gate("int8") == Gate.for_precision("int8")
+    given = GateOptions(
+        max_map_drop=2, max_class_drop=3, max_served_drop=4, max_score_change=5, min_agreement=0.9, max_p95_ms=40
+    )
+    assert given.gate("int8") == Gate(2, 3, 4, 5, 0.9, 40)
 
 
 def test_what_passes(monkeypatch: pytest.MonkeyPatch, source: Path, tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_what_passes(monkeypatch: pytest.MonkeyPatch, source: Path, tmp_path: Pa
     ]
     result = run(source, *words)
     assert result.exit_code == 0, result.output
-    assert asked == [("here:1", Gate(map_points=1.0, p95_ms=9), "int8")]
+    assert asked == [("here:1", replace(Gate.for_precision("int8"), p95_ms=9), "int8")]
     assert result.output.endswith("passed: the deployed detector is within every limit of the gate\n")
     assert json.loads((tmp_path / "o" / "report.json").read_text())["passed"] is True
     assert (tmp_path / "o" / "report.md").read_text().startswith("# Verification: passed\n")

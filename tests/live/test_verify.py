@@ -40,7 +40,7 @@ pytestmark = pytest.mark.triton
 
 DEMO = ROOT / "demo" / "pcb.onnx"
 HELD_OUT_SEED = 1000
-BOARDS = 12
+BOARDS = 24
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,32 +105,32 @@ def served(repository: Path) -> Iterator[str]:
 
 
 def failed(report: Report) -> list[str]:
-    return [check.name for check in report.checks if not check.passed]
+    return [check.name for check in report.checks if check.outcome == "refused"]
 
 
 def test_a_good_engine_passes(demo_server: TritonServer, adapted: Path, dataset: Dataset) -> None:
     report = verify(demo_server.grpc_address, adapted, dataset, Gate())
-    assert report.passed, report.verdict
+    assert report.outcome == "passed", report.verdict
     assert (report.drifted, report.stages) == (None, ())
     assert report.source is not None
     assert report.source.map50 > 0.9
     assert abs(report.source.map50_95 - report.deployed.map50_95) < 0.002
     assert 0 < report.latency_ms["p50"] <= report.latency_ms["p95"] <= report.latency_ms["p99"]
-    report.raise_if_refused()
+    report.raise_if_not_passed()
     assert json.loads(json.dumps(report.to_dict()))["checks"][0]["limit"] == 0.5
     assert report.to_markdown().startswith("# Verification: passed\n")
 
 
 def test_a_latency_budget_and_images_without_labels(demo_server: TritonServer, adapted: Path, dataset: Dataset) -> None:
     """A budget that nothing can hold fails alone, and blames no stage."""
-    unlabelled = Dataset(dataset.images[:12], None)
+    unlabelled = Dataset(dataset.images, None)
     report = verify(demo_server.grpc_address, adapted, unlabelled, Gate(p95_ms=0.1))
     assert failed(report) == ["p95 latency (ms)"]
     assert (report.truth, report.source, report.stages, report.drifted) == ("source", None, (), None)
-    assert report.checks[0].name == "agreement with the source (mAP50)"
-    assert report.checks[0].measured > 0.99
+    assert report.checks[0].name == "mAP50-95 drop against the source (points)"
+    assert report.checks[0].measured < 0.5
     with pytest.raises(BuildError, match=r"^refused: p95 latency \(ms\) is [\d.]+, the limit is 0.1$"):
-        report.raise_if_refused()
+        report.raise_if_not_passed()
 
 
 def test_labels_of_another_set(demo_server: TritonServer, adapted: Path, dataset: Dataset) -> None:
@@ -284,9 +284,9 @@ def test_boxes_that_change_and_batches_that_mix(
     jitter = 'pb_utils.Tensor("BOXES", (boxes + __import__("time").perf_counter() % 1 / 1000).astype("float32")[::-1])'
     repository = copy_of(demo_repository, tmp_path, **SHIFT | {"after": jitter})
     with served(repository) as address:
-        report = verify(address, adapted, Dataset(dataset.images[:8], None), Gate())
+        report = verify(address, adapted, Dataset(dataset.images, None), Gate())
     assert failed(report) == [
         "change when sent again (images)",
-        "agreement of a batch with its images alone (mAP50)",
+        "agreement of a batch with its images alone (mAP50-95)",
     ]
     assert not report.stages

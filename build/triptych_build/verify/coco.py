@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import BuildError
-from triptych_build.verify.truth import Box, Dataset, class_ids, make_dataset, other_classes
+from triptych_build.verify.truth import Box, Dataset, class_ids, find_listed, make_dataset, other_classes, read_text
 
 
 def read_coco(path: Path, class_names: Sequence[str], images: Path | None) -> Dataset:
     """Read a COCO JSON; see `datasets.read_dataset`."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        entries = {int(entry["id"]): str(entry["file_name"]) for entry in document["images"]}
-        names = {int(entry["id"]): str(entry["name"]) for entry in document["categories"]}
+        document = json.loads(read_text(path))
+        entries = _by_id(document["images"], "file_name")
+        names = _by_id(document["categories"], "name")
         rows = [_coco_row(row) for row in document["annotations"]]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise BuildError(f"{path} is not a COCO document of boxes ({reason}); export the labels again") from error
-    except OSError as error:
-        raise BuildError(f"cannot read {path}: {error.strerror or error}") from error
     if not entries:
         raise BuildError(f"{path} lists no images; export the labels again")
     files = _coco_files(path, list(entries.values()), images)
@@ -41,6 +39,16 @@ def read_coco(path: Path, class_names: Sequence[str], images: Path | None) -> Da
     return make_dataset(files, boxes, class_names, path)
 
 
+def _by_id(entries: Sequence[Mapping[str, Any]], field: str) -> dict[int, str]:
+    """Return a field of the entries by their ids."""
+    found: dict[int, str] = {}
+    for entry in entries:
+        if int(entry["id"]) in found:
+            raise ValueError(f"the id {entry['id']} stands for {found[int(entry['id'])]!r} and {entry[field]!r}")
+        found[int(entry["id"])] = str(entry[field])
+    return found
+
+
 def _coco_row(row: Mapping[str, Any]) -> tuple[int, int, tuple[float, float, float, float], bool]:
     """Return image id, category id, box and whether it is a crowd."""
     left, top, width, height = (float(value) for value in row["bbox"])
@@ -50,18 +58,18 @@ def _coco_row(row: Mapping[str, Any]) -> tuple[int, int, tuple[float, float, flo
 
 
 def _coco_files(path: Path, names: Sequence[str], images: Path | None) -> list[Path]:
-    """Return the image files, in the first folder that holds any of them."""
+    """Return the image files; their paths may be those of another machine."""
     folders = [images] if images else [path.parent, path.parent / "images"]
-    folder = next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
-    if folder is None:
+    found = [find_listed(name, folders) for name in names]
+    missing = [name for name, file in zip(names, found, strict=True) if file is None]
+    if len(missing) == len(names):
         raise BuildError(
             f"none of the {len(names)} images of {path.name} is in {' or '.join(map(str, folders))} "
             f"({names[0]} is the first); name their folder with --images"
         )
-    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise BuildError(
-            f"{len(missing)} of the {len(names)} images of {path.name} are not in {folder}, such as {missing[0]}; "
+            f"{len(missing)} of the {len(names)} images of {path.name} are not in {folders[0]}, such as {missing[0]}; "
             "add them, or take them out of the labels"
         )
-    return [folder / name for name in names]
+    return [file for file in found if file]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from triptych.errors import BuildError
 from triptych_build.verify.coco import read_coco
-from triptych_build.verify.truth import Dataset
-from triptych_build.verify.yolo import read_yolo_folders, read_yolo_yaml
+from triptych_build.verify.truth import Dataset, is_hidden
+from triptych_build.verify.yolo import read_yolo_folder, read_yolo_yaml
 
 
 def read_dataset(path: Path, class_names: Sequence[str], images: Path | None = None) -> Dataset:
@@ -28,7 +28,7 @@ def read_dataset(path: Path, class_names: Sequence[str], images: Path | None = N
     if path.is_dir():
         path = _document_in(path) or path
     if path.is_dir():
-        return read_yolo_folders([path], class_names)
+        return read_yolo_folder(path, class_names)
     if path.suffix.lower() == ".json":
         return read_coco(path, class_names, images)
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -38,8 +38,8 @@ def read_dataset(path: Path, class_names: Sequence[str], images: Path | None = N
 
 def _document_in(folder: Path) -> Path | None:
     """Return the file that describes a folder, if there is one."""
-    for pattern in ("data.yaml", "*.json"):
-        files = sorted(folder.glob(pattern))
+    for pattern in ("data.y*ml", "dataset.y*ml", "*.json"):
+        files = sorted(path for path in folder.glob(pattern) if not is_hidden(path))
         if len(files) > 1:
             raise BuildError(f"{folder} holds {', '.join(path.name for path in files)}; name the one with the labels")
         if files:

@@ -2,7 +2,8 @@
 
 It measures the ensemble that clients call, over gRPC, against the adapted FP32 ONNX on ONNX Runtime in this process,
 between a plain reference of preprocess and postprocess. Where accuracy fails, each deployed stage is put alone into
-that reference, and the stage that costs the most has drifted.
+that reference, and the stage that costs the most has drifted. If that is the detector, its graph in plain floats tells
+whether the graph lost it, or the runtime.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -20,25 +22,28 @@ from rich.console import Console
 from rich.progress import track
 
 from triptych import DetectionClient, Detections, __version__
-from triptych.contract import DetectorSpec
+from triptych.contract import DETECTOR, DetectorSpec
 from triptych.errors import BuildError
+from triptych.machine import cpu_model, nvidia_gpus
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.verify.deployed import deployed_stages
 from triptych_build.verify.drift import Compared, Drift, compare_stages, costs, drifted_stage
+from triptych_build.verify.figures import Yardstick
 from triptych_build.verify.limits import (
     Check,
     Gate,
-    accuracy_checks,
-    agreement_check,
     batch_check,
+    calibrated_check,
     cut_check,
+    images_check,
     latency_check,
-    points,
+    loss_checks,
     repeat_check,
 )
 from triptych_build.verify.metrics import Floats, Predictions, accuracy, as_truth
-from triptych_build.verify.reference import Stages, reference_stages
-from triptych_build.verify.report import Report, verdict
+from triptych_build.verify.reference import Stages, plain_detector, reference_stages
+from triptych_build.verify.report import Report
+from triptych_build.verify.shared import shared_images
 from triptych_build.verify.truth import Dataset, read_image
 
 SCORE_FLOOR = 0.001
@@ -62,7 +67,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def verify(address: str, source: Path, dataset: Dataset, gate: Gate, *, precision: str = "fp32") -> Report:
+def verify(
+    address: str,
+    source: Path,
+    dataset: Dataset,
+    gate: Gate,
+    *,
+    precision: str = "fp32",
+    graph: Path | None = None,
+    calibration: Sequence[Path] = (),
+) -> Report:
     """Measure the ensemble that a server runs against the FP32 source.
 
     Args:
@@ -71,6 +85,8 @@ def verify(address: str, source: Path, dataset: Dataset, gate: Gate, *, precisio
         dataset: images, with or without labels.
         gate: the limits.
         precision: what the deployed detector was built for; the verdict names the next one up.
+        graph: the ONNX that the server's detector runs or was built from, if it is at hand.
+        calibration: the images that its ranges came from.
 
     Raises:
         BuildError: the source is not adapted, it and the server hold different detectors, an image cannot be read,
@@ -84,45 +100,65 @@ def verify(address: str, source: Path, dataset: Dataset, gate: Gate, *, precisio
         _check_same_detector(spec, client.spec(), source)
         server = client.server_version()
         candidates, expected = _source_predictions(reference, dataset)
-        truth = dataset.truth or _confident(expected, spec)
-        before = accuracy(truth, expected)
+        yardstick = Yardstick(dataset.truth or _confident(expected, spec), expected, spec.score_threshold)
+        before = accuracy(yardstick.truth, expected)
         _check_baseline(before.map50)
         detected = _deployed_detections(client, dataset, spec)
         predictions = [_predictions(detections) for detections in detected]
-        after = accuracy(truth, predictions)
-        checks = accuracy_checks(gate, before, after, truth) if dataset.truth else [agreement_check(gate, after)]
+        losses = yardstick.losses(predictions)
+        has_labels = dataset.truth is not None
+        checks = loss_checks(gate, losses, yardstick.truth, spec.score_threshold, has_labels=has_labels)
+        checks.append(images_check(yardstick.truth))
+        checks += [calibrated_check(shared_images(dataset.images, calibration))] if calibration else []
         checks.append(_cut_check(client, dataset, detected))
         checks += _repeat_checks(client, dataset.images[:REPEATED], spec, gate)
-        latencies_ms = _latencies_ms(client, dataset.images)
-    latency_ms = {f"p{rank}": float(np.percentile(latencies_ms, rank)) for rank in (50, 95, 99)}
-    checks.append(latency_check(gate, latency_ms["p95"]))
+    latency_ms = measure_latency(address, dataset.images)
     stages: tuple[Drift, ...] = ()
-    drifted = None
-    figure = next((check.figure for check in checks if check.figure and not check.passed), None)
+    drifted, graph_loss = None, None
+    figure = next((check.figure for check in checks if check.figure and check.outcome == "refused"), None)
     if figure:
 
         def loss(some: Sequence[Predictions]) -> float:
-            return points(before, figure) - points(accuracy(truth, some), figure)
+            return yardstick.loss(some, figure)
 
         stages = _stage_costs(address, reference, dataset, spec, candidates, loss)
-        drifted = drifted_stage(stages, loss(predictions))
+        drifted = drifted_stage(stages, float(losses[figure][0]))
+        if graph and drifted == DETECTOR.name:
+            graph_loss = _graph_loss(graph, reference, dataset, loss)
     return Report(
-        passed=all(check.passed for check in checks),
-        verdict=verdict(checks, stages, drifted, precision),
+        stages=stages,
         drifted=drifted,
+        graph_loss=graph_loss,
         precision=precision,
         gate=gate,
-        checks=tuple(checks),
+        checks=(*checks, latency_check(gate, latency_ms["p95"])),
         truth="labels" if dataset.truth else "source",
         images=len(dataset.images),
+        class_names=spec.class_names,
         source=before if dataset.truth else None,
-        deployed=after,
+        deployed=accuracy(yardstick.truth, predictions),
         latency_ms=latency_ms,
-        stages=stages,
+        machine=_machine(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={"triptych": __version__, "triton": server}
         | {name: version(name) for name in ("onnxruntime", "faster-coco-eval")},
     )
+
+
+def _machine() -> str:
+    """Return what calculates here, for the verdict."""
+    return ", ".join([cpu_model(), *(gpu.name for gpu in nvidia_gpus())])
+
+
+def _graph_loss(
+    graph: Path, reference: Stages, dataset: Dataset, loss: Callable[[Sequence[Predictions]], float]
+) -> float | None:
+    """Return what the graph itself loses in plain floats; None where it cannot be calculated so."""
+    try:
+        plain = replace(reference, detector=plain_detector(graph))
+    except BuildError:
+        return None
+    return loss(_source_predictions(plain, dataset)[1])
 
 
 def _check_same_detector(source: DetectorSpec, served: DetectorSpec, path: Path) -> None:
@@ -217,18 +253,24 @@ def _repeat_checks(client: DetectionClient, images: Sequence[Path], spec: Detect
     pairs = [*zip(alone, alone_again, strict=True), *zip(batch, batch_again, strict=True)]
     checks = [repeat_check(sum(not all(map(np.array_equal, one, other)) for one, other in pairs))]
     if any(len(predictions.scores) for predictions in alone):
-        checks.append(batch_check(gate, accuracy(as_truth(alone, spec.class_names, 0), batch).map50))
+        checks.append(batch_check(gate, accuracy(as_truth(alone, spec.class_names, 0), batch).map50_95))
     return checks
 
 
-def _latencies_ms(client: DetectionClient, images: Sequence[Path]) -> list[float]:
+def measure_latency(address: str, images: Sequence[Path]) -> dict[str, float]:
+    """Return percentiles of the client's latency in milliseconds, one request at a time: p50, p95 and p99.
+
+    Raises:
+        RequestError: the server does not answer.
+    """
     encoded = [read_image(image) for image in images[:LATENCY_REQUESTS]]
-    for number in range(WARM_UP):
-        client.detect(encoded[number % len(encoded)])
     latencies_ms: list[float] = []
-    deadline = time.monotonic() + LATENCY_TIME_S
-    while len(latencies_ms) < LATENCY_REQUESTS and (len(latencies_ms) < 20 or time.monotonic() < deadline):
-        started = time.perf_counter()
-        client.detect(encoded[len(latencies_ms) % len(encoded)])
-        latencies_ms.append(1000 * (time.perf_counter() - started))
-    return latencies_ms
+    with DetectionClient(address, timeout_s=TIMEOUT_S) as client:
+        for number in range(WARM_UP):
+            client.detect(encoded[number % len(encoded)])
+        deadline = time.monotonic() + LATENCY_TIME_S
+        while len(latencies_ms) < LATENCY_REQUESTS and (len(latencies_ms) < 20 or time.monotonic() < deadline):
+            started = time.perf_counter()
+            client.detect(encoded[len(latencies_ms) % len(encoded)])
+            latencies_ms.append(1000 * (time.perf_counter() - started))
+    return {f"p{rank}": float(np.percentile(latencies_ms, rank)) for rank in (50, 95, 99)}

@@ -1,27 +1,32 @@
-"""The gate's limits, and the checks that hold a deployed detector to them."""
+"""The gate's limits, and the checks that hold a deployed detector to them.
+
+A loss is known only as well as the images tell. It is held to its limit as an interval: refused where all of it is
+beyond the limit, passed where all of it is within, and too few to tell where the limit lies inside.
+"""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
+from typing import Any, Literal
 
-from triptych_build.verify.metrics import Accuracy
+import numpy as np
 
-TOP_CLASSES = 5
-TOP_CLASS_BOXES = 50
-"""A class is held to its own limit if it is among the 5 with the most ground truth and has at least 50 boxes."""
+from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure
+from triptych_build.verify.matches import Reals
 
-CHANCE_POINTS = 12.0
-"""A class's limit grows by this over the root of its boxes: what two standard deviations of chance move its AP.
+Outcome = Literal["passed", "refused", "too few"]
 
-Measured with the demo detector in int8 on parts of 160 held-out boards: 1.29 points at 21 boxes, 0.77 at 41.
-"""
+RISK = 0.05
+"""How often chance alone may pass what is at its limit, and how often it may refuse it."""
 
+LEAST_IMAGES = 20
+"""With fewer images that show an object, resampling them says little, and the gate says nothing."""
 
-CUT_OFF = "cut off"
-"""How the name of the check begins that counts images with more candidates or objects than the detector gives."""
+CLASS_BOXES = 10
+"""A class is held to its own limit if it has at least this many boxes, in at least this many images."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,25 @@ class Gate:
 
     Attributes:
         map_points: most that mAP50-95 may lose against the source, in points of 100.
-        class_points: most that the AP of a top class may lose in points, beyond chance (`CHANCE_POINTS`).
-        agreement: least mAP50 (0..1) against the source's confident detections, where there are no labels; also of a
-            batch against its images alone.
+        class_points: most that the AP of a class may lose, in points, beyond chance.
+        served_points: most that precision and recall may lose at the served score threshold, in points.
+        score_points: most that the mean score of what the source detects may change, in points.
+        agreement: without labels, least mAP50-95, precision and recall (0..1) against the source's own detections; and
+            least mAP50-95 of a batch against its images alone.
         p95_ms: most that the 95th percentile of the client's latency may be; None has no limit.
     """
 
     map_points: float = 0.5
     class_points: float = 1.0
+    served_points: float = 1.0
+    score_points: float = 2.0
     agreement: float = 0.95
     p95_ms: float | None = None
 
     @classmethod
     def for_precision(cls, precision: str) -> Gate:
-        """Return the limits of a precision: int8 may lose twice as much of mAP50-95, but no more of a class."""
-        return cls(map_points=1.0) if precision == "int8" else cls()
+        """Return the limits of a precision: int8 may lose twice as much overall, but no more of a class."""
+        return cls(map_points=1.0, served_points=2.0, score_points=4.0) if precision == "int8" else cls()
 
 
 @dataclass(frozen=True)
@@ -55,26 +64,36 @@ class Check:
         name: what was measured, with its unit.
         measured: the figure.
         limit: what it is held against; None where there is no limit.
-        passed: whether it holds.
-        chance: how much of the limit allows for chance.
-        figure: the field of `Accuracy` or the class that it is about, see `points`; empty if it is not an accuracy.
+        outcome: whether it holds, or whether the images are too few to tell.
+        interval: where the figure lies but for chance; None where chance has no part in it.
+        figure: the loss that it is about, see `Yardstick.losses`; empty if it is no loss of accuracy.
+        note: what else is to be said of it, a sentence without a full stop.
     """
 
     name: str
     measured: float
     limit: float | None
-    passed: bool
-    chance: float = 0.0
+    outcome: Outcome
+    interval: tuple[float, float] | None = None
     figure: str = ""
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds."""
+        return self.outcome == "passed"
+
+    @property
+    def measured_text(self) -> str:
+        """The figure in words, with its interval where there is one."""
+        if self.interval is None:
+            return short(self.measured)
+        return f"{short(self.measured)} ({short(self.interval[0])} to {short(self.interval[1])})"
 
     @property
     def limit_text(self) -> str:
-        """The limit in words, with its two parts where one allows for chance; empty if there is none."""
-        if self.limit is None:
-            return ""
-        if not self.chance:
-            return short(self.limit)
-        return f"{round(self.limit - self.chance, 2)} + {short(self.chance)} chance"
+        """The limit in words; empty if there is none."""
+        return "" if self.limit is None else short(self.limit)
 
 
 def short(value: float) -> str:
@@ -82,46 +101,109 @@ def short(value: float) -> str:
     return f"{round(value, 2) + 0.0:g}"
 
 
-def points(measured: Accuracy, figure: str) -> float:
-    """Return a figure of `Accuracy`, a field's or a class's name, in points of 100."""
-    return 100 * float(measured.class_ap[figure] if figure in measured.class_ap else getattr(measured, figure))
+def overall(checks: Sequence[Check]) -> Outcome:
+    """Return the outcome of all checks together: one refusal refuses."""
+    outcomes = {check.outcome for check in checks}
+    return "refused" if "refused" in outcomes else "too few" if "too few" in outcomes else "passed"
 
 
-def accuracy_checks(gate: Gate, before: Accuracy, after: Accuracy, truth: dict[str, Any]) -> list[Check]:
-    """Check what is lost of mAP50-95, and of the AP of each top class."""
+def loss_checks(
+    gate: Gate, losses: Mapping[str, Reals], truth: dict[str, Any], score_threshold: float, *, has_labels: bool
+) -> list[Check]:
+    """Check what is lost against the source.
 
-    def check(name: str, figure: str, limit: float, chance: float = 0.0) -> Check:
-        drop = points(before, figure) - points(after, figure)
-        return Check(name, drop, limit + chance, drop <= limit + chance, chance, figure)
-
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    counts = Counter(names[row["category_id"]] for row in truth["annotations"] if not row["iscrowd"])
-    top = [(name, count) for name, count in counts.most_common(TOP_CLASSES) if count >= TOP_CLASS_BOXES]
-    return [check("mAP50-95 drop (points)", "map50_95", gate.map_points)] + [
-        check(f"AP drop of {name} (points, {count} boxes)", name, gate.class_points, CHANCE_POINTS / math.sqrt(count))
-        for name, count in top
+    Args:
+        gate: the limits.
+        losses: of the deployed detector, see `Yardstick.losses`.
+        truth: what they were measured against.
+        score_threshold: the served one, for the names.
+        has_labels: whether the truth is labels, and not the source's own detections.
+    """
+    least = 100 * (1 - gate.agreement)
+    limits = {MAP: gate.map_points, PRECISION: gate.served_points, RECALL: gate.served_points}
+    against = "" if has_labels else " against the source"
+    at = f"{against} at score {score_threshold:g}"
+    names = {MAP: f"mAP50-95 drop{against}", PRECISION: f"precision drop{at}", RECALL: f"recall drop{at}"}
+    images = len(truth["images"])
+    risk = NormalDist().inv_cdf(1 - RISK)
+    checks = [
+        _bounded(f"{name} (points)", losses[figure], limits[figure] if has_labels else least, figure, risk, images)
+        for figure, name in names.items()
     ]
+    change = f"change of the mean score{at} (points)"
+    checks.append(_bounded(change, losses[SCORE], gate.score_points, SCORE, risk, images))
+    lost = float(losses[LOST][0])
+    checks.append(Check("classes no longer found", lost, 0, "refused" if lost else "passed", figure=LOST))
+    return checks + _class_checks(gate.class_points if has_labels else least, losses, truth)
 
 
-def agreement_check(gate: Gate, after: Accuracy) -> Check:
-    """Check how well the deployed detector agrees with the source, where there are no labels."""
-    passed = after.map50 >= gate.agreement
-    return Check("agreement with the source (mAP50)", after.map50, gate.agreement, passed, figure="map50")
+def _bounded(name: str, losses: Reals, limit: float, figure: str, deviations: float, images: int) -> Check:
+    """Hold the whole interval of a loss [1 + resamples] to its limit."""
+    measured, width = float(losses[0]), deviations * float(np.nanstd(losses[1:]))
+    low, high = measured - width, measured + width
+    outcome: Outcome = "refused" if low > limit else "passed" if high <= limit else "too few"
+    needed = images * (width / max(abs(limit - measured), 1e-3)) ** 2
+    note = f"About {_rounded_up(needed)} images like these would tell" if outcome == "too few" else ""
+    return Check(name, measured, limit, outcome, (low, high), figure, note)
+
+
+def _rounded_up(count: float) -> int:
+    """Return a number of images to one significant digit."""
+    step: int = 10 ** max(int(math.log10(max(count, 1))), 1)
+    return math.ceil(count / step) * step
+
+
+def _class_checks(limit: float, losses: Mapping[str, Reals], truth: dict[str, Any]) -> list[Check]:
+    """Check each class that has enough boxes; what chance may explain passes, as small classes vary widely."""
+    rows = [row for row in truth["annotations"] if not row["iscrowd"]]
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    boxes: dict[int, list[int]] = {}
+    for row in rows:
+        boxes.setdefault(row["category_id"], []).append(row["image_id"])
+    enough = [label for label in sorted(boxes) if min(len(boxes[label]), len(set(boxes[label]))) >= CLASS_BOXES]
+    checks = []
+    for label in enough:
+        values = losses[class_figure(label)]
+        # The more classes are looked at, the more often chance would refuse one.
+        width = NormalDist().inv_cdf(1 - RISK / len(enough)) * float(np.nanstd(values[1:]))
+        measured = float(values[0])
+        outcome: Outcome = "refused" if measured - width > limit else "passed"
+        name = f"AP drop of {names[label]} (points, {len(boxes[label])} boxes)"
+        interval = (measured - width, measured + width)
+        checks.append(Check(name, measured, limit, outcome, interval, class_figure(label)))
+    return checks
+
+
+def images_check(truth: dict[str, Any]) -> Check:
+    """Check that enough images show an object."""
+    showing = len({row["image_id"] for row in truth["annotations"]})
+    outcome: Outcome = "passed" if showing >= LEAST_IMAGES else "too few"
+    note = "" if outcome == "passed" else f"Add images until {LEAST_IMAGES} show an object: fewer say too little"
+    return Check("images that show an object (at least)", showing, LEAST_IMAGES, outcome, note=note)
+
+
+def calibrated_check(shared: Sequence[str]) -> Check:
+    """Check that no image is one that the ranges of int8 came from; `shared` names those that are."""
+    some = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")
+    note = f"It was calibrated on images that it is verified with: {some}; take them out of one set" if shared else ""
+    return Check("images that it was calibrated on", len(shared), 0, "refused" if shared else "passed", note=note)
 
 
 def latency_check(gate: Gate, p95_ms: float) -> Check:
     """Check the client's p95 latency."""
-    return Check("p95 latency (ms)", p95_ms, gate.p95_ms, gate.p95_ms is None or p95_ms <= gate.p95_ms)
+    holds = gate.p95_ms is None or p95_ms <= gate.p95_ms
+    return Check("p95 latency (ms)", p95_ms, gate.p95_ms, "passed" if holds else "refused")
 
 
 def repeat_check(changed: int) -> Check:
     """Check that no image gave other bits when it was sent again."""
-    return Check("change when sent again (images)", changed, 0, changed == 0)
+    return Check("change when sent again (images)", changed, 0, "refused" if changed else "passed")
 
 
 def cut_check(cut: int, images: int) -> Check:
     """Say how many images were cut off at the detector's own thresholds; what that loses, the accuracy shows."""
-    return Check(f"{CUT_OFF} (of {images} images)", cut, None, True)
+    note = f"In {cut} of the images there is more than the detector gives: build it with more --candidates or --rows"
+    return Check(f"cut off (of {images} images)", cut, None, "passed", note=note if cut else "")
 
 
 def batch_check(gate: Gate, agreement: float) -> Check:
@@ -129,5 +211,5 @@ def batch_check(gate: Gate, agreement: float) -> Check:
 
     A GPU may choose other kernels for another batch size, so a batch is held to agreement and not to the bit.
     """
-    name = "agreement of a batch with its images alone (mAP50)"
-    return Check(name, agreement, gate.agreement, agreement >= gate.agreement)
+    name = "agreement of a batch with its images alone (mAP50-95)"
+    return Check(name, agreement, gate.agreement, "passed" if agreement >= gate.agreement else "refused")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,14 +41,19 @@ class Accuracy:
         map50: mean AP at IoU 0.5.
         precision: at IoU 0.5, mean over classes, at the score where the mean F1 over classes is best.
         recall: at that score too, the mean over classes.
-        class_ap: AP over IoU 0.50 to 0.95 by class name, of the classes that have ground truth.
+        class_ap: AP over IoU 0.50 to 0.95 by class id, of the classes that have ground truth.
     """
 
     map50_95: float
     map50: float
     precision: float
     recall: float
-    class_ap: dict[str, float]
+    class_ap: dict[int, float]
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Accuracy:
+        """Return the accuracy that JSON keeps, whose keys are text."""
+        return cls(**{**document, "class_ap": {int(label): ap for label, ap in document["class_ap"].items()}})
 
 
 def accuracy(truth: dict[str, Any], predictions: Sequence[Predictions]) -> Accuracy:
@@ -66,15 +71,15 @@ def accuracy(truth: dict[str, Any], predictions: Sequence[Predictions]) -> Accur
     evaluated = _evaluate(truth, _rows(truth, predictions))
     precision = np.asarray(evaluated["precision"])[:, :, :, 0, -1]  # [IoU, recall, class], all areas, most boxes
     scores = np.asarray(evaluated["scores"])[:, :, :, 0, -1]
-    names = [category["name"] for category in sorted(truth["categories"], key=lambda category: category["id"])]
-    measured = [number for number in range(len(names)) if precision[0, 0, number] > -1]
+    ids = sorted(category["id"] for category in truth["categories"])
+    measured = [number for number in range(len(ids)) if precision[0, 0, number] > -1]
     at_best = _at_best_f1(precision[0][:, measured], scores[0][:, measured])
     return Accuracy(
         map50_95=_mean(precision[:, :, measured]),
         map50=_mean(precision[0][:, measured]),
         precision=at_best[0],
         recall=at_best[1],
-        class_ap={names[number]: _mean(precision[:, :, number]) for number in measured},
+        class_ap={ids[number]: _mean(precision[:, :, number]) for number in measured},
     )
 
 
@@ -98,6 +103,12 @@ def as_truth(predictions: Sequence[Predictions], class_names: Sequence[str], sco
     }
 
 
+def most_detections(truth: dict[str, Any]) -> int:
+    """Return how many detections of a class in an image count."""
+    crowded = max(Counter(row["image_id"] for row in truth["annotations"]).values(), default=0)
+    return max(USUAL_DETECTIONS, crowded)
+
+
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values.mean()) if values.size else 0.0
 
@@ -117,8 +128,7 @@ def _evaluate(truth: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, An
 
     reference = COCO(truth, use_deepcopy=True)
     evaluation = COCOeval_faster(reference, reference.loadRes(rows), "bbox", print_function=lambda *_: None)
-    crowded = max(Counter(row["image_id"] for row in truth["annotations"]).values(), default=0)
-    evaluation.params.maxDets = [1, 10, max(USUAL_DETECTIONS, crowded)]
+    evaluation.params.maxDets = [1, 10, most_detections(truth)]
     evaluation.evaluate()
     evaluation.accumulate()
     result: dict[str, Any] = evaluation.eval

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from triptych import runtimes
-from triptych.contract import DetectorSpec
+from triptych.contract import CANDIDATES, PIXELS, DetectorSpec
 from triptych.errors import BuildError
 from triptych.machine import available_cores
 from triptych.opencv import cv2
@@ -64,6 +65,30 @@ def reference_stages(source: Path, spec: DetectorSpec, score_threshold: float) -
     )
 
 
+def plain_detector(graph: Path) -> Callable[[Pixels], Floats]:
+    """Return the detector that a graph describes, calculated as it is written, with no kernel that depends on the CPU.
+
+    ONNX Runtime without its optimizations fuses nothing: Q and DQ round, and all between them is float32.
+
+    Raises:
+        BuildError: ONNX Runtime cannot run it so, as it has no bfloat16 on a CPU.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = available_cores()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no other class
+        raise BuildError(f"ONNX Runtime cannot run {graph} in plain floats: {error}") from error
+
+    def detect(pixels: Pixels) -> Floats:
+        candidates: Floats = session.run([CANDIDATES.name], {PIXELS.name: pixels[None]})[0][0]
+        return candidates
+
+    return detect
+
+
 def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats]:
     """Decode an image with Pillow, and letterbox it as the contract says.
 
@@ -75,7 +100,7 @@ def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats
     Raises:
         BuildError: the image cannot be read.
     """
-    rgb = _decode(encoded)
+    rgb = decode_upright(encoded)
     height, width = rgb.shape[:2]
     ratio = min(spec.width / width, spec.height / height)
     left = top = 0
@@ -94,8 +119,12 @@ def reference_pixels(encoded: bytes, spec: DetectorSpec) -> tuple[Pixels, Floats
     return pixels, geometry
 
 
-def _decode(encoded: bytes) -> Pixels:
-    """Return uint8 [height, width, 3] in RGB, upright; alpha is dropped, and 16 bits keep their high byte."""
+def decode_upright(encoded: bytes) -> Pixels:
+    """Decode with Pillow to uint8 [height, width, 3] in RGB, upright; alpha goes, and 16 bits keep their high byte.
+
+    Raises:
+        BuildError: the image cannot be read.
+    """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             upright = ImageOps.exif_transpose(image)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from triptych.errors import BuildError
 from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych_build.verify.drift import Drift
-from triptych_build.verify.limits import CUT_OFF, Check, Gate, points, short
+from triptych_build.verify.figures import RESAMPLES
+from triptych_build.verify.limits import Check, Gate, Outcome, latency_check, overall
 from triptych_build.verify.metrics import Accuracy
 
 NEXT_PRECISION = {"int8": "fp16", "fp16": "bf16 or fp32", "bf16": "fp32"}
+STYLES = {"passed": None, "too few": "yellow", "refused": "bold red"}
 STAGES_TITLE = "What each deployed stage costs alone"
 
 
@@ -28,44 +30,82 @@ class Report:
     """What the gate measured.
 
     Attributes:
-        passed: whether every check holds.
-        verdict: the outcome in words; where a stage has drifted, which one and what to do.
-        drifted: that stage's name, or None.
         precision: what the deployed detector was built for.
         gate: the limits.
         checks: every figure with its limit.
+        stages: what each stage costs; empty where no check of accuracy fails.
+        drifted: the name of the stage that has drifted, or None.
+        graph_loss: what the detector's graph loses in plain floats, in the points of `stages`; None if that was not
+            measured.
         truth: what accuracy was measured against: "labels" or "source".
         images: number of images.
+        class_names: names by class id.
         source: accuracy of the FP32 source; None without labels, where it is the truth itself.
         deployed: accuracy of the deployed ensemble.
         latency_ms: percentiles of the client's latency, one request at a time.
-        stages: what each stage costs; empty where no check of accuracy fails.
+        machine: the CPU and the GPUs that it was measured on.
         date: ISO 8601, UTC.
         versions: of the software that took part, by name.
     """
 
-    passed: bool
-    verdict: str
-    drifted: str | None
     precision: str
     gate: Gate
     checks: tuple[Check, ...]
+    stages: tuple[Drift, ...]
+    drifted: str | None
+    graph_loss: float | None
     truth: str
     images: int
+    class_names: tuple[str, ...]
     source: Accuracy | None
     deployed: Accuracy
     latency_ms: dict[str, float]
-    stages: tuple[Drift, ...]
+    machine: str
     date: str
     versions: dict[str, str]
 
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of all checks together."""
+        return overall(self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in words."""
+        return verdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Report:
+        """Return the report that `to_dict` gave, as JSON keeps it."""
+        fields = {name: value for name, value in document.items() if name not in ("passed", "outcome", "verdict")}
+        checks = tuple(
+            Check(**check | {"interval": tuple(check["interval"]) if check["interval"] else None})
+            for check in document["checks"]
+        )
+        nested = {
+            "gate": Gate(**document["gate"]),
+            "checks": checks,
+            "stages": tuple(Drift(**drift) for drift in document["stages"]),
+            "class_names": tuple(document["class_names"]),
+            "source": Accuracy.from_dict(document["source"]) if document["source"] else None,
+            "deployed": Accuracy.from_dict(document["deployed"]),
+        }
+        return cls(**fields | nested)
+
+    def with_latency(self, latency_ms: dict[str, float]) -> Report:
+        """Return the report with a latency that was measured anew."""
+        check = latency_check(self.gate, latency_ms["p95"])
+        others = (old for old in self.checks if old.name != check.name)
+        return replace(self, latency_ms=latency_ms, checks=(*others, check))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return asdict(self)
+        outcome = {"passed": self.outcome == "passed", "outcome": self.outcome, "verdict": self.verdict}
+        return outcome | asdict(self)
 
     def to_markdown(self) -> str:
         """Return a page to read."""
-        lines = [f"# Verification: {'passed' if self.passed else 'refused'}", "", self.verdict, ""]
+        lines = [f"# Verification: {self.outcome}", "", self.verdict, ""]
         lines += ["| check | measured | limit | |", "| --- | ---: | ---: | --- |"]
         lines += [f"| {' | '.join(_cells(check))} |" for check in self.checks]
         if self.stages:
@@ -77,80 +117,93 @@ class Report:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         latency = ", ".join(f"{name} {value:.1f} ms" for name, value in self.latency_ms.items())
         lines += ["", f"Measured against {against} on {self.images} images. Latency, one request at a time: {latency}."]
-        return "\n".join([*lines, f"{self.date}, {self.precision}, {versions}.", ""])
+        lines += [f"Intervals are from {RESAMPLES} resamples of the images.", ""]
+        return "\n".join([*lines, f"{self.date}, {self.precision}, {self.machine}, {versions}.", ""])
 
     def _accuracy_rows(self) -> Iterator[tuple[str, str, str]]:
         """Yield name, source and deployed, in points."""
-        titles = {"map50_95": "mAP50-95", "map50": "mAP50", "precision": "precision", "recall": "recall"}
-        for figure in (*titles, *self.deployed.class_ap):
-            before = f"{points(self.source, figure):.2f}" if self.source else ""
-            yield titles.get(figure, f"AP50-95 of {figure}"), before, f"{points(self.deployed, figure):.2f}"
 
-    def raise_if_refused(self) -> None:
-        """Raise the verdict if it is a refusal.
+        def row(name: str, figure: Callable[[Accuracy], float]) -> tuple[str, str, str]:
+            before = f"{100 * figure(self.source):.2f}" if self.source else ""
+            return name, before, f"{100 * figure(self.deployed):.2f}"
+
+        yield row("mAP50-95", lambda measured: measured.map50_95)
+        yield row("mAP50", lambda measured: measured.map50)
+        yield row("precision", lambda measured: measured.precision)
+        yield row("recall", lambda measured: measured.recall)
+        for label in self.deployed.class_ap:
+            yield row(f"AP50-95 of {self.class_names[label]}", lambda measured, label=label: measured.class_ap[label])  # type: ignore[misc]
+
+    def raise_if_not_passed(self) -> None:
+        """Raise the verdict unless it passed.
 
         Raises:
-            BuildError: a check failed.
+            BuildError: a check failed, or the images are too few to tell.
         """
-        if not self.passed:
+        if self.outcome != "passed":
             raise BuildError(self.verdict)
 
 
 def _cells(check: Check) -> tuple[str, str, str, str]:
-    outcome = "" if check.limit is None else "ok" if check.passed else "FAILED"
-    return check.name, short(check.measured), check.limit_text, outcome
+    words = {"passed": "ok", "refused": "FAILED", "too few": "too few"}
+    return check.name, check.measured_text, check.limit_text, "" if check.limit is None else words[check.outcome]
 
 
-def verdict(checks: Sequence[Check], stages: Sequence[Drift], drifted: str | None, precision: str) -> str:
-    """Return the outcome in words: what failed, which stage has drifted and how, and what to do.
-
-    Args:
-        checks: every figure with its limit.
-        stages: what each deployed stage costs; empty where no check of accuracy fails.
-        drifted: the name of the stage that has drifted, if one has.
-        precision: what the deployed detector was built for; the next one up is named.
-    """
-    failed = [check for check in checks if not check.passed]
-    if not failed:
+def verdict(report: Report) -> str:
+    """Return the outcome in words: what failed, which stage has drifted and how, and what to do."""
+    outcome = report.outcome
+    if outcome == "passed":
         return "passed: the deployed detector is within every limit of the gate"
+    decisive = [check for check in report.checks if check.outcome == outcome]
     reasons = "; ".join(
-        f"{check.name} is {short(check.measured)}, the limit is {check.limit_text}" for check in failed[:2]
+        f"{check.name} is {check.measured_text}, the limit is {check.limit_text}" for check in decisive[:2]
     )
-    reasons += f"; and {len(failed) - 2} more" if len(failed) > 2 else ""
-    for check in checks:
-        if check.name.startswith(CUT_OFF) and check.measured:
-            reasons += (
-                f". In {check.measured:g} of the images there is more than the detector gives: "
-                "build it with more --candidates or --rows"
-            )
-    for drift in stages:
-        if drift.stage == drifted:
-            return (
-                f"refused: {reasons}. The stage that drifted is {drift.stage}, which alone loses "
-                f"{drift.loss_points:.1f} points: {drift.evidence}. {_remedy(drift.stage, precision)}"
-            )
-    if stages:
-        reasons += (
-            f". No stage alone explains it, so look at how {DETECTION.name} joins them; "
-            f"restore model_repository/{DETECTION.name}"
-        )
-    return f"refused: {reasons}"
+    reasons += f"; and {len(decisive) - 2} more" if len(decisive) > 2 else ""
+    noted = [check.note for check in report.checks if check.note and check.outcome in (outcome, "passed")]
+    sentences = [f"{'refused' if outcome == 'refused' else 'too few images to tell'}: {reasons}", *noted]
+    return ". ".join([*sentences, *_blame(report)])
 
 
-def _remedy(stage: str, precision: str) -> str:
-    if stage == PREPROCESS.name:
-        return f"Restore model_repository/{stage} or its options (order, placement, pad value)"
-    if stage == POSTPROCESS.name:
-        return f"Restore model_repository/{stage}"
-    if precision not in NEXT_PRECISION:
-        return "Publish it again from the adapted ONNX"
-    higher = f"the next precision up, {NEXT_PRECISION[precision]}"
-    if precision == "int8":
-        return (
+def _blame(report: Report) -> Iterator[str]:
+    """Yield which stage has drifted, how, and what to do, in sentences without a full stop."""
+    if not report.stages:
+        return
+    drift = next((drift for drift in report.stages if drift.stage == report.drifted), None)
+    if drift is None:
+        yield f"No stage alone explains it, so look at how {DETECTION.name} joins them"
+        yield f"Restore model_repository/{DETECTION.name}"
+        return
+    yield f"The stage that drifted is {drift.stage}, which alone loses {drift.loss_points:.1f} points: {drift.evidence}"
+    if drift.stage == PREPROCESS.name:
+        yield f"Restore model_repository/{drift.stage} or its options (order, placement, pad value)"
+    elif drift.stage == POSTPROCESS.name:
+        yield f"Restore model_repository/{drift.stage}"
+    else:
+        yield from _detector_remedy(report, drift.loss_points)
+
+
+def _detector_remedy(report: Report, loss: float) -> Iterator[str]:
+    """Yield whether the graph or its runtime lost it, and what to do."""
+    if report.graph_loss is not None:
+        in_floats = f"in plain floats the same graph loses {report.graph_loss:.1f}"
+        if report.graph_loss < loss / 2:
+            yield f"Not the graph lost it, for {in_floats}, but the runtime on this machine ({report.machine})"
+            yield (
+                "Serve it with another --target, or take another --precision here; or verify it on the machine that is "
+                "to serve it. More calibration would not help"
+            )
+            return
+        yield f"The graph itself lost it, and not the runtime: {in_floats}"
+    higher = f"take the next precision up, {NEXT_PRECISION.get(report.precision)}"
+    if report.precision == "int8":
+        yield (
             "Calibrate with more images like the ones it will get, leave sensitive layers in float (`--scan`, or "
-            f"`--exclude`), or take {higher}"
+            f"`--exclude`), or {higher}"
         )
-    return f"Exclude layers (`--exclude`), or take {higher}"
+    elif report.precision in NEXT_PRECISION:
+        yield f"Exclude layers (`--exclude`), or {higher}"
+    else:
+        yield "Publish it again from the adapted ONNX"
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -159,7 +212,7 @@ def print_report(report: Report, console: Console) -> None:
     for column in table.columns[1:3]:
         column.justify = "right"
     for check in report.checks:
-        table.add_row(*_cells(check), style=None if check.passed else "bold red")
+        table.add_row(*_cells(check), style=STYLES[check.outcome])
     console.print(table)
     if report.stages:
         costs = Table("stage", "points lost", "evidence", title=STAGES_TITLE, title_justify="left")

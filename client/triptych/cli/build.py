@@ -110,7 +110,7 @@ def _print_summary(built: Sequence[Built]) -> None:
         if one.report:
             latency = one.report["latency_ms"]
             figures = (f"{one.map50_95:.2f}", f"{latency['p50']:.1f}", f"{latency['p95']:.1f}")
-        outcome = "not verified" if one.report is None else "passed" if one.passed else "refused"
+        outcome = one.report["outcome"] if one.report else "not verified"
         table.add_row(one.precision, f"{one.megabytes:.1f}", *figures, outcome, one.version.name if one.version else "")
     console = Console(highlight=False)
     console.print(table)

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from triptych.cli.options import AsJson, Precision, grouped
+from triptych.serving.repository import versions
 from triptych.serving.server import Ports, TritonServer
 from triptych_build.verify.limits import Gate
 
@@ -39,12 +40,26 @@ class GateOptions:
         float | None, typer.Option(metavar="POINTS", help="Most that mAP50-95 may lose. Default: 0.5, or 1.0 in int8.")
     ] = None
     max_class_drop: Annotated[
-        float | None, typer.Option(metavar="POINTS", help="Most that a top class may lose beyond chance. Default: 1.0.")
+        float | None, typer.Option(metavar="POINTS", help="Most that a class may lose beyond chance. Default: 1.0.")
+    ] = None
+    max_served_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Most that precision and recall may lose at the served score threshold. Default: 1.0, or 2.0 in int8.",
+        ),
+    ] = None
+    max_score_change: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Most that the mean score may change. Default: 2.0, or 4.0 in int8."),
     ] = None
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="0..1", help="Without labels, least mAP50 against the source. Default: 0.95."
+            min=0,
+            max=1,
+            metavar="0..1",
+            help="Without labels, least mAP50-95, precision and recall against the source. Default: 0.95.",
         ),
     ] = None
     max_p95_ms: Annotated[
@@ -56,6 +71,8 @@ class GateOptions:
         limits = {
             "map_points": self.max_map_drop,
             "class_points": self.max_class_drop,
+            "served_points": self.max_served_drop,
+            "score_points": self.max_score_change,
             "agreement": self.min_agreement,
             "p95_ms": self.max_p95_ms,
         }
@@ -73,6 +90,10 @@ def verify(
         Path | None, typer.Option(metavar="DIR", help="A model repository, served for the duration.")
     ] = None,
     precision: Annotated[Precision, typer.Option(help="What the engine calculates in.")] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The images that int8 was calibrated on: none may be in the data."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(file_okay=False, metavar="DIR", help="Write report.json and report.md there.")
     ] = None,
@@ -80,13 +101,15 @@ def verify(
 ) -> None:
     """Hold a deployed detector against its FP32 source: accuracy, determinism, latency.
 
-    Exit codes: 0 it passed, 1 the gate refused it, 2 the command line is wrong, 3 no server answers.
+    Exit codes: 0 it passed, 1 the gate refused it or has too few images to tell, 2 the command line is wrong, 3 no
+    server answers.
     """
     if gate.data is None:
         raise typer.BadParameter("name the images to verify with: --data LABELS")
     if (address is None) == (model_repository is None):
         raise typer.BadParameter("name either a running server with --address, or a --model-repository to serve")
 
+    from triptych.vision.decode import image_files
     from triptych_build.adapt.onnx_file import read_adapted_file
     from triptych_build.verify.datasets import read_dataset
     from triptych_build.verify.gate import verify
@@ -95,15 +118,26 @@ def verify(
     _, record = read_adapted_file(source)
     dataset = read_dataset(gate.data, record.spec.class_names, gate.images)
     with _server(address, model_repository) as running:
-        report = verify(running, source, dataset, gate.gate(precision), precision=precision)
+        report = verify(
+            *(running, source, dataset, gate.gate(precision)),
+            precision=precision,
+            graph=served_graph(model_repository) if model_repository else None,
+            calibration=image_files(calibration) if calibration else (),
+        )
     if out:
         write_report(report, out / "report.json")
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
     else:
         print_report(report, Console(highlight=False))
-    report.raise_if_refused()
+    report.raise_if_not_passed()
     typer.echo(report.verdict, err=as_json)
+
+
+def served_graph(model_repository: Path) -> Path | None:
+    """Return the ONNX of the served version; None where it is a plan, or nothing is served."""
+    served = (version.directory / "model.onnx" for version in versions(model_repository) if version.is_served)
+    return next((path for path in served if path.is_file()), None)
 
 
 @contextmanager

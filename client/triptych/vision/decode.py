@@ -63,14 +63,18 @@ class Header(NamedTuple):
 
 
 def image_files(directory: Path) -> list[Path]:
-    """Return the image files of a directory, sorted; the endings of their names decide.
+    """Return the image files of a directory, sorted; the endings of their names decide, and hidden files are none.
 
     Raises:
         ImageError: there is no such directory.
     """
     if not directory.is_dir():
         raise ImageError(f"there is no directory {directory}")
-    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(
+        path
+        for path in directory.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
 def read_header(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: int = MAX_PIXELS) -> Header:

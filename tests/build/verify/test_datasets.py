@@ -221,7 +221,7 @@ class TestDataYaml:
             ("val: valid/images\nnames: [tree]", "has the classes tree, but the detector has cat, dog"),
             ("val: valid/images\nnames: [tree, bush]", "has the classes tree, bush, but the detector has cat, dog"),
             ("val: valid/images\nnames: [tree, cat]", r"line 1 of .* has class 0 \(tree\), but .* are 1 cat;"),
-            ("val: nowhere\nnames: [dog, cat]", "`val` split .*nowhere of data.yaml is no folder"),
+            ("val: nowhere\nnames: [dog, cat]", "`val` split nowhere of data.yaml is not here"),
             ("names: [dog, cat]", "it has no 'val'"),
             ("val: [", "is not the data.yaml of a YOLO set"),
             ("just a sentence", "is not the data.yaml of a YOLO set"),
@@ -235,3 +235,148 @@ class TestDataYaml:
     def test_a_detector_that_never_had_names(self, tmp_path: Path) -> None:
         path = self.make(tmp_path, "val: valid/images\nnames: [tree, bush]")
         assert rows(read_dataset(path, ("class 0", "class 1"))) == [(1, 0, [50, 25, 100, 50])]
+
+
+class TestSetsAsPeopleHaveThem:
+    """Each is read, or refused in one sentence."""
+
+    def yolo(self, root: Path, row: str | bytes = "0 .5 .5 .2 .4\n", val: str = "images/val", more: str = "") -> Path:
+        picture(root / "images" / "val" / "a.jpg")
+        write(root / "labels" / "val" / "a.txt", "")
+        (root / "labels" / "val" / "a.txt").write_bytes(row if isinstance(row, bytes) else row.encode())
+        return write(root / "data.yaml", f"path: .\nval: {val}\nnames: [cat, dog]\n{more}")
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            "0.0 .5 .5 .2 .4",
+            "\ufeff0 .5 .5 .2 .4",
+            "0 .5 .5 .2 .4".encode("utf-16"),
+            "0\t.5 .5 .2 .4\r\n",
+            "0 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7",
+        ],
+    )
+    def test_rows(self, tmp_path: Path, row: str | bytes) -> None:
+        ((image, label, box),) = rows(read_dataset(self.yolo(tmp_path, row), NAMES))
+        assert (image, label) == (1, 0)
+        assert box == pytest.approx([80, 30, 40, 40])
+
+    def test_key_points_are_no_outline(self, tmp_path: Path) -> None:
+        path = self.yolo(tmp_path, "0 .5 .5 .2 .4 .1 .1 .9 .9", more="kpt_shape: [2, 2]\n")
+        ((_, _, box),) = rows(read_dataset(path, NAMES))
+        assert box == pytest.approx([80, 30, 40, 40])
+
+    @pytest.mark.parametrize(
+        ("row", "message"),
+        [
+            ("0.5 .5 .5 .2 .4", r"line 1 of .* expected `class"),
+            ("0 .5 .5 .2 .4 .9", r"line 1 of .* or the points of an outline"),
+            ("0,.5,.5,.2,.4", r"line 1 of"),
+            (b"\x80\x81\xfe", r"is no text in UTF-8 or UTF-16; save the labels again as UTF-8"),
+        ],
+    )
+    def test_rows_of_another_kind(self, tmp_path: Path, row: str | bytes, message: str) -> None:
+        with pytest.raises(BuildError, match=message):
+            read_dataset(self.yolo(tmp_path, row), NAMES)
+
+    @pytest.mark.parametrize("val", ["/content/set/images/val", "'C:\\Users\\me\\set\\images\\val'", "../images/val"])
+    def test_a_split_on_another_machine(self, tmp_path: Path, val: str) -> None:
+        assert len(read_dataset(self.yolo(tmp_path, val=val), NAMES).images) == 1
+
+    def test_a_split_that_is_not_here(self, tmp_path: Path) -> None:
+        """`images` alone would hold the images that it was trained on, too."""
+        with pytest.raises(BuildError, match=r"`val` split /content/ds/valid/images of data.yaml is not here"):
+            read_dataset(self.yolo(tmp_path, val="/content/ds/valid/images"), NAMES)
+
+    @pytest.mark.parametrize("listed", ["./images/val/a.jpg", "/elsewhere/set/images/val/a.jpg\n\n"])
+    def test_a_split_that_is_a_list(self, tmp_path: Path, listed: str) -> None:
+        path = self.yolo(tmp_path, val="val.txt")
+        write(tmp_path / "val.txt", listed)
+        assert len(rows(read_dataset(path, NAMES))) == 1
+        write(tmp_path / "val.txt", f"{listed}\nimages/val/gone.jpg")
+        with pytest.raises(
+            BuildError, match=r"1 of the \d images that .*val.txt lists are not here, such as .*gone.jpg"
+        ):
+            read_dataset(path, NAMES)
+
+    def test_folders_within_folders(self, tmp_path: Path) -> None:
+        path = self.yolo(tmp_path)
+        picture(tmp_path / "images" / "val" / "camera" / "b.jpg")
+        write(tmp_path / "labels" / "val" / "camera" / "b.TXT", "1 .5 .5 .2 .4")
+        assert [row[:2] for row in rows(read_dataset(path, NAMES))] == [(1, 0), (2, 1)]
+        picture(tmp_path / "images" / "train" / "t.jpg")
+        path.unlink()
+        with pytest.raises(BuildError, match=r"images holds train, val; name the one to verify with"):
+            read_dataset(tmp_path, NAMES)
+
+    def test_what_macos_leaves_is_passed_over(self, tmp_path: Path) -> None:
+        path = self.yolo(tmp_path)
+        for hidden in ("images/val/._a.jpg", "labels/val/._a.txt", "._data.yaml"):
+            (tmp_path / hidden).write_bytes(b"\x00\x05\x16\x07")
+        assert len(read_dataset(path.parent, NAMES).images) == 1
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("# nothing", "it has no 'names'"),
+            ("val:\nnames: [cat, dog]", "is not the data.yaml of a YOLO set"),
+            ("val: data.yaml/x/y\nnames: [cat, dog]", "is not here"),
+            ("val: [3]\nnames: [cat, dog]", "`val` split 3 of data.yaml is not here"),
+        ],
+    )
+    def test_a_document_without_sense(self, tmp_path: Path, text: str, message: str) -> None:
+        path = self.yolo(tmp_path)
+        with pytest.raises(BuildError, match=message):
+            read_dataset(write(path, text), NAMES)
+
+    def test_a_set_without_any_labels_is_not_taken_for_images_alone(self, tmp_path: Path) -> None:
+        path = self.yolo(tmp_path)
+        (tmp_path / "labels" / "val" / "a.txt").unlink()
+        with pytest.raises(BuildError, match=r"names 1 images, and there is no label file for any of them"):
+            read_dataset(path, NAMES)
+
+    def test_labels_of_pascal_voc(self, tmp_path: Path) -> None:
+        picture(tmp_path / "a.jpg")
+        write(tmp_path / "a.xml", "<annotation/>")
+        with pytest.raises(BuildError, match=r"a.xml is no label file that is read; export the labels as COCO JSON"):
+            read_dataset(tmp_path, NAMES)
+
+    @pytest.mark.parametrize("name", ["C:\\\\photos\\\\{}", "/home/else/images/{}", "images/{}"])
+    def test_file_names_of_another_machine_in_coco(self, tmp_path: Path, name: str) -> None:
+        named = [{"id": 30, "file_name": name.format("a.jpg")}, {"id": 9, "file_name": name.format("b.jpg")}]
+        dataset = read_dataset(coco(tmp_path, images=named), NAMES)
+        assert [path.name for path in dataset.images] == ["a.jpg", "b.jpg"]
+
+    def test_coco_in_the_text_of_windows(self, tmp_path: Path) -> None:
+        path = coco(tmp_path)
+        path.write_bytes(path.read_text().encode("utf-16"))
+        assert len(rows(read_dataset(path, NAMES))) == 1
+
+    def test_one_id_for_two_classes(self, tmp_path: Path) -> None:
+        categories = [{"id": 7, "name": "dog"}, {"id": 7, "name": "cat"}]
+        with pytest.raises(BuildError, match="the id 7 stands for 'dog' and 'cat'"):
+            read_dataset(coco(tmp_path, categories=categories), NAMES)
+
+
+class TestClassesOfOneName:
+    def boxes(self, folder: Path, names: list[str], class_names: tuple[str, ...]) -> list[int]:
+        """Return which class of the detector a box of each category gets."""
+        categories = [{"id": number + 1, "name": name} for number, name in enumerate(names)]
+        annotations = [annotation(id=number, category_id=number + 1) for number in range(len(names))]
+        return [
+            row[1]
+            for row in rows(read_dataset(coco(folder, categories=categories, annotations=annotations), class_names))
+        ]
+
+    def test_the_order_keeps_them_apart(self, tmp_path: Path) -> None:
+        assert self.boxes(tmp_path, ["scratch", "hole", "scratch"], ("scratch", "hole", "scratch")) == [0, 1, 2]
+
+    def test_case_keeps_them_apart(self, tmp_path: Path) -> None:
+        assert self.boxes(tmp_path, ["hole", "Scratch", "scratch"], ("scratch", "Scratch", "hole")) == [2, 1, 0]
+
+    @pytest.mark.parametrize(
+        "names", [["hole", "scratch"], ["scratch", "SCRATCH", "hole"], ["hole", "scratch", "scratch"]]
+    )
+    def test_what_cannot_be_told_apart_is_refused(self, tmp_path: Path, names: list[str]) -> None:
+        with pytest.raises(BuildError, match=r"classes called 'scratch', so which is which cannot be told"):
+            self.boxes(tmp_path, names, ("scratch", "hole", "scratch"))

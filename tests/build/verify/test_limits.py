@@ -1,63 +1,141 @@
-"""The gate's limits, and what a class may lose by chance."""
+"""The gate's limits: an interval is held to each of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure
 from triptych_build.verify.limits import (
     Check,
     Gate,
-    accuracy_checks,
-    agreement_check,
+    Outcome,
     batch_check,
+    calibrated_check,
+    cut_check,
+    images_check,
     latency_check,
+    loss_checks,
+    overall,
     repeat_check,
 )
-from triptych_build.verify.metrics import Accuracy
-
-BOXES = [{"category_id": 0, "iscrowd": 0}] * 144 + [{"category_id": 1, "iscrowd": 0}] * 49
-TRUTH = {"categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}], "annotations": BOXES}
+from triptych_build.verify.matches import Reals
 
 
-def accuracy_of(cat: float, map50_95: float = 0.5) -> Accuracy:
-    return Accuracy(map50_95, 0.9, 0.9, 0.9, {"cat": cat, "dog": 0.5})
+def truth(cats: int, dogs: int = 0, crowd: int = 0) -> dict[str, Any]:
+    """Boxes of cats and dogs, each in an image of its own, of 400."""
+    labels = [0] * cats + [1] * dogs
+    rows = [{"image_id": image, "category_id": label, "iscrowd": crowd} for image, label in enumerate(labels, 1)]
+    names = [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]
+    return {"images": [{"id": number} for number in range(1, 401)], "categories": names, "annotations": rows}
+
+
+def spread(measured: float, deviation: float) -> Reals:
+    """A loss whose resamples have this standard deviation."""
+    return np.array([measured, *(measured + deviation * np.array([1, -1] * 100))])
+
+
+def losses(**changes: Reals) -> dict[str, Reals]:
+    none = spread(0, 0)
+    return {MAP: none, PRECISION: none, RECALL: none, SCORE: none, LOST: none, class_figure(0): none} | changes
+
+
+def checked(changes: dict[str, Reals], gate: Gate = Gate(), *, has_labels: bool = True) -> dict[str, Check]:  # noqa: B008
+    found = loss_checks(gate, losses(**changes), truth(40), 0.25, has_labels=has_labels)
+    return {check.figure: check for check in found}
 
 
 def test_int8_may_lose_more() -> None:
-    assert Gate.for_precision("int8") == replace(Gate(), map_points=1.0)
+    assert Gate.for_precision("int8") == replace(Gate(), map_points=1.0, served_points=2.0, score_points=4.0)
     assert Gate.for_precision("fp16") == Gate.for_precision("fp32") == Gate()
 
 
-@pytest.mark.parametrize("gate", [Gate(), Gate.for_precision("int8")])
-def test_a_class_limit_says_what_allows_for_chance(gate: Gate) -> None:
-    """12 points over the root of 144 boxes are one; 49 boxes are too few for a limit."""
-    whole, cat = accuracy_checks(gate, accuracy_of(0.5), accuracy_of(0.479), TRUTH)
-    assert (whole.passed, whole.limit_text) == (True, f"{gate.map_points:g}")
-    assert cat.name == "AP drop of cat (points, 144 boxes)"
-    assert (cat.passed, cat.limit, cat.limit_text) == (False, 2.0, "1.0 + 1 chance")
+@pytest.mark.parametrize(
+    ("measured", "deviation", "outcome"),
+    [
+        (0.3, 0.1, "passed"),  # 0.14 to 0.46
+        (0.3, 0.2, "too few"),  # -0.03 to 0.63
+        (0.7, 0.2, "too few"),
+        (0.7, 0.1, "refused"),  # 0.54 to 0.86
+        (-3, 1, "passed"),
+    ],
+)
+@pytest.mark.parametrize("figure", [MAP, PRECISION, RECALL, SCORE])
+def test_the_whole_interval_is_held_to_the_limit(
+    figure: str, measured: float, deviation: float, outcome: Outcome
+) -> None:
+    gate = Gate(map_points=0.5, served_points=0.5, score_points=0.5)
+    check = checked({figure: spread(measured, deviation)}, gate)[figure]
+    assert check.outcome == outcome
+    assert check.interval == pytest.approx((measured - 1.645 * deviation, measured + 1.645 * deviation), abs=1e-3)
+    assert bool(check.note) is (outcome == "too few")
 
 
-@pytest.mark.parametrize(("map50_95", "passed"), [(0.496, True), (0.494, False), (0.6, True)])
-def test_half_a_point_of_map(map50_95: float, passed: bool) -> None:
-    whole, _ = accuracy_checks(Gate(), accuracy_of(0.5), accuracy_of(0.5, map50_95), TRUTH)
-    assert whole.passed is passed
+def test_how_many_images_would_tell() -> None:
+    """400 images give 0.7 +- 0.329; to part it from 0.5, the interval must be 0.2: 400 * (0.329 / 0.2)^2 = 1082."""
+    assert checked({MAP: spread(0.7, 0.2)})[MAP].note == "About 2000 images like these would tell"
+
+
+def test_a_class_is_refused_only_beyond_chance() -> None:
+    name = class_figure(0)
+    assert checked({name: spread(8, 5)})[name].outcome == "passed"
+    check = checked({name: spread(8, 1)})[name]
+    assert (check.name, check.outcome, check.limit) == ("AP drop of cat (points, 40 boxes)", "refused", 1.0)
+
+
+def test_the_more_classes_the_less_each_is_suspected() -> None:
+    both = losses(**{class_figure(0): spread(3.2, 1.2), class_figure(1): spread(0, 0)})
+    one, *_ = (check for check in loss_checks(Gate(), both, truth(40, 9), 0.25, has_labels=True) if "cat" in check.name)
+    other, *_ = (
+        check for check in loss_checks(Gate(), both, truth(40, 40), 0.25, has_labels=True) if "cat" in check.name
+    )
+    assert (one.outcome, other.outcome) == ("refused", "passed")
 
 
 def test_crowds_are_no_boxes_of_a_class() -> None:
-    crowds = TRUTH | {"annotations": [row | {"iscrowd": 1} for row in BOXES]}
-    assert len(accuracy_checks(Gate(), accuracy_of(0.5), accuracy_of(0.1), crowds)) == 1
+    found = loss_checks(Gate(), losses(), truth(40, crowd=1), 0.25, has_labels=True)
+    assert not any("AP drop" in check.name for check in found)
+
+
+def test_a_class_that_is_no_longer_found() -> None:
+    assert checked({LOST: spread(1, 0)})[LOST].outcome == "refused"
+
+
+def test_without_labels_everything_is_held_to_the_agreement() -> None:
+    found = checked({}, Gate(agreement=0.9), has_labels=False)
+    assert [found[figure].limit for figure in (MAP, PRECISION, RECALL, class_figure(0))] == [pytest.approx(10)] * 4
+    assert found[MAP].name == "mAP50-95 drop against the source (points)"
+
+
+def test_images_must_show_something() -> None:
+    assert images_check(truth(19)).outcome == "too few"
+    assert images_check(truth(20)).outcome == "passed"
 
 
 def test_the_other_checks() -> None:
-    assert agreement_check(Gate(), accuracy_of(0.5)).passed is False, "0.9 is less than 0.95"
+    assert not batch_check(Gate(), 0.94).passed
     assert batch_check(Gate(), 0.96).passed
     assert repeat_check(0).passed
     assert not repeat_check(1).passed
+    assert cut_check(3, 40).passed
+    assert calibrated_check([]).passed
+    assert calibrated_check(["a", "b", "c", "d"]).note.startswith(
+        "It was calibrated on images that it is verified with"
+    )
+    assert "a, b, c and 1 more;" in calibrated_check(["a", "b", "c", "d"]).note
 
 
 def test_latency_without_a_limit_always_passes() -> None:
-    assert latency_check(Gate(), 3.2) == Check("p95 latency (ms)", 3.2, None, True)
+    assert latency_check(Gate(), 3.2) == Check("p95 latency (ms)", 3.2, None, "passed")
     assert latency_check(Gate(), 3.2).limit_text == ""
     assert not latency_check(Gate(p95_ms=3), 3.2).passed
+
+
+def test_one_refusal_refuses() -> None:
+    passed, few, refused = (Check("", 0, 0, outcome) for outcome in ("passed", "too few", "refused"))
+    assert overall([passed]) == "passed"
+    assert overall([passed, few]) == "too few"
+    assert overall([few, refused, passed]) == "refused"

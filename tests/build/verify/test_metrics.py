@@ -47,7 +47,7 @@ def test_all_found() -> None:
         truth((1, 0, SQUARE), (2, 1, SQUARE)), [predicted((SQUARE, 0.9, 0)), predicted((SQUARE, 0.6, 1))]
     )
     assert (measured.map50_95, measured.map50, measured.precision, measured.recall) == pytest.approx((1, 1, 1, 1))
-    assert measured.class_ap == pytest.approx({"cat": 1, "dog": 1})
+    assert measured.class_ap == pytest.approx({0: 1, 1: 1})
 
 
 def test_a_loose_box_counts_up_to_its_overlap() -> None:
@@ -59,8 +59,13 @@ def test_a_loose_box_counts_up_to_its_overlap() -> None:
 
 def test_a_class_without_truth_is_not_measured() -> None:
     measured = accuracy(truth((1, 0, SQUARE), images=1), [predicted((SQUARE, 0.5, 0), (SQUARE, 0.9, 1))])
-    assert measured.class_ap == pytest.approx({"cat": 1})
+    assert measured.class_ap == pytest.approx({0: 1})
     assert measured.map50_95 == pytest.approx(1)
+
+
+def test_two_classes_of_one_name_stay_two() -> None:
+    document = truth((1, 0, SQUARE), (2, 1, SQUARE)) | {"categories": [{"id": n, "name": "same"} for n in (0, 1)]}
+    assert accuracy(document, [predicted((SQUARE, 0.9, 0)), predicted()]).class_ap == pytest.approx({0: 1, 1: 0})
 
 
 def test_precision_and_recall_at_the_best_score_for_all_classes() -> None:
@@ -89,7 +94,7 @@ def test_crowds_count_neither_way() -> None:
 def test_nothing_found() -> None:
     measured = accuracy(truth((1, 0, SQUARE)), [predicted(), predicted()])
     assert (measured.map50_95, measured.map50, measured.precision, measured.recall) == (0, 0, 0, 0)
-    assert measured.class_ap == {"cat": 0}
+    assert measured.class_ap == {0: 0}
 
 
 def test_the_truth_is_left_as_it_is() -> None:
