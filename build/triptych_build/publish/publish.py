@@ -20,6 +20,7 @@ from triptych.contract import DETECTOR, MODELS
 from triptych.errors import BuildError
 from triptych.files import aside, atomic_write, flush, locked, sha256
 from triptych.serving.repository import Version, activate, prune, versions
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych_build.publish.artifact import Artifact, check_fit, read_artifact
 from triptych_build.publish.config_pbtxt import config_text
 from triptych_build.publish.plans import OWN, filename, filenames, merged, place_of
@@ -60,7 +61,7 @@ def publish(
     record = json.loads(json.dumps(manifest(artifact, target, calibration, verification)))
     try:
         (repository / DETECTOR.name).mkdir(exist_ok=True)
-        with locked(repository / ".publishing.lock"):
+        with locked(repository / DETECTOR.name / ".publishing.lock"):
             home = _home(repository, record)
             if home:
                 _renew_version(home, artifact, group, record)
@@ -158,7 +159,13 @@ def manifest(
 
 
 def put_into_service(
-    directory: Path, repository: Path, *, keep: int, address: str | None, say: Callable[[str], None]
+    directory: Path,
+    repository: Path,
+    *,
+    keep: int,
+    address: str | None,
+    credentials: Credentials = LOCAL,
+    say: Callable[[str], None],
 ) -> None:
     """Have a repository, and a running server if one is named, serve a version; remove the oldest versions.
 
@@ -167,12 +174,13 @@ def put_into_service(
         repository: the model repository.
         keep: how many versions stay.
         address: a running server that switches over now; None: the next start serves the version.
+        credentials: how to connect to it.
         say: gets a sentence for each thing done.
 
     Raises:
         BuildError: the server does not take the version.
     """
-    activate(repository, int(directory.name), address)
+    activate(repository, int(directory.name), address, credentials)
     say(f"publish: {f'{address} serves' if address else 'the next start serves'} version {directory.name}")
     removed = prune(repository, keep)
     if removed:
