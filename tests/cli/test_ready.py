@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from triptych.cli.ready import ready
 from triptych.serving import readiness
 from triptych.serving.readiness import Readiness
+from triptych.wire.credentials import Credentials
 
 app = typer.Typer()
 app.command()(ready)
@@ -16,11 +19,10 @@ app.command()(ready)
 
 @pytest.mark.parametrize(("is_ready", "code"), [(True, 0), (False, 3)])
 def test_one_line_and_the_exit_code(monkeypatch: pytest.MonkeyPatch, is_ready: bool, code: int) -> None:
-    monkeypatch.setattr(
-        readiness, "ask_ready", lambda address, timeout_s: Readiness(is_ready, f"{address} {timeout_s}")
-    )
-    result = CliRunner().invoke(app, ["--address", "here:1", "--timeout-s", "2"])
-    assert (result.stdout, result.exit_code) == ("here:1 2.0\n", code)
+    monkeypatch.setattr(readiness, "ask_ready", lambda *asked: Readiness(is_ready, str(asked)))
+    result = CliRunner().invoke(app, ["--address", "here:1", "--timeout-s", "2", "--ca", "a.pem"])
+    expected = ("here:1", 2.0, Credentials(ca=Path("a.pem")))
+    assert (result.stdout, result.exit_code) == (f"{expected}\n", code)
 
 
 def test_nobody_is_there(nobody: str) -> None:

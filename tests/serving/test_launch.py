@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from triptych.serving.launch import Launch
 from triptych.serving.listening import Listening
 from triptych.serving.preflight import Installation, Ports
@@ -31,3 +33,13 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "--allow-http=false" in options
     assert f"--grpc-restricted-protocol={restricted}" in options
     assert not [option for option in options if option.startswith("--http")]
+
+
+def test_who_has_no_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installation = Installation(Path("/triton"), Path("/python"), Path("/stub"), ())
+    launch = Launch(installation, "triptych-1", tmp_path, Listening(), tmp_path, "mark_", "secret", 5)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    assert launch.environment()["HOME"] == str(tmp_path / "home")
+    monkeypatch.setenv("HOME", "/nonexistent")
+    assert launch.environment()["HOME"] == str(tmp_path)

@@ -14,14 +14,16 @@ import copy
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import typer
 
 from triptych.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from triptych.errors import ContractError
 from triptych.serving.repository import DEFAULT_REPOSITORY
+from triptych.wire.credentials import Credentials
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -170,6 +172,65 @@ BudgetMs = Annotated[
     float | None,
     typer.Option("--budget-ms", min=0.001, metavar="MS", help="What an answer may take, held against the p95."),
 ]
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to connect to a server, and what to show it."""
+
+    PANEL: ClassVar[str] = "Access"
+
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, metavar="FILE", envvar="TRIPTYCH_CA", help="Encrypt, and trust these authorities (PEM)."
+        ),
+    ] = None
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            envvar="TRIPTYCH_CERTIFICATE",
+            help="Our own certificate, if the server asks (PEM).",
+        ),
+    ] = None
+    certificate_key: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False, metavar="FILE", envvar="TRIPTYCH_CERTIFICATE_KEY", help="The key of --certificate (PEM)."
+        ),
+    ] = None
+    server_name: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            envvar="TRIPTYCH_SERVER_NAME",
+            help="The name in the server's certificate, if the address has another.",
+        ),
+    ] = ""
+    server_key: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            envvar="TRIPTYCH_SERVER_KEY",
+            help="The key of a server that is not ours on this machine.",
+        ),
+    ] = None
+
+    def credentials(self) -> Credentials:
+        """Return them as the library takes them.
+
+        Raises:
+            typer.BadParameter: an option is missing that another one needs.
+        """
+        try:
+            return Credentials(**vars(self))
+        except ContractError as error:
+            raise typer.BadParameter(str(error)) from error
+
+
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What a detector calculates in."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result on standard output as JSON.")]
@@ -178,6 +239,7 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "DEFAULT_REPOSITORY",
     "DEFAULT_TIMEOUT_S",
+    "Access",
     "Address",
     "AsJson",
     "BudgetMs",

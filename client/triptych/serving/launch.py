@@ -17,6 +17,9 @@ from triptych.serving.listening import Listening
 from triptych.serving.preflight import Installation
 from triptych.wire.access import KEY_NAME, RESTRICTED
 
+NO_RATE = 2**31 - 1
+"""Of how many requests Triton traces one by itself. It traces every one that comes with a `traceparent`."""
+
 # Runs in the server's process before Triton does: ties its life to ours, unless we are gone already.
 _TIE = """
 import ctypes, os, signal, sys
@@ -41,6 +44,7 @@ class Launch:
         shm_prefix: how its regions of shared memory, and the command lines of its model processes, are marked.
         key: without it the server does not load models, register shared memory or change the settings of traces.
         exit_timeout_s: how long it waits for requests in flight as it ends, and for models that will never answer.
+        otel_url: where it sends its traces by OpenTelemetry; None: it writes them to files when a client asks for them.
     """
 
     installation: Installation
@@ -51,6 +55,7 @@ class Launch:
     shm_prefix: str
     key: str
     exit_timeout_s: int
+    otel_url: str | None = None
 
     def start(self, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Lay out the scratch directory and start Triton, which writes to `log`.
@@ -82,9 +87,9 @@ class Launch:
         return self.scratch / "traces"
 
     def environment(self) -> dict[str, str]:
-        """Return the server's environment. Who has no home directory gets the scratch directory: OpenVINO needs one."""
+        """Return the server's environment. OpenVINO needs a home to write in; without one, that is the scratch directory."""
         environment = self.installation.environment()
-        if not os.access(environment.get("HOME") or Path("~").expanduser(), os.X_OK):
+        if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):  # noqa: PTH111  (pathlib raises without a home)
             environment["HOME"] = str(self.scratch)
         return environment
 
@@ -120,8 +125,20 @@ class Launch:
             *self.listening.options(f"{','.join(RESTRICTED)}:{KEY_NAME}={self.key}"),
             *(self.listening.tls.options(self.scratch) if self.listening.tls else ()),
             "--allow-gpu-metrics=false",
-            # Off until a client asks for traces. Where they go can be set only here.
-            *("--trace-config", f"triton,file={self.traces / 'trace'}", "--trace-config", "level=OFF"),
+            *(part for setting in self._traces() for part in ("--trace-config", setting)),
             *("--exit-timeout-secs", str(self.exit_timeout_s)),
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
         ]
+
+    def _traces(self) -> tuple[str, ...]:
+        """Return the settings of traces; where they go can be set only at the start."""
+        if self.otel_url is None:
+            return (f"triton,file={self.traces / 'trace'}", "level=OFF")  # off until a client asks for them
+        return (
+            "mode=opentelemetry",
+            f"opentelemetry,url={self.otel_url}",
+            "opentelemetry,resource=service.name=triptych",
+            "opentelemetry,bsp_schedule_delay=1000",
+            "level=TIMESTAMPS",
+            f"rate={NO_RATE}",
+        )
