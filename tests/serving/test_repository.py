@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def served(repository: Path) -> list[int]:
 def test_nobody_answers(repository: Path, nobody: str) -> None:
     with pytest.raises(ServerUnavailable, match=f"no server answers at {nobody}"):
         activate(repository, 2, nobody)
+    assert served(repository) == [1]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.plan.8.9"])
+def test_a_model_that_is_not_the_published_one_is_not_served(repository: Path, name: str) -> None:
+    published = hashlib.sha256(b"as published").hexdigest()
+    version = repository / "detector" / "2"
+    manifest = {"model_sha256": published, "plans": {"8.9": {"model_sha256": published}}}
+    (version / "manifest.json").write_text(json.dumps(manifest))
+    (version / name).write_bytes(b"as published")
+    activate(repository, 2)
+    activate(repository, 1)
+    (version / name).write_bytes(b"as publi")
+    with pytest.raises(BuildError, match=f"version 2 cannot be served: its {name} is not the file that was published"):
+        activate(repository, 2)
     assert served(repository) == [1]
 
 

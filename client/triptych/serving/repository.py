@@ -18,9 +18,10 @@ from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
 from triptych.errors import AccessDenied, BuildError, ContractError, ServerUnavailable, TriptychError
-from triptych.files import atomic_write, unused
+from triptych.files import atomic_write, sha256, unused
 from triptych.model_config import detector_spec, names_itself, read_config
 from triptych.serving.instances import fit_alike
+from triptych.serving.log import load_failure
 from triptych.wire.model_control import ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -105,10 +106,11 @@ def activate(repository: Path, number: int, address: str | None = None) -> None:
     """Make the repository serve a version. With an address, have a running server switch over to it now.
 
     Raises:
-        BuildError: there is no such version, or the server cannot switch over to it (see `switch_server`). The
-            repository then serves what it served before.
+        BuildError: there is no such version, a model of it is not the file that was published, or the server cannot
+            switch over to it (see `switch_server`). The repository then serves what it served before.
         ServerUnavailable: no server answers at the address. The repository serves what it served before.
     """
+    _check_files(repository / DETECTOR.name / str(number))
     before = next((version.number for version in versions(repository) if version.is_served), None)
     _select(repository, number)
     if address is None:
@@ -119,6 +121,23 @@ def activate(repository: Path, number: int, address: str | None = None) -> None:
         if before is not None:
             _select(repository, before)
         raise
+
+
+def _check_files(version: Path) -> None:
+    """Make sure that the models of a version are those that its manifest describes, as far as it does.
+
+    Raises:
+        BuildError: one of them was changed or cut since.
+    """
+    manifest = read_manifest(version)
+    plans = {f"model.plan.{capability}": plan for capability, plan in (manifest.get("plans") or {}).items()}
+    for name, record in {"model.onnx": manifest, "model.plan": manifest, **plans}.items():
+        file, expected = version / name, record.get("model_sha256")
+        if expected and file.is_file() and sha256(file) != expected:
+            raise BuildError(
+                f"version {version.name} cannot be served: its {name} is not the file that was published; publish it "
+                "again, or activate another version"
+            )
 
 
 def prune(repository: Path, keep: int) -> list[int]:
@@ -164,7 +183,8 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
         reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s)).error
         if isinstance(reason, (ServerUnavailable, AccessDenied)):
             raise reason from error
-        raise BuildError(f"{address} does not take version {wanted}: {error.details()}") from error
+        failure = load_failure(DETECTOR.name, error.details() or "")
+        raise BuildError(f"{address} does not take version {wanted}: {failure.reason}") from error
     finally:
         control.close()
     if serving != [wanted]:
