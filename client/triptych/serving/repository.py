@@ -22,6 +22,7 @@ from triptych.files import atomic_write, sha256, unused
 from triptych.model_config import detector_spec, names_itself, read_config
 from triptych.serving.instances import fit_alike
 from triptych.serving.log import load_failure
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -102,7 +103,7 @@ def _select(repository: Path, number: int) -> None:
         ) from error
 
 
-def activate(repository: Path, number: int, address: str | None = None) -> None:
+def activate(repository: Path, number: int, address: str | None = None, credentials: Credentials = LOCAL) -> None:
     """Make the repository serve a version. With an address, have a running server switch over to it now.
 
     Raises:
@@ -116,7 +117,7 @@ def activate(repository: Path, number: int, address: str | None = None) -> None:
     if address is None:
         return
     try:
-        switch_server(repository, address)
+        switch_server(repository, address, credentials=credentials)
     except TriptychError:
         if before is not None:
             _select(repository, before)
@@ -159,7 +160,9 @@ def prune(repository: Path, keep: int) -> list[int]:
     return removed
 
 
-def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S) -> int:
+def switch_server(
+    repository: Path, address: str, timeout_s: float = LOAD_TIMEOUT_S, credentials: Credentials = LOCAL
+) -> int:
     """Have a running server switch over to the version that the repository serves, and return its number.
 
     No request fails: Triton starts the new version while the old one still answers, and switches when it is ready. Only
@@ -172,7 +175,7 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
         AccessDenied: the server was started by somebody else.
     """
     wanted = next(version.number for version in versions(repository) if version.is_served)
-    control = ModelControl(address)
+    control = ModelControl(address, credentials=credentials)
     try:
         now, new = control.config(DETECTOR.name), read_config(repository / DETECTOR.name)
         _check_switch(now, new, wanted, address)
@@ -180,7 +183,7 @@ def switch_server(repository: Path, address: str, timeout_s: float = LOAD_TIMEOU
         control.load(DETECTOR.name, timeout_s, new)
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]
     except grpc.RpcError as error:
-        reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s)).error
+        reason = explain_rpc_error(error, Target(address, DETECTOR.name, timeout_s, credentials)).error
         if isinstance(reason, (ServerUnavailable, AccessDenied)):
             raise reason from error
         failure = load_failure(DETECTOR.name, error.details() or "")
