@@ -44,6 +44,8 @@ def broken_limits(limits: Limits, run: Run, window: Window) -> list[str]:
         broken.append(f"{run.client.failed} requests failed; {limits.max_failures} are allowed")
     if limits.min_rate_per_s is not None and run.client.rate_per_s < limits.min_rate_per_s:
         broken.append(f"{run.client.rate_per_s:.1f} requests/s were answered; {limits.min_rate_per_s:g} are required")
+    if run.interrupted:
+        broken.append(f"{run.interrupted}; measure again")
     if not window.latencies_ms:
         broken.append("no request succeeded")
     return broken

@@ -12,7 +12,7 @@ from triptych.errors import TriptychError
 from triptych.measure import attribution
 from triptych.measure.attribution import NETWORK, OVERHEAD
 from triptych.measure.traces import PARTS
-from triptych.measure.window import Window
+from triptych.measure.window import Window, difference
 from triptych.wire.statistics import Counters, Snapshot
 
 POLLS = 6
@@ -91,7 +91,7 @@ class Live:
         (first_s, before, *_), *later = self.polls
         last_s, after, *_ = self.polls[-1]
         latencies_ms = [latency_ms for _, _, latencies_ms, _ in later for latency_ms in latencies_ms]
-        return Window.between(before, after, latencies_ms, last_s - first_s)
+        return Window(latencies_ms, last_s - first_s, difference(before, after))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table; while there is none, one row that says why."""

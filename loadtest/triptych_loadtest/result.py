@@ -53,6 +53,9 @@ def build_run(
         environment: where it ran.
         measured: what came of it.
         command: what was typed.
+
+    Raises:
+        MeasurementError: a model began to count anew meanwhile, and there are no traces to tell where the time went.
     """
     requests = Requests.join(
         measured.traced, {request_id: answer.latency_ms for request_id, answer in measured.recorder.answers.items()}
@@ -73,6 +76,7 @@ def build_run(
             test.intervals,
         ),
         command=command,
+        interrupted=measured.window.interrupted,
         footprint=measured.footprint,
     )
 

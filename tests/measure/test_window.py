@@ -7,7 +7,9 @@ from collections import Counter
 import pytest
 from tritonclient.grpc import service_pb2
 
-from triptych.measure.window import Window, batch_sentence, summary_line
+from triptych.errors import MeasurementError
+from triptych.measure.attribution import from_statistics
+from triptych.measure.window import Window, batch_sentence, difference, summary_line
 from triptych.wire.statistics import Counters, parse_statistics
 
 MS = 1_000_000
@@ -56,9 +58,33 @@ def test_parts_and_remainders_make_up_the_client_s_mean(window: Window) -> None:
     assert stages + window.ensemble_overhead_ms + window.network_and_client_ms == window.client_mean_ms == 23
 
 
-def test_a_model_loaded_within_the_window_counts_from_zero() -> None:
-    window = Window.between({}, parse_statistics(response(2)), [1.0], 1.0)
-    assert window.counters["detector"].requests == 2
+def test_a_model_loaded_since_counts_from_zero() -> None:
+    assert difference({}, parse_statistics(response(2)))["detector"].requests == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "answered", "reason"),
+    [
+        (Counters(requests=900), Counters(requests=300), 500, "it had counted 900 requests before, and 300 after"),
+        (Counters(requests=10), Counters(requests=300), 500, "it counted 290 requests, and 500 were answered"),
+        (Counters(requests=10, versions=["1"]), Counters(requests=600, versions=["2"]), 590, "version 1 to 2"),
+        (Counters(requests=10, versions=["1"]), None, 0, "from version 1 to none"),
+    ],
+)
+def test_a_model_loaded_again_within_the_window(
+    before: Counters, after: Counters | None, answered: int, reason: str
+) -> None:
+    """Reported before as shares of 121% and times of -741 ms."""
+    window = Window.between({"detector": before}, {"detector": after} if after else {}, [1.0] * answered, 1.0)
+    assert reason in window.interrupted
+    assert not window.counters
+    with pytest.raises(MeasurementError, match="measure again"):
+        from_statistics(window)
+
+
+def test_requests_of_others_within_the_window_are_no_interruption() -> None:
+    window = Window.between({"detector": Counters(requests=10)}, {"detector": Counters(requests=99)}, [1.0] * 5, 1.0)
+    assert not window.interrupted
 
 
 def test_an_empty_window_divides_by_nothing() -> None:

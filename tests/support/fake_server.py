@@ -148,7 +148,8 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def ModelStatistics(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self._fail(context)
         response = service_pb2.ModelStatisticsResponse()
-        response.model_stats.add(name=DETECTION.name, inference_count=len(self.requests))
+        model = response.model_stats.add(name=DETECTION.name, inference_count=len(self.requests))
+        model.inference_stats.success.count = len(self.requests)
         return response
 
     def _fail(self, context: grpc.ServicerContext) -> None:

@@ -20,7 +20,7 @@ def test_an_answer_becomes_counters_and_versions_are_added_up() -> None:
         batch.compute_infer.count = 2
     counters = Counters(
         requests=6, failures=2, inferences=12, executions=8, total_ns=120, queue_ns=20, input_ns=40, infer_ns=50,
-        output_ns=10, batches=Counter({2: 4}),
+        output_ns=10, batches=Counter({2: 4}), versions=["1", "2"],
     )  # fmt: skip
     assert parse_statistics(response) == {"detector": counters}
 

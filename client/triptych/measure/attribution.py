@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.contract import STAGES
+from triptych.errors import MeasurementError
 from triptych.measure.traces import PARTS, TracedRequest
-from triptych.measure.window import Window
+from triptych.measure.window import Window, summary_line
 from triptych.wire.statistics import Counters
 
 Source = Literal["traces", "statistics"]
@@ -186,7 +187,15 @@ def from_statistics(window: Window) -> Attribution:
     """Return the attribution of the mean, from the server's counters.
 
     The overhead can come out a little below zero, as `Window.ensemble_overhead_ms` says.
+
+    Raises:
+        MeasurementError: a model began to count anew within the window.
     """
+    if window.interrupted:
+        raise MeasurementError(
+            f"{window.interrupted}, so nobody can say where the time went; the clients saw {summary_line(window)}; "
+            "measure again"
+        )
     counters = {stage.name: window.counters.get(stage.name, Counters()) for stage in STAGES}
     # A stage's total is a little more than its parts; the difference is before the queue, so it counts as queue.
     stages = {

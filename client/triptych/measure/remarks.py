@@ -72,7 +72,21 @@ def to_json(document: Run | Sweep) -> str:
 
 def of_run(run: Run) -> list[Remark]:
     """Return what makes a run weak evidence, and what in it deserves a look."""
-    return [*_busy_generator(run), *_untraced(run), *_truncated(run), *_long_tails(run), *_growths(run)]
+    return [
+        *_interrupted(run),
+        *_busy_generator(run),
+        *_untraced(run),
+        *_truncated(run),
+        *_long_tails(run),
+        *_growths(run),
+    ]
+
+
+def _interrupted(run: Run) -> list[Remark]:
+    if not run.interrupted:
+        return []
+    text = f"{run.interrupted}, so the server's counters are left out"
+    return [Remark("server-reloaded", text, "measure again, and look into the server's log for the reason")]
 
 
 def _busy_generator(run: Run) -> list[Remark]:
@@ -265,6 +279,8 @@ def _weaknesses(run: Run, name: str) -> Iterable[Remark]:
             f"{run.client.failed} of {requests} requests failed in {name} ({kinds}): its latencies are of the others",
             "mend that first",
         )
+    if run.interrupted:
+        yield Remark("server-reloaded", f"in {name}, {run.interrupted}", "measure it again")
     if _is_busy(run):
         yield Remark(
             "generator-busy",

@@ -177,6 +177,7 @@ class Run:
         command: what was typed.
         footprint: what the server's processes held; None where the server was not on the load generator's machine, or
             could not be seen from there.
+        interrupted: why there are no counters of the server; empty if there are.
         version: of this format.
     """
 
@@ -189,6 +190,7 @@ class Run:
     intervals: list[Interval]
     command: list[str]
     footprint: Footprint | None = None
+    interrupted: str = ""
     version: Literal[2] = VERSION
 
     @property

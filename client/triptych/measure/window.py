@@ -22,18 +22,21 @@ class Window:
     Attributes:
         latencies_ms: what each request took by the client's clock, in milliseconds.
         duration_s: how long the load went on.
-        counters: the server's counters of each model, differenced over the load.
+        counters: the server's counters of each model, differenced over the load; empty where they are worth nothing.
+        interrupted: why they are; see `interruption`.
     """
 
     latencies_ms: Sequence[float]
     duration_s: float
     counters: Snapshot
+    interrupted: str = ""
 
     @classmethod
     def between(cls, before: Snapshot, after: Snapshot, latencies_ms: Sequence[float], duration_s: float) -> Window:
-        """Return the window between two snapshots; a model loaded in between counts from zero."""
-        counters = {name: after[name] - before.get(name, Counters()) for name in after}
-        return cls(latencies_ms, duration_s, counters)
+        """Return the window between two snapshots of a server at rest, which all requests in between belong to."""
+        if reason := interruption(before, after, len(latencies_ms)):
+            return cls(latencies_ms, duration_s, {}, reason)
+        return cls(latencies_ms, duration_s, difference(before, after))
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile of the client's latencies, in milliseconds."""
@@ -58,6 +61,39 @@ class Window:
     def network_and_client_ms(self) -> float:
         """The mean time outside the server's own clock: sending, gRPC on both sides, the client."""
         return self.client_mean_ms - _counters(self, DETECTION.name).mean_ms("total")
+
+
+def difference(before: Snapshot, after: Snapshot) -> Snapshot:
+    """Return what was counted between two snapshots; a model that was loaded in between counts from zero."""
+    return {name: after[name] - before.get(name, Counters()) for name in after}
+
+
+def interruption(before: Snapshot, after: Snapshot, answered: int) -> str:
+    """Say which model began to count anew between two snapshots, so that their difference is not of the window.
+
+    Whoever loads a model again, as `triptych serve` does with one whose process died, has it count from zero. Where it
+    had counted less before the window than in it, only the number of answers shows that.
+
+    Args:
+        before: the first snapshot, of a server at rest.
+        after: the second one.
+        answered: requests that the clients had an answer to in between.
+
+    Returns:
+        A sentence; empty if every model counted on.
+    """
+    for name, then in before.items():
+        now = after.get(name, Counters())
+        if then.versions != now.versions:
+            versions = [", ".join(counters.versions) or "none" for counters in (then, now)]
+            return f"{name} changed while it was measured, from version {versions[0]} to {versions[1]}"
+        if now.requests < then.requests:
+            counts = f"it had counted {then.requests:,} requests before, and {now.requests:,} after"
+            return f"{name} was loaded again while it was measured: {counts}"
+        if now.requests - then.requests < answered:
+            counts = f"it counted {now.requests - then.requests:,} requests, and {answered:,} were answered"
+            return f"{name} was loaded again while it was measured: {counts}"
+    return ""
 
 
 def _counters(window: Window, model: str) -> Counters:

@@ -22,7 +22,7 @@ from triptych.measure.traces import TracedRequest, Tracing
 from triptych.measure.window import Window
 from triptych.video.pipeline import Tracked
 from triptych.video.stages import OWN_STAGES, Totals
-from triptych.wire.statistics import Counters, Snapshot
+from triptych.wire.statistics import Snapshot
 
 INTERVALS = 10
 """Equal parts of a run's time, as samples for a comparison."""
@@ -98,9 +98,7 @@ class Measurement:
         seconds = totals.seconds
         cpu_s = time.process_time() - self._cpu_began_s
         latencies_ms = {request_id: answer.latency_ms for request_id, answer in self.answers.items()}
-        window = Window.between(
-            since_restart(server.before, server.after), server.after, list(latencies_ms.values()), seconds
-        )
+        window = Window.between(server.before, server.after, list(latencies_ms.values()), seconds)
         requests = Requests.join(server.traced, latencies_ms, self.own_ms)
         failures = {"ImageError": Failure(len(self.failed_at_s), self.example)} if self.failed_at_s else {}
         return Run(
@@ -131,6 +129,7 @@ class Measurement:
             attribution=attribution.from_requests(requests) if len(requests) else self._from_statistics(window),
             intervals=intervals.cut(self.answers, self.failed_at_s, requests, self.began_s, seconds, INTERVALS),
             command=command,
+            interrupted=window.interrupted,
             footprint=server.footprint,
         )
 
@@ -200,10 +199,3 @@ class Recorder:
     ) -> None:
         self._sampler.__exit__(kind, error, trace)
         self._tracing.__exit__(kind, error, trace)
-
-
-def since_restart(before: Snapshot, after: Snapshot) -> Snapshot:
-    """Return `before` without the models that count from zero since: their server was restarted in between."""
-    return {
-        name: counters for name, counters in before.items() if after.get(name, Counters()).requests >= counters.requests
-    }

@@ -29,6 +29,7 @@ class Counters:
         infer_ns: in the model.
         output_ns: passing on the outputs.
         batches: executions by their number of images.
+        versions: the versions of the model that are loaded, which these counters are of.
     """
 
     requests: int = 0
@@ -41,12 +42,14 @@ class Counters:
     infer_ns: int = 0
     output_ns: int = 0
     batches: Counter[int] = field(default_factory=Counter)
+    versions: list[str] = field(default_factory=list)
 
     def __add__(self, other: Counters) -> Counters:
-        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        versions = sorted({*self.versions, *other.versions})
+        return Counters(versions=versions, **{name: getattr(self, name) + getattr(other, name) for name in _SUMS})
 
     def __sub__(self, other: Counters) -> Counters:
-        return Counters(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+        return Counters(versions=self.versions, **{name: getattr(self, name) - getattr(other, name) for name in _SUMS})
 
     @property
     def mean_batch(self) -> float:
@@ -58,6 +61,8 @@ class Counters:
         total: int = getattr(self, f"{part}_ns")
         return total / self.requests / NS_PER_MS if self.requests else 0.0
 
+
+_SUMS = [each.name for each in fields(Counters) if each.name != "versions"]
 
 Snapshot = Mapping[str, Counters]
 
@@ -78,6 +83,7 @@ def parse_statistics(response: service_pb2.ModelStatisticsResponse) -> Snapshot:
             infer_ns=stats.compute_infer.ns,
             output_ns=stats.compute_output.ns,
             batches=Counter({batch.batch_size: batch.compute_infer.count for batch in model.batch_stats}),
+            versions=[model.version],
         )
         snapshot[model.name] = snapshot.get(model.name, Counters()) + counters
     return snapshot
