@@ -87,7 +87,7 @@ class Launch:
         return self.scratch / "traces"
 
     def environment(self) -> dict[str, str]:
-        """Return the server's environment. OpenVINO needs a home to write in; without one, that is the scratch directory."""
+        """Return the server's environment. OpenVINO needs a home to write in: without one, the scratch directory."""
         environment = self.installation.environment()
         if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):  # noqa: PTH111  (pathlib raises without a home)
             environment["HOME"] = str(self.scratch)
