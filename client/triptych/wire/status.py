@@ -26,6 +26,8 @@ from triptych.errors import (
     ServerOverloaded,
     ServerUnavailable,
 )
+from triptych.wire.credentials import Credentials
+from triptych.wire.handshake import better_explained
 
 CONNECTION_BACKOFF_S = 0.1
 """The first pause after a lost or refused connection."""
@@ -42,11 +44,15 @@ MAX_DEATHS = 1
 
 @dataclass(frozen=True)
 class Target:
-    """Whom a call asked, and how long it was ready to wait; for the errors' messages."""
+    """Whom a call asked, and how long it was ready to wait; for the errors' messages.
+
+    With `credentials`, a connection that failed is tried once more to find out why, which takes up to two seconds.
+    """
 
     address: str
     model: str
     timeout_s: float
+    credentials: Credentials | None = None
 
 
 class Failure(NamedTuple):
@@ -116,8 +122,8 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             ("is restricted",),  # Triton's words for a call that needs the key of `triptych serve`
             AccessDenied,
             _plain(
-                "the server at {address} does this only for those who have its key; run the command on the server's "
-                "machine, as the user who started it with `triptych serve`"
+                "the server at {address} does this only for those who have its key; give it with --server-key FILE, or "
+                "run the command on the server's machine, as the user who started it with `triptych serve`"
             ),
         ),
         _Case(
@@ -232,4 +238,7 @@ def explain_rpc_error(error: grpc.RpcError, target: Target) -> Failure:
     # gRPC may also raise the base class, which has no status.
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
     details = error.details() if hasattr(error, "details") else str(error)
-    return explain(code, details or "", target)
+    failure = explain(code, details or "", target)
+    if target.credentials is None or not isinstance(failure.error, ServerUnavailable):
+        return failure
+    return failure._replace(error=better_explained(failure.error, target.address, target.credentials, target.timeout_s))
