@@ -50,7 +50,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     model = tmp_path / "detector" / "3" / "model.py"
     model.parent.mkdir(parents=True)
     model.write_text(_MODEL)
-    command = [tmp_path / SERVER, "-c", _SERVER, tmp_path / STUB, model]
+    command = [str(tmp_path / SERVER), "-c", _SERVER, str(tmp_path / STUB), str(model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout
         yield int(process.stdout.readline())

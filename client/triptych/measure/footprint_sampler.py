@@ -56,6 +56,7 @@ class FootprintSampler:
         port = address.rpartition(":")[2]
         self._port = int(port) if is_here(address) and port.isdigit() else None
         self._period_s = period_s
+        self._server: psutil.Process | None = None
         self._members: dict[ModelProcess, list[psutil.Process]] = {}
         self._processes: defaultdict[ModelProcess, _Series] = defaultdict(_Series)
         self._gpus: defaultdict[tuple[int, str], _Series] = defaultdict(_Series)
@@ -102,7 +103,7 @@ class FootprintSampler:
     def _sample(self, devices: dict[tuple[int, str], Any]) -> None:
         at_s = time.monotonic() - self._began
         if self._is_stale or self._taken % LOOK_EVERY == 0:
-            self._members, self._is_stale = _members(self._port), False
+            self._look()
         self._taken += 1
         for one, members in self._members.items():
             try:
@@ -119,12 +120,18 @@ class FootprintSampler:
             for series in (*self._processes.values(), *self._gpus.values()):
                 series.thin()
 
+    def _look(self) -> None:
+        """Find the server's processes, and the server itself if it is not known or gone."""
+        self._is_stale = False
+        if self._port and (self._server is None or not self._server.is_running()):
+            self._server = process_on_port(self._port)
+        self._members = _members(self._server) if self._server else {}
 
-def _members(port: int | None) -> dict[ModelProcess, list[psutil.Process]]:
-    """Return the server on a port and its model processes, each with the processes that belong to it."""
-    server = process_on_port(port) if port else None
+
+def _members(server: psutil.Process) -> dict[ModelProcess, list[psutil.Process]]:
+    """Return a server and its model processes, each with the processes that belong to it; none if it is no Triton."""
     try:
-        if server is None or server.name() != SERVER:
+        if server.name() != SERVER:
             return {}
         models = {process.pid: process for process in model_processes(server)}
         owners = {server.pid: ModelProcess(server.pid, SERVER, ""), **models}
