@@ -9,6 +9,7 @@ from triptych.client import DEFAULT_ADDRESS
 from triptych.errors import ContractError
 from triptych.measure.run_file import Loop
 from triptych.wire.channel import check_address
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych_loadtest.payloads import check_batch, check_sizes
 from triptych_loadtest.shapes import Shape, share
 
@@ -81,6 +82,7 @@ class LoadTest:
         intervals: parts of that time, as samples for a comparison.
         traces: whether the server's traces are switched on while it is measured.
         model_repository: what the server serves, for the detector's manifest; None where it is not at hand.
+        credentials: how to connect to the server.
 
     Raises:
         ContractError: the values do not go together, or are out of range.
@@ -102,6 +104,7 @@ class LoadTest:
     intervals: int = 10
     traces: bool = True
     model_repository: Path | None = None
+    credentials: Credentials = LOCAL
 
     def __post_init__(self) -> None:
         check_address(self.address)

@@ -7,9 +7,19 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from triptych.wire.credentials import Credentials
 from triptych_loadtest.load_test import LoadProfile, LoadTest
 from triptych_loadtest.payloads import Payload, parse_sizes, payloads, read_images
 from triptych_loadtest.shapes import SHAPES
+
+CONNECTION = {
+    "ca": "TLS: the authority that signed the server's certificate",
+    "certificate": "mutual TLS: your own certificate",
+    "certificate_key": "its key",
+    "server_name": "the name in the server's certificate, where the address has another one",
+    "server_key": "the key of `triptych serve`, where it is on another machine or behind a tunnel",
+}
+"""How to connect, as in `Credentials`."""
 
 
 def add_options(parser: Any) -> None:
@@ -24,6 +34,11 @@ def add_options(parser: Any) -> None:
     of_what = "how the load changes: of users, or of the rate (constant)"
     add("--seed", type=int, default=0, metavar="N", help="of what is random, such as the phases of cameras")
     add("--shape", choices=list(SHAPES), default="constant", help=of_what)
+    for name, what in CONNECTION.items():
+        # Files of the machine that sends, which are nothing for a web page.
+        environment = f"TRIPTYCH_{name.upper()}"
+        option, metavar = f"--{name.replace('_', '-')}", "NAME" if name == "server_name" else "FILE"
+        add(option, default="", metavar=metavar, env_var=environment, include_in_web_ui=False, help=what)
 
 
 def as_arguments(test: LoadTest) -> list[str]:
@@ -35,6 +50,7 @@ def as_arguments(test: LoadTest) -> list[str]:
         *("--rate", str(profile.rate_per_s), "--fps", str(profile.fps), "--shape", profile.shape),
         *("--run-time", f"{profile.duration_s:.0f}s", "--seed", str(profile.seed)),
         *(["--poisson"] if profile.poisson else ()),
+        *test.credentials.options(),
     ]
 
 
@@ -43,6 +59,11 @@ def profile_of(options: Namespace) -> LoadProfile:
     # A worker gets every option of its master but Locust's own, and the run time is one of those.
     duration_s = getattr(options, "load_seconds", 0) or options.run_time or 0
     return LoadProfile(options.rate, options.poisson, options.fps, options.shape, float(duration_s), options.seed)
+
+
+def credentials_of(options: Namespace) -> Credentials:
+    """Return how the options have the users connect."""
+    return Credentials(**{name: value for name in CONNECTION if (value := getattr(options, name))})
 
 
 def payloads_of(options: Namespace) -> list[Payload]:

@@ -54,7 +54,7 @@ def run(test: LoadTest, command: list[str], console: Console) -> tuple[Run, Wind
     """
     images = read_images(test.images)
     measured = measure(test, payloads(images, test.batch, test.sizes_wh), console)
-    with DetectionClient(test.address) as client:
+    with DetectionClient(test.address, credentials=test.credentials) as client:
         environment = with_server(describe_machine(test.address), client, test.model_repository)
     return build_run(test, images, environment, measured, command), measured.window
 
@@ -65,8 +65,8 @@ def measure(test: LoadTest, payloads: list[Payload], console: Console) -> Measur
     with (
         _stopped_by_signals() as stop,
         _generator(test, payloads, stop) as environment,  # first: it forks, which no connection survives
-        DetectionClient(test.address) as client,
-        Tracing(test.address) as tracing,
+        DetectionClient(test.address, credentials=test.credentials) as client,
+        Tracing(test.address, test.credentials) as tracing,
     ):
         client.statistics()  # if nobody is there it is known now, before the users start
         with Progress(*columns, console=console) as progress:
@@ -104,6 +104,7 @@ def _generator(test: LoadTest, payloads: list[Payload], stop: Event) -> Iterator
     """Give Locust's environment with a runner: this process alone, or a master of several others."""
     environment = Environment(user_classes=[DetectionUser], host=test.address, stop_timeout=REQUEST_TIMEOUT_S + 1)
     environment.payloads, environment.profile, environment.stop = payloads, test.profile, stop
+    environment.credentials = test.credentials
     workers: list[subprocess.Popen[bytes]] = []
     try:
         if test.processes == 1:

@@ -19,7 +19,7 @@ grpc.experimental.gevent.init_gevent()  # before the first channel, else every u
 from triptych import DetectionClient, Detections  # noqa: E402
 from triptych.client import DEFAULT_ADDRESS  # noqa: E402
 from triptych.errors import ImageError, TriptychError  # noqa: E402
-from triptych_loadtest.locust_options import payloads_of, profile_of  # noqa: E402
+from triptych_loadtest.locust_options import credentials_of, payloads_of, profile_of  # noqa: E402
 from triptych_loadtest.loops import LOOPS, REQUEST_TIMEOUT_S  # noqa: E402
 from triptych_loadtest.payloads import Payload  # noqa: E402
 
@@ -40,7 +40,8 @@ class DetectionUser(User):  # type: ignore[misc]  # Locust is not typed
             payloads_of(options) if options else self.environment.payloads
         )
         self.request_ids = map(f"{secrets.token_hex(4)}-{{}}".format, itertools.count())
-        self.client = DetectionClient(self.host, retries=0, timeout_s=REQUEST_TIMEOUT_S)
+        credentials = credentials_of(options) if options else self.environment.credentials
+        self.client = DetectionClient(self.host, retries=0, timeout_s=REQUEST_TIMEOUT_S, credentials=credentials)
         self.loop = LOOPS[profile.loop](profile, self)
         with contextlib.suppress(TriptychError):  # the first request will say so
             self.client.spec()  # connects, and asks what only the first request would ask

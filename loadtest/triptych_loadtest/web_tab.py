@@ -18,6 +18,7 @@ from triptych import DetectionClient
 from triptych.errors import TriptychError
 from triptych.measure.traces import PARTS
 from triptych_loadtest.live import Live
+from triptych_loadtest.locust_options import credentials_of
 
 POLL_S = 2.0
 """How often the server's counters are read; Locust's page refreshes as often."""
@@ -72,7 +73,8 @@ def _add_tab(environment: Any, web_ui: Any, **_other: object) -> None:
             address = environment.host or environment.user_classes[0].host
             try:
                 if client is None or client.address != address:
-                    client = DetectionClient(address, retries=0, timeout_s=TIMEOUT_S)
+                    credentials = credentials_of(environment.parsed_options)
+                    client = DetectionClient(address, retries=0, timeout_s=TIMEOUT_S, credentials=credentials)
                 live.poll(time.monotonic(), client.statistics())
             except TriptychError as error:
                 live.poll(time.monotonic(), error)

@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import configargparse
 import cv2
 import numpy as np
 import pytest
 
 from triptych.errors import ContractError, ImageError
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych_loadtest.load_test import LoadProfile, LoadTest
-from triptych_loadtest.locust_options import add_options, as_arguments, payloads_of, profile_of
+from triptych_loadtest.locust_options import add_options, as_arguments, credentials_of, payloads_of, profile_of
+
+
+class Parser(configargparse.ArgumentParser):  # type: ignore[misc]  # it is not typed
+    """Locust's parser, which takes the options of a page, without importing Locust, which patches the process."""
+
+    def add_argument(self, *names: str, include_in_web_ui: bool = True, **options: Any) -> Any:
+        return super().add_argument(*names, **options)
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
     """Return the options as Locust would; `--run-time` is one of its own."""
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     parser.add_argument("--run-time", type=lambda text: int(text.removesuffix("s")))
     add_options(parser)
-    return parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
+    return options
 
 
 def test_without_options_users_wait_for_their_answers() -> None:
     assert profile_of(parsed("--images", "DIR")) == LoadProfile()
+
+
+def test_how_users_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert credentials_of(parsed("--images", "DIR")) == LOCAL
+    monkeypatch.setenv("TRIPTYCH_CA", "ca.pem")
+    assert credentials_of(parsed("--images", "DIR")) == Credentials("ca.pem")
+    given = Credentials("a.pem", "b.pem", "b.key", "triton", "key")
+    test = LoadTest(Path("DIR"), credentials=given)
+    assert credentials_of(parsed(*as_arguments(test))) == given
 
 
 def test_a_worker_has_the_run_time_from_its_master() -> None:

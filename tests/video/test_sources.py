@@ -41,3 +41,10 @@ def test_what_is_no_source_is_refused_in_a_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(ImageError, match=words):
             open_source(str(name))
+
+
+def test_no_message_shows_a_streams_password() -> None:
+    with pytest.raises(ImageError) as caught:
+        open_source("rtsp://user:secret@127.0.0.1:9/none?token=secret")
+    assert "rtsp://127.0.0.1:9/none cannot be opened" in str(caught.value)
+    assert "secret" not in str(caught.value)

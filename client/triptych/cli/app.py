@@ -9,6 +9,7 @@ import typer
 from triptych._version import __version__
 from triptych.cli.adapt import adapt
 from triptych.cli.build import build
+from triptych.cli.certificates import certificates
 from triptych.cli.compare import compare
 from triptych.cli.console import EXIT_CODES, run
 from triptych.cli.demo import demo
@@ -34,7 +35,7 @@ COMMANDS = {
     "Start": (init, demo, doctor),
     "Build": (build,),
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
-    "Serve": (serve, ready, models, activate),
+    "Serve": (serve, certificates, ready, models, activate),
     "Detect": (detect, track),
     "Measure": (loadtest, sweep, compare, report, plan),
 }

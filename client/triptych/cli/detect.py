@@ -20,11 +20,13 @@ from triptych.cli.console import REFUSED, print_json
 from triptych.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
+    Access,
     Address,
     AsJson,
     IouThreshold,
     ScoreThreshold,
     TimeoutS,
+    grouped,
 )
 from triptych.client import DetectionClient
 from triptych.contract import MAX_BATCH
@@ -37,6 +39,7 @@ _SHOW_PROGRESS_FROM = 4
 """Fewer images than this are done before a person could read a bar."""
 
 
+@grouped
 def detect(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Image files; a directory stands for the images in it.")
@@ -59,6 +62,8 @@ def detect(
     batch: Annotated[
         int, typer.Option("--batch", min=1, metavar="N", help="Images in one request, at most what the server takes.")
     ] = MAX_BATCH,
+    *,
+    access: Access,
 ) -> None:
     """Detect objects in images.
 
@@ -69,7 +74,10 @@ def detect(
     started = time.perf_counter()
     results: list[Detections] = []
     try:
-        with DetectionClient(address, timeout_s=timeout_s) as client, _progress(len(paths)) as advance:
+        with (
+            DetectionClient(address, timeout_s=timeout_s, credentials=access.credentials()) as client,
+            _progress(len(paths)) as advance,
+        ):
             for start in range(0, len(paths), batch):
                 answers = client.detect_batch(
                     paths[start : start + batch], score_threshold=score_threshold, iou_threshold=iou_threshold

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from triptych.cli.console import REFUSED
-from triptych.cli.options import DEFAULT_REPOSITORY, AsJson, ModelRepository
+from triptych.cli.options import DEFAULT_REPOSITORY, Access, AsJson, ModelRepository, grouped
 from triptych.serving.doctor import Finding, worst
 from triptych.serving.doctor.findings import Severity
 from triptych.serving.doctor.gathering import describe_machine, diagnose
@@ -24,7 +24,9 @@ STYLES: dict[Severity, str] = {
 }
 
 
+@grouped
 def doctor(
+    access: Access,
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     address: Annotated[
         str | None,
@@ -47,7 +49,7 @@ def doctor(
     Exit codes: 0 nothing is worse than a warning, 1 something will not load or is not to be served, 3 no server answers
     at the address.
     """
-    findings = diagnose(model_repository, address, verified=verified)
+    findings = diagnose(model_repository, address, verified=verified, credentials=access.credentials())
     if as_json:
         document = {"worst": worst(findings), "findings": list(map(asdict, findings)), "machine": describe_machine()}
         typer.echo(json.dumps(document, indent=2))

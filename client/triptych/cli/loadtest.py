@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from triptych.cli.console import REFUSED
-from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, BudgetMs, Sizes, grouped
+from triptych.cli.options import DEFAULT_ADDRESS, Access, Address, AsJson, BudgetMs, Sizes, grouped
 from triptych.errors import ContractError
 from triptych.measure import remarks, run_file
 from triptych.measure.attribution import Headroom, owner_sentence
@@ -105,6 +105,7 @@ def loadtest(
     load: LoadOptions,
     measurement: MeasurementOptions,
     limits: LimitOptions,
+    access: Access,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Write the run to this JSON file, and its page next to it.")
     ] = None,
@@ -119,7 +120,9 @@ def loadtest(
     from triptych import report as reports
 
     try:
-        test = LoadTest(**vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()})
+        test = LoadTest(
+            **vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()}, credentials=access.credentials()
+        )
         page = reports.page_path(out) if out else None
     except ContractError as error:
         raise typer.BadParameter(str(error)) from error

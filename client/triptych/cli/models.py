@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triptych.cli.options import DEFAULT_REPOSITORY, AsJson, ModelRepository
+from triptych.cli.options import DEFAULT_REPOSITORY, Access, AsJson, ModelRepository, grouped
 from triptych.errors import BuildError
 from triptych.serving import repository
 
@@ -26,7 +26,9 @@ def models(model_repository: ModelRepository = DEFAULT_REPOSITORY, as_json: AsJs
         Console().print(_table(published))
 
 
+@grouped
 def activate(
+    access: Access,
     version: Annotated[int, typer.Argument(help="The version to serve; `triptych models` lists them.")],
     model_repository: ModelRepository = DEFAULT_REPOSITORY,
     address: Annotated[
@@ -38,7 +40,7 @@ def activate(
     Exit codes: 0 it is served, 1 it cannot be served, 3 no server answers at the address. After 1 and 3 the version
     from before is still served.
     """
-    repository.activate(model_repository, version, address)
+    repository.activate(model_repository, version, address, access.credentials())
     if address is None:
         message = f"version {version} is served from the next start; a running server switches with --address"
     else:

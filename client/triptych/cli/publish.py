@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from triptych.cli.options import DEFAULT_REPOSITORY, ModelRepository, grouped
+from triptych.cli.options import DEFAULT_REPOSITORY, Access, ModelRepository, grouped
 from triptych.machine import available_cores
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 
@@ -86,6 +86,7 @@ class PublishOptions:
 
 @grouped
 def publish(
+    access: Access,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An adapted ONNX, or a plan with its record.")],
     publish: PublishOptions,
 ) -> None:
@@ -99,4 +100,11 @@ def publish(
 
     directory = publish_model(model, publish.target, publish.model_repository, publish.group())
     typer.echo(f"publish: {directory} for {publish.target}")
-    put_into_service(directory, publish.model_repository, keep=publish.keep, address=publish.address, say=typer.echo)
+    put_into_service(
+        directory,
+        publish.model_repository,
+        keep=publish.keep,
+        address=publish.address,
+        credentials=access.credentials(),
+        say=typer.echo,
+    )

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from triptych.cli.compare import parse_percent
 from triptych.cli.console import REFUSED
-from triptych.cli.options import DEFAULT_ADDRESS, Address, AsJson, Integers, Numbers
+from triptych.cli.options import DEFAULT_ADDRESS, Access, Address, AsJson, Integers, Numbers, grouped
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError, ImageError
 from triptych.measure import remarks, sweep_file
@@ -64,7 +64,9 @@ class Settings(tuple[int | None, ...]):
         return cls([*([None] if SERVED in values else ()), *sorted(map(int, numbers))])
 
 
+@grouped
 def sweep(
+    access: Access,
     images: Annotated[Path, typer.Option(metavar="DIR", help="Images to send, in turn.")],
     address: Address = DEFAULT_ADDRESS,
     users: Annotated[
@@ -161,7 +163,9 @@ def sweep(
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
 
     with nullcontext(keep_runs) if keep_runs else tempfile.TemporaryDirectory(prefix="triptych-sweep-") as directory:
-        load_tests = LoadTests(address, images, duration_s, warmup_s, batch, Path(directory), seed)
+        load_tests = LoadTests(
+            address, images, duration_s, warmup_s, batch, Path(directory), seed, access.credentials()
+        )
         try:
             with interrupted_by_sigterm(), SweepProgress(console, budget) as progress:
                 measure_all(load_tests, settings, loads, budget, progress)

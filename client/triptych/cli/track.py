@@ -19,9 +19,11 @@ from triptych.cli.console import INTERRUPTED, REFUSED
 from triptych.cli.options import (
     DEFAULT_ADDRESS,
     DEFAULT_TIMEOUT_S,
+    Access,
     Address,
     IouThreshold,
     TimeoutS,
+    grouped,
 )
 from triptych.client import DetectionClient
 from triptych.errors import ContractError
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from triptych.video.tracking import Outcome
 
 
+@grouped
 def track(
     source: Annotated[
         str,
@@ -90,6 +93,8 @@ def track(
             "--model-repository", file_okay=False, metavar="DIR", help="With --run: what is served, for its manifest."
         ),
     ] = None,
+    *,
+    access: Access,
 ) -> None:
     """Detect and track the objects of a video; each frame becomes a line of FILE as soon as it is done.
 
@@ -117,7 +122,7 @@ def track(
     settings = Settings(frames, in_flight, quality, score_threshold, iou_threshold, retry_s)
     with (
         closing(open_source(source, retry_s=retry_s, stop=stop, say=notes.print)) as opened,
-        DetectionClient(address, timeout_s=timeout_s, retries=0) as client,
+        DetectionClient(address, timeout_s=timeout_s, retries=0, credentials=access.credentials()) as client,
         only_writer(out),
     ):
         tracking = prepare(

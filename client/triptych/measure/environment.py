@@ -15,6 +15,7 @@ from triptych.contract import DETECTOR
 from triptych.machine import available_cores, cpu_model, nvidia_gpus
 from triptych.measure.run_file import Environment, ServedDetector
 from triptych.serving import repository
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import ModelControl
 from triptych.wire.statistics import Snapshot
 
@@ -56,13 +57,15 @@ def with_server(machine: Environment, client: DetectionClient, model_repository:
     return replace(
         machine,
         versions={**machine.versions, "triton": client.server_version()},
-        detector=served_detector(client.address, model_repository),
+        detector=served_detector(client.address, model_repository, client.credentials),
     )
 
 
-def served_detector(address: str, model_repository: Path | None) -> ServedDetector | None:
+def served_detector(
+    address: str, model_repository: Path | None, credentials: Credentials = LOCAL
+) -> ServedDetector | None:
     """Return the detector as the server serves it; None if it does not say. Its repository has its manifest."""
-    control = ModelControl(address)
+    control = ModelControl(address, credentials=credentials)
     try:
         numbers = [int(version) for (model, version) in control.served() if model == DETECTOR.name]
         if not numbers:

@@ -24,6 +24,7 @@ from triptych.measure.sweep import Budget, LoadLevel, Percentile, Point, Series,
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.sweep_search import explore, find_most_cameras
 from triptych.measure.sweep_sentences import sentences
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -56,6 +57,7 @@ class LoadTests:
         duration_s, warmup_s, batch: of every load test.
         directory: for their run files.
         seed: of the first one's cameras; each has phases of its own.
+        credentials: how to connect to the server.
         original: the detector's configuration before the sweep, if the sweep changes it.
         runs: in the order in which they were measured.
         points: the same, by setting.
@@ -68,6 +70,7 @@ class LoadTests:
     batch: int
     directory: Path
     seed: int = 1
+    credentials: Credentials = LOCAL
     original: model_config_pb2.ModelConfig | None = None
     runs: list[Run] = field(default_factory=list)
     points: dict[Setting, list[Point]] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class LoadTests:
         duration_s = self.duration_s * (CONFIRM_TIMES if confirm else 1)
         out.unlink(missing_ok=True)
         options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
+        options += self.credentials.options()
         options += ["--warmup-s", self.warmup_s, "--duration-s", duration_s]
         options += ["--users", load.users] if load.rate_per_s is None else ["--rate", load.rate_per_s]
         options += ["--fps", load.fps, "--seed", self.seed + len(self.runs)] if load.fps else []
@@ -219,8 +223,8 @@ def changed_settings(load_tests: LoadTests) -> Iterator[Callable[[Setting], None
         ContractError: the server does not allow it, or did not take them back.
         RequestError: it does not answer, or cannot load the detector so.
     """
-    control = ModelControl(load_tests.address)
-    target = Target(load_tests.address, DETECTOR.name, CALL_TIMEOUT_S)
+    control = ModelControl(load_tests.address, credentials=load_tests.credentials)
+    target = Target(load_tests.address, DETECTOR.name, CALL_TIMEOUT_S, load_tests.credentials)
     try:
         try:
             original = load_tests.original = control.config(DETECTOR.name)

@@ -25,8 +25,8 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import DETECTION, STAGES
-from triptych.wire.access import key_headers
 from triptych.wire.channel import check_address, open_channel
+from triptych.wire.credentials import LOCAL, Credentials
 
 NS_PER_MS = 1e6
 
@@ -162,11 +162,11 @@ class Tracing:
         rate: of how many requests one is traced.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Credentials = LOCAL) -> None:
         """Trace the server at `address`, host:port."""
         self.rate = 1
-        self._address = address
-        self._channel = open_channel(grpc, check_address(address))
+        self._address, self._credentials = address, credentials
+        self._channel = open_channel(grpc, check_address(address), credentials)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._before: dict[str, list[str]] = {}
         self._file: Path | None = None
@@ -246,5 +246,7 @@ class Tracing:
         request = service_pb2.TraceSettingRequest()
         for name, values in settings.items():
             request.settings[name].value.extend(values)
-        answer = self._service.TraceSetting(request, timeout=CALL_TIMEOUT_S, metadata=key_headers(self._address))
+        answer = self._service.TraceSetting(
+            request, timeout=CALL_TIMEOUT_S, metadata=self._credentials.headers(self._address)
+        )
         return {name: list(setting.value) for name, setting in answer.settings.items()}

@@ -77,17 +77,18 @@ class Decoder:
         frames_per_s: its rate.
     """
 
-    def __init__(self, name: str, *, stream: bool = False) -> None:
+    def __init__(self, name: str, *, stream: bool = False, shown: str = "") -> None:
         """Open it.
 
         Args:
             name: the path or the URL.
+            shown: what it is called in messages, where the URL has a password; default the name.
             stream: whether it is a stream: it may go silent, and has no end unless its header says how long it is.
 
         Raises:
             ImageError: it cannot be opened, or has no pictures.
         """
-        self._name, self._is_stream = name, stream
+        self._name, self._is_stream = shown or name, stream
         # Over UDP, packets get lost, and pictures with them.
         options = {"options": {"rtsp_transport": "tcp"}, "timeout": TIMEOUT_S} if stream else {}
         try:
@@ -95,12 +96,12 @@ class Decoder:
             self._container = av.open(name if stream else f"file:{name}", **options)
         except av.FFmpegError as error:
             raise ImageError(
-                f"{name} cannot be opened as a video ({error.strerror}): it is damaged, missing, or of a format that "
-                "FFmpeg does not read"
+                f"{self._name} cannot be opened as a video ({error.strerror}): it is damaged, missing, or of a "
+                "format that FFmpeg does not read"
             ) from error
         if not self._container.streams.video:
             self._container.close()
-            raise ImageError(f"{name} cannot be opened as a video: there are no pictures in it")
+            raise ImageError(f"{self._name} cannot be opened as a video: there are no pictures in it")
         self._video = self._container.streams.video[0]
         duration = self._container.duration
         self.header = Header(

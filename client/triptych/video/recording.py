@@ -157,7 +157,7 @@ class Recorder:
         """
         self._client, self._command = client, command
         self._path, self._model_repository = path, model_repository
-        self._tracing = Tracing(client.address)
+        self._tracing = Tracing(client.address, client.credentials)
         self._sampler = FootprintSampler(client.address)
         self._measurement = Measurement()
 

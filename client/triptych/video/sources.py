@@ -46,7 +46,14 @@ def open_source(
         ImageError: it is not there, or cannot be read.
     """
     if _STREAM.match(name):
-        return Live(name, partial(Decoder, name, stream=True), _place(name), retry_s=retry_s, stop=stop, say=say)
+        return Live(
+            _place(name),
+            partial(Decoder, name, stream=True, shown=_place(name)),
+            _place(name),
+            retry_s=retry_s,
+            stop=stop,
+            say=say,
+        )
     path = Path(name)
     if name.isdecimal() and not path.exists():
         camera = f"camera {name}"

@@ -28,6 +28,7 @@ from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
 from triptych.wire.channel import check_address, is_here, open_channel
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
@@ -70,7 +71,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def diagnose(model_repository: Path, address: str | None = None, *, verified: bool = False) -> list[Finding]:
+def diagnose(
+    model_repository: Path, address: str | None = None, *, verified: bool = False, credentials: Credentials = LOCAL
+) -> list[Finding]:
     """Return all findings about the versions of a repository, for a running server or else for this machine.
 
     With `verified` they are about the version alone that is served, which is not to be if no gate has passed it here.
@@ -81,7 +84,7 @@ def diagnose(model_repository: Path, address: str | None = None, *, verified: bo
         ContractError: the address is not HOST:PORT.
     """
     versions = read_versions(model_repository)
-    deployment = ask_server(address) if address else inspect_machine(os.environ)
+    deployment = ask_server(address, credentials) if address else inspect_machine(os.environ)
     configs, errors = read_models(model_repository)
     ensemble = configs.get(DETECTION.name)
     ensemble_batch = ensemble.max_batch_size if ensemble else MAX_BATCH
@@ -152,6 +155,7 @@ def inspect_machine(environment: Mapping[str, str]) -> Deployment:
         return Deployment(
             name=f"this Triton container {container}".strip(),
             triton=triton,
+            trt_version=environment.get("TRT_VERSION", "").partition("+")[0],
             packages=installed_packages(),
             gpus=visible_gpus(),
             errors=tuple(_opencv_errors()),
@@ -168,21 +172,21 @@ def inspect_machine(environment: Mapping[str, str]) -> Deployment:
     )
 
 
-def ask_server(address: str) -> Deployment:
+def ask_server(address: str, credentials: Credentials = LOCAL) -> Deployment:
     """Return the facts about a running server, and about its machine where that is this one.
 
     Raises:
         RequestError: it does not answer.
         ContractError: the address is not HOST:PORT.
     """
-    channel = open_channel(grpc, check_address(address))
-    control = ModelControl(address)
+    channel = open_channel(grpc, check_address(address), credentials)
+    control = ModelControl(address, credentials=credentials)
     try:
         service = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         metadata = service.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=CALL_TIMEOUT_S)
         serving = frozenset(int(number) for model, number in control.served() if model == DETECTOR.name)
     except grpc.RpcError as error:
-        raise explain_rpc_error(error, Target(address, DETECTOR.name, CALL_TIMEOUT_S)).error from error
+        raise explain_rpc_error(error, Target(address, DETECTOR.name, CALL_TIMEOUT_S, credentials)).error from error
     finally:
         control.close()
         channel.close()
