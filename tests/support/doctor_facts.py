@@ -16,12 +16,12 @@ from triptych.serving.doctor import Deployment, Finding, PublishedVersion, exami
 H200 = Gpu("NVIDIA H200", "9.0", "580.65.06")
 L4 = Gpu("NVIDIA L4", "8.9", "580.65.06")
 
-SERVER = Deployment("the server at gpu:8001", triton="2.69.0", gpus=(H200,), serving=frozenset({1}))
-PIP = Deployment("this machine", is_pip=True, packages={"openvino": "2026.4.1", "tensorrt": "10.16.1.11"}, gpus=(H200,))
+SERVER = Deployment("the server at gpu:8001", triton="2.71.0", gpus=(H200,), serving=frozenset({1}))
+PIP = Deployment("this machine", is_pip=True, packages={"openvino": "2026.4.1", "tensorrt": "11.1.0.106"}, gpus=(H200,))
 
 ENGINE: dict[str, Any] = {
     "builder": "tensorrt",
-    "version": "10.16.1.11",
+    "version": "11.1.0.106",
     "compute_capabilities": ["9.0"],
     "gpu": "NVIDIA H200",
     "driver": "580.65.06",

@@ -13,6 +13,15 @@ from triptych_build.tensorrt.options import Builder, Profile
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
 
+KNOWN_FORMATS = {
+    "int8": "int8",
+    **dict.fromkeys(("bf16", "bfloat16"), "bf16"),
+    **dict.fromkeys(("fp16", "half", "float16"), "fp16"),
+    **dict.fromkeys(("fp32", "float"), "fp32"),
+}
+"""Precision by a word that the inspector describes a tensor with; the first word that is there counts."""
+
+
 def layer_table(
     trt: ModuleType, logger: Any, network: Any, plan: bytes, builder: Builder, profiles: tuple[Profile, ...]
 ) -> tuple[list[dict[str, str]], str]:
@@ -20,7 +29,7 @@ def layer_table(
 
     The inspector knows them where the plan can be opened; elsewhere the network says how they were before fusion.
     """
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan) if builder == "tensorrt" else None
+    engine = _opened(trt, logger, plan) if builder == "tensorrt" else None
     if engine is None:
         return _network_rows(trt, network), "network"
     inspector = engine.create_engine_inspector()
@@ -31,6 +40,14 @@ def layer_table(
         inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return [_inspected_row(layer) for layer in json.loads(text)["Layers"]], "plan"
+
+
+def _opened(trt: ModuleType, logger: Any, plan: bytes) -> Any:
+    """Return the engine of a plan that was built here just now, so that its own code may run."""
+    runtime = trt.Runtime(logger)
+    if hasattr(runtime, "engine_host_code_allowed"):  # from 8.6 on
+        runtime.engine_host_code_allowed = True
+    return runtime.deserialize_cuda_engine(plan)
 
 
 def dtype_of(tensor: Any) -> str:
@@ -60,7 +77,9 @@ def _inspected_row(layer: dict[str, Any] | str) -> dict[str, str]:
     if isinstance(layer, str):
         return {"name": layer, "kind": "?", "precision": "?"}
     weights = str(layer.get("Weights", {}).get("Type", "")) if isinstance(layer.get("Weights"), dict) else ""
-    formats = " ".join([weights, *(str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", []))])
-    known = {"int8": "int8", "fp16": "fp16", "half": "fp16", "bf16": "bf16", "fp32": "fp32", "float": "fp32"}
-    precision = next((name for word, name in known.items() if word in formats.lower()), "unknown")
+    # TensorRT 11 says in two fields what was one.
+    fields = ("Format/Datatype", "Format", "Datatype", "DataType")
+    inputs = [str(tensor.get(field, "")) for tensor in layer.get("Inputs", []) for field in fields]
+    formats = " ".join([weights, *inputs]).lower()
+    precision = next((name for word, name in KNOWN_FORMATS.items() if word in formats), "unknown")
     return {"name": str(layer.get("Name", "?")), "kind": str(layer.get("LayerType", "?")), "precision": precision}

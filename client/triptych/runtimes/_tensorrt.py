@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,13 +30,18 @@ def library(name: str) -> Any:
 def builder_of(plan: Path) -> str:
     """Return the library, of `LIBRARIES`, that built a plan. No other one opens it.
 
-    The manifest next to a published plan names it, or the record next to a built one. Without either, it is the first
-    library that is installed.
+    Without a record, it is the first library that is installed.
     """
+    first = next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
+    return str(engine_of(plan).get("builder", first))
+
+
+def engine_of(plan: Path) -> Mapping[str, Any]:
+    """Return what the manifest next to a published plan says of it, or the record next to a built one; or nothing."""
     for record in (plan.with_name("manifest.json"), plan.with_name(f"{plan.name}.json")):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(record.read_text())["engine"]["builder"])
-    return next((name for name, modules in LIBRARIES.items() if find_spec(modules[0])), "tensorrt")
+            return dict(json.loads(record.read_text())["engine"])
+    return {}
 
 
 def make_logger(trt: Any) -> Any:

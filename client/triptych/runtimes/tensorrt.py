@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
-from triptych.runtimes._tensorrt import builder_of, library, make_logger
+from triptych.runtimes._tensorrt import builder_of, engine_of, library, make_logger
 
 
 class TensorRtRuntime:
@@ -31,7 +31,10 @@ class TensorRtRuntime:
         del threads  # the GPU has its own
         trt = library(builder_of(model))
         logger = make_logger(trt)
-        engine = trt.Runtime(logger).deserialize_cuda_engine(model.read_bytes())
+        runtime = trt.Runtime(logger)
+        if engine_of(model).get("version_compatible"):
+            runtime.engine_host_code_allowed = True  # such a plan carries the runtime of its own version
+        engine = runtime.deserialize_cuda_engine(model.read_bytes())
         if engine is None:
             raise RuntimeError(
                 f"TensorRT {trt.__version__}: {logger.last_words() or 'it is not a plan of this version'}"

@@ -17,7 +17,6 @@ from support.doctor_facts import (
     onnx_model,
     plan,
     refusals,
-    texts,
     warnings,
 )
 from triptych.serving.doctor import Deployment, Finding, PublishedVersion, examine, worst
@@ -53,7 +52,34 @@ def test_a_plan_for_every_gpu_loads_on_another_and_was_verified_on_one() -> None
 
 
 def test_the_release_of_the_server_is_said() -> None:
-    assert "Triton 2.69.0 is container 26.05, with TensorRT 10.16" in texts(SERVER, plan(), severity="ok")
+    findings = examine(SERVER, [plan()])
+    assert find(findings, "triton-release").text == (
+        "Triton 2.71.0 is container 26.07, with TensorRT 11.1.0.106 in its standard image (others, such as those for "
+        "TensorRT-LLM, have another); plans for it are built after `pip install tensorrt==11.1.0.106`"
+    )
+    flavoured = replace(SERVER, trt_version="10.14.1.48")
+    assert "with TensorRT 10.14.1.48; plans for it are built after `pip install tensorrt==10.14.1.48`" in str(
+        find(examine(flavoured, [plan()]), "triton-release")
+    )
+    assert "pip install 'tensorrt==11.2.1.*'" in str(
+        find(examine(replace(SERVER, triton="2.72.0"), [plan()]), "triton-release")
+    )
+
+
+@pytest.mark.parametrize(
+    ("triton", "named"),
+    [
+        ("2.51.0", ["August 2025", "September 2025", "May 2026"]),
+        ("2.62.0", ["May 2026"]),
+        ("2.70.0", ["May 2026"]),
+        ("2.71.0", []),
+        ("2.73.0", []),
+        ("2.99.0", []),
+    ],
+)
+def test_bulletins_that_a_release_leaves_open(triton: str, named: list[str]) -> None:
+    text = " ".join(warnings(replace(SERVER, triton=triton), plan()))
+    assert [month for month in ("August 2025", "September 2025", "May 2026") if month in text] == named
 
 
 def test_errors_and_warnings_of_the_deployment() -> None:
@@ -109,4 +135,4 @@ def test_severities_are_ordered() -> None:
 
 def test_the_minor_version() -> None:
     assert minor("2.70.0") == "2.70"
-    assert replace(SERVER, gpus=(H200,)).tensorrt == "10.16"
+    assert replace(SERVER, gpus=(H200,)).tensorrt == "11.1.0.106"

@@ -35,7 +35,9 @@ def test_a_container_of_triton_is_recognised() -> None:
     inside = gathering.inspect_machine({"TRITON_SERVER_VERSION": "2.70.0", "NVIDIA_TRITON_SERVER_VERSION": "26.06"})
     assert (inside.name, inside.triton, inside.tensorrt) == ("this Triton container 26.06", "2.70.0", "11.0")
     assert not inside.is_pip
-    assert gathering.inspect_machine({"NVIDIA_TRITON_SERVER_VERSION": "26.05"}).tensorrt == "10.16"
+    assert gathering.inspect_machine({"NVIDIA_TRITON_SERVER_VERSION": "26.05"}).tensorrt == "10.16.1.11"
+    flavour = {"NVIDIA_TRITON_SERVER_VERSION": "26.07", "TRT_VERSION": "10.14.1.48+cuda13.0"}
+    assert gathering.inspect_machine(flavour).tensorrt == "10.14.1.48", "the image itself is asked first"
     assert gathering.inspect_machine({}).is_pip
 
 

@@ -20,23 +20,35 @@ from triptych_build.publish.target import TARGETS
     ("triton", "engine", "severity", "message"),
     [
         (
-            "2.70.0",
-            {},
+            "2.69.0",
+            {"version": "10.16.0.72"},
             "will not load",
-            "by TensorRT 10.16.1.11, and the server at gpu:8001 has 11.0, which reads only plans of its own",
+            "by TensorRT 10.16.0.72, and the server at gpu:8001 has 10.16.1.11, which reads only plans of its own "
+            "version; build it again there with `triptych build MODEL.onnx`, after `pip install tensorrt==10.16.1.11`",
         ),
-        ("2.69.0", {"version": "10.3.0"}, "will not load", "has 10.16, which reads only plans of its own version"),
-        ("2.72.0", {"version": "11.2.0"}, "will not load", "has 11.2.1"),
+        ("2.71.0", {"version": "11.1.0.107"}, "will not load", "has 11.1.0.106"),
+        ("2.72.0", {"version": "11.2.0.1"}, "will not load", "has 11.2.1"),
+        (
+            "2.72.0",
+            {"version": "11.2.1.9"},
+            "warning",
+            "has 11.2.1: which build of it is not known, and a plan loads only",
+        ),
         (
             "2.69.0",
             {"version": "10.3.0", "version_compatible": True},
             "ok",
             "--backend-config=tensorrt,version-compatible=true",
         ),
-        ("2.70.0", {"version_compatible": True}, "warning", "promised only within 10.x; try it, or build it again"),
+        (
+            "2.70.0",
+            {"version": "10.16.1.11", "version_compatible": True},
+            "warning",
+            "promised only within 10.x; try it",
+        ),
         ("2.69.0", {"version": "11.0.0", "version_compatible": True}, "will not load", "which is older"),
-        ("2.73.0", {}, "warning", "which one the server at gpu:8001 has is not known"),
-        ("2.99.0", {}, "warning", "which TensorRT comes with Triton 2.99.0 is not known to this release"),
+        ("2.65.0", {}, "warning", "which one the server at gpu:8001 has is not known"),
+        ("2.99.0", {}, "warning", "Triton 2.99.0 is container (not known), and which TensorRT it has is not known"),
         (
             "2.69.0",
             {"builder": "tensorrt-rtx", "version": "1.7.1"},
@@ -54,9 +66,9 @@ def test_a_plan_of_another_tensorrt(triton: str, engine: dict[str, Any], severit
     ("packages", "engine", "message"),
     [
         ({}, {}, "it needs the Python package of tensorrt, which this machine does not have; `pip install "),
-        ({"tensorrt": "11.0.0"}, {}, "built by TensorRT 10.16.1.11, and this machine has 11.0.0"),
+        ({"tensorrt": "11.0.0"}, {}, "built by TensorRT 11.1.0.106, and this machine has 11.0.0"),
         (
-            {"tensorrt": "10.16.1.11"},
+            {"tensorrt": "11.1.0.106"},
             {"builder": "tensorrt-rtx"},
             "which this machine does not have; `pip install 'tensorrt-rtx-cu12-",
         ),
@@ -66,6 +78,11 @@ def test_a_plan_of_another_tensorrt(triton: str, engine: dict[str, Any], severit
 def test_the_python_package_that_loads_a_plan(packages: dict[str, str], engine: dict[str, Any], message: str) -> None:
     findings = refusals(replace(PIP, packages=packages), plan("tensorrt-python", **engine))
     assert any(message in text for text in findings), findings
+
+
+def test_a_version_compatible_plan_carries_code() -> None:
+    published = plan("tensorrt-python", version="11.0.0.1", version_compatible=True)
+    assert any("engine_host_code_allowed" in text for text in texts(PIP, published, severity="ok"))
 
 
 def test_a_server_whose_packages_cannot_be_seen_is_a_warning() -> None:

@@ -35,7 +35,7 @@ def test_a_plan_that_the_gate_passed_here_is_served() -> None:
         (
             said(PASSED, version="10.13.0", version_compatible=True),
             "verified-other-tensorrt",
-            "with TensorRT 10.13.0, and the server at gpu:8001 has 10.16",
+            "with TensorRT 10.13.0, and the server at gpu:8001 has 11.1.0.106",
         ),
         (replace(plan(), manifest={}), "not-verified", "it was never verified"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from triptych.contract import MAX_BATCH
 from triptych.serving.doctor.age import check_age
-from triptych.serving.doctor.facts import RELEASES, Deployment, PublishedVersion, minor
+from triptych.serving.doctor.facts import Deployment, PublishedVersion, tensorrt_command
 from triptych.serving.doctor.files import check_config, check_files
 from triptych.serving.doctor.findings import Finding, passed, refusal, warning, worst
 from triptych.serving.doctor.loading import check_loading
@@ -58,17 +58,25 @@ def _check_deployment(deployment: Deployment) -> Iterator[Finding]:
     for doubtful in deployment.warnings:
         yield warning("deployment-warning", doubtful)
     if deployment.triton and not deployment.is_pip:
-        container, tensorrt = RELEASES.get(minor(deployment.triton), ("", None))
-        if container:
-            yield passed(
-                "triton-release",
-                f"Triton {deployment.triton} is container {container}, with TensorRT {tensorrt or '(not known)'}",
-            )
-        else:
-            yield warning(
-                "triton-release-unknown",
-                f"which TensorRT comes with Triton {deployment.triton} is not known to this release of Triptych",
-            )
+        yield _check_release(deployment)
+    if deployment.bulletins:
+        yield warning(
+            "triton-bulletins",
+            f"Triton {deployment.triton} is container {deployment.container}, and NVIDIA's bulletins name "
+            f"vulnerabilities of it: {'; '.join(deployment.bulletins)}",
+            "use 26.07 or newer, the first without known ones, or keep it from networks that you do not trust",
+        )
+
+
+def _check_release(deployment: Deployment) -> Finding:
+    """Return which TensorRT comes with a release of Triton, and what builds plans for it."""
+    release = f"Triton {deployment.triton} is container {deployment.container or '(not known)'}"
+    if not deployment.tensorrt:
+        return warning("triton-release-unknown", f"{release}, and which TensorRT it has is not known")
+    text = f"{release}, with TensorRT {deployment.tensorrt}"
+    if not deployment.trt_version:
+        text += " in its standard image (others, such as those for TensorRT-LLM, have another)"
+    return passed("triton-release", f"{text}; plans for it are built after `{tensorrt_command(deployment.tensorrt)}`")
 
 
 def _check_served(deployment: Deployment, versions: list[PublishedVersion]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from triptych.machine import Gpu
 from triptych.packages import install_command
-from triptych.serving.doctor.facts import MODEL_FILES, Deployment, PublishedVersion
+from triptych.serving.doctor.facts import MODEL_FILES, Deployment, PublishedVersion, tensorrt_command
 from triptych.serving.doctor.findings import Finding, Severity, passed, refusal, warning
 
 BACKENDS = {"tensorrt": "TensorRT", "onnxruntime": "ONNX Runtime"}
@@ -100,11 +100,20 @@ def _check_tensorrt(engine: Mapping[str, Any], target: str, runtime: str, deploy
             )
         return
     old, new = _numbers(built), _numbers(runtime)
+    if old == new:
+        return
     if same_release(built, runtime):
+        yield warning(
+            "tensorrt-build-unknown",
+            f"it was built by {title} {built}, and {deployment.name} has {runtime}: which build of it is not known, "
+            "and a plan loads only in its own",
+            "have it verified there",
+        )
         return
     both = f"it was built by {title} {built}, and {deployment.name} has {runtime}"
     if not engine.get("version_compatible"):
-        yield refusal("tensorrt-version", f"{both}, which reads only plans of its own version", REBUILD)
+        advice = f"{REBUILD}, after `{tensorrt_command(runtime)}`" if builder == "tensorrt" else REBUILD
+        yield refusal("tensorrt-version", f"{both}, which reads only plans of its own version", advice)
     elif new < old and new[0] < old[0]:
         yield refusal("tensorrt-older", f"{both}, which is older", REBUILD)
     elif new[0] > old[0]:
@@ -117,6 +126,12 @@ def _check_tensorrt(engine: Mapping[str, Any], target: str, runtime: str, deploy
         yield passed(
             "tensorrt-compatible",
             f"{both}: it is version-compatible; Triton needs --backend-config=tensorrt,version-compatible=true",
+        )
+    else:
+        yield passed(
+            "tensorrt-compatible",
+            f"{both}: it is version-compatible, so it carries code that runs as the server does "
+            "(engine_host_code_allowed): serve only plans that you trust",
         )
 
 
