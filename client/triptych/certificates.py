@@ -81,11 +81,9 @@ def make(directory: Path, hosts: Sequence[str] = (), days: int = 365, now: datet
         authority = _new_authority(now)
         written += _write(directory, "ca", authority)
     until = min(now + timedelta(days=days), authority.certificate.not_valid_after_utc)
-    # A server under mutual TLS shows its certificate to itself, where it is its own client.
-    both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    written += _write(directory, "server", _sign(authority, "triptych server", names, both, now, until))
-    client = _sign(authority, "triptych client", [], [ExtendedKeyUsageOID.CLIENT_AUTH], now, until)
-    written += _write(directory, "client", client)
+    server = _sign(authority, "triptych server", names, ExtendedKeyUsageOID.SERVER_AUTH, now, until)
+    client = _sign(authority, "triptych client", [], ExtendedKeyUsageOID.CLIENT_AUTH, now, until)
+    written += [*_write(directory, "server", server), *_write(directory, "client", client)]
     return Made(tuple(written), renewed, hosts, until)
 
 
@@ -161,7 +159,7 @@ def _sign(
     authority: Identity,
     name: str,
     hosts: list[x509.GeneralName],
-    purposes: list[x509.ObjectIdentifier],
+    purpose: x509.ObjectIdentifier,
     now: datetime,
     until: datetime,
 ) -> Identity:
@@ -171,7 +169,7 @@ def _sign(
         _builder(_name(name), issuer.subject, key, now, until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
     )
     if hosts:

@@ -23,7 +23,6 @@ from triptych.model_config import detector_spec, names_itself, read_config
 from triptych.serving.instances import fit_alike
 from triptych.serving.log import load_failure
 from triptych.wire.credentials import LOCAL, Credentials
-from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import ModelControl
 from triptych.wire.status import Target, explain_rpc_error
 
