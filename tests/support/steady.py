@@ -91,13 +91,17 @@ TritonPythonModel.respond = _steady
 """
 
 
+def plant_switches(model: Path) -> None:
+    """Have a detector be steady or stand still for as long as files say, `steady` and `stalled` beside its model.py."""
+    model.write_text(model.read_text() + _STEADY_OR_STALLED.format(service_s=SERVICE_MS / 1000))
+
+
 def planted_repository(make_repository: Callable[..., Path]) -> Path:
     """Return the demo's repository, whose postprocess and detector are as slow as `Planted` says."""
     repository = make_repository(ROOT / "demo" / "pcb.onnx")
-    steady = _STEADY_OR_STALLED.format(service_s=SERVICE_MS / 1000)
-    for model, addition in (("postprocess", _LATE), ("detector", steady)):
-        file = repository / model / "1" / "model.py"
-        file.write_text(file.read_text() + addition)
+    late = repository / "postprocess" / "1" / "model.py"
+    late.write_text(late.read_text() + _LATE)
+    plant_switches(repository / "detector" / "1" / "model.py")
     (repository / "postprocess" / "1" / "late").write_text("1 0")
     (repository / "detector" / "1" / "steady").touch()
     return repository
