@@ -58,13 +58,14 @@ class Backend:
                 backend.values[self.key] = value
 
             def __del__(self) -> None:
-                backend.values[(*self.key, "deleted")] = backend.values.pop(self.key)
+                backend.last[self.key] = backend.values.pop(self.key)
 
         self.MetricFamily = MetricFamily
 
     def final(self, name: str, *labels: str) -> float:
         """The last value of a metric that was taken back."""
-        return self.values[(name, *labels, "deleted")]
+        key = (name, *labels)
+        return self.last[key]
 
 
 @pytest.fixture
