@@ -42,6 +42,7 @@ from triptych.wire.channel import check_addresses, metadata, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.session import Call, Effect, Flow, Session, Sleep, Start, Wait
 from triptych.wire.statistics import Snapshot
+from triptych.wire.tracing import client_span, trace_headers
 
 __all__ = ["AsyncDetectionClient", "Credentials", "DetectionClient", "ImageLike"]
 
@@ -143,7 +144,8 @@ class DetectionClient(_Client):
             ContractError: an argument or the server's answer does not fit the contract.
             RequestError: the call failed; its subclasses say how.
         """
-        return self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
+        with client_span("detect", self.address, request_id):
+            return self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
 
     def detect_batch(
         self,
@@ -160,7 +162,8 @@ class DetectionClient(_Client):
         server does not take so many images in one request, they go in several, one after the other. The deadline covers
         them all. All else is as in `detect`.
         """
-        return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id))
+        with client_span("detect_batch", self.address, request_id):
+            return self._run(self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id))
 
     def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes of the detector that is served now, by id."""
@@ -232,7 +235,7 @@ class DetectionClient(_Client):
 
     def _send(self, rpc: Callable[..., Any], call: Call) -> Any:
         try:
-            return rpc(call.request, timeout=call.timeout_s, metadata=self._metadata)
+            return rpc(call.request, timeout=call.timeout_s, metadata=(*self._metadata, *trace_headers()))
         except ValueError:
             # gRPC raises it if another thread has closed the channel since the check.
             self._check_open()
@@ -258,7 +261,8 @@ class AsyncDetectionClient(_Client):
         request_id: str = "",
     ) -> Detections:
         """Detect objects in one image; see `DetectionClient.detect`."""
-        return await self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
+        with client_span("detect", self.address, request_id):
+            return await self._run(self._session.detect(image, score_threshold, iou_threshold, timeout_s, request_id))
 
     async def detect_batch(
         self,
@@ -270,9 +274,10 @@ class AsyncDetectionClient(_Client):
         request_id: str = "",
     ) -> list[Detections]:
         """Detect objects in many images; see `DetectionClient.detect_batch`."""
-        return await self._run(
-            self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id)
-        )
+        with client_span("detect_batch", self.address, request_id):
+            return await self._run(
+                self._session.detect_batch(images, score_threshold, iou_threshold, timeout_s, request_id)
+            )
 
     async def class_names(self) -> tuple[str, ...]:
         """Return the names of the classes of the detector that is served now, by id."""
@@ -356,7 +361,8 @@ class AsyncDetectionClient(_Client):
     async def _call(self, effect: Call) -> Any:
         self._check_open()  # another task may have closed it while this one slept between two tries
         stub = self._stubs[effect.endpoint]
-        call = getattr(stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=self._metadata)
+        headers = (*self._metadata, *trace_headers())
+        call = getattr(stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=headers)
         # Awaiting the call directly raises CancelledError both when this task is cancelled and when the channel is
         # closed. A task in between tells the two apart.
         answer = asyncio.ensure_future(call)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -13,8 +15,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from triptych.cli import serve as command
-from triptych.errors import ServerCrashed, ServerStartError
+from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.serving import Ports, TritonServer
+from triptych.serving.log_format import FORMAT_VARIABLE
 from triptych.serving.supervisor import Supervisor
 from triptych.wire.model_control import ModelControl
 
@@ -218,3 +221,27 @@ def test_a_second_signal_kills(monkeypatch: pytest.MonkeyPatch, again: str) -> N
     assert result.exit_code == 130
     assert Server.made[0].ended == "killed"
     assert "Stopped." not in result.stdout
+
+
+def test_as_json_each_line_is_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    send_signal(monkeypatch, signal.SIGTERM)
+    monkeypatch.setenv(FORMAT_VARIABLE, "text")
+    logger = logging.getLogger("triptych")
+    before = (logger.handlers[:], logger.propagate, logger.level)
+    try:
+        result = run("--log-format", "json")
+        assert os.environ[FORMAT_VARIABLE] == "json", "the models' processes are told"
+    finally:
+        logger.handlers[:], logger.propagate, level = before
+        logger.setLevel(level)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert lines[0]["message"].startswith("Triton serves detection, ready in 1.5 s")
+    assert lines[-1]["message"] == "Stopped."
+    assert {line["source"] for line in lines} == {"serve"}
+
+
+def test_where_traces_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORMAT_VARIABLE, "text")
+    refused = run("--otel-url", "localhost:4318")
+    assert isinstance(refused.exception, ContractError)
+    assert "http://127.0.0.1:4318/v1/traces" in str(refused.exception)

@@ -8,10 +8,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from rich.console import Console
 
 from triptych.serving import log as server_log
 from triptych.serving import log_format
-from triptych.serving.log_format import FORMAT_VARIABLE, FailureLog, set_up_log
+from triptych.serving.log_format import FORMAT_VARIABLE, FailureLog, LogStream, set_up_log
 
 NASTY = 'order-7"\n{"level":"error"}\u2028\x1b[31m'
 
@@ -82,3 +83,13 @@ def test_an_exception_is_one_line_and_long_text_is_cut() -> None:
     first, second = lines(stream)
     assert first["message"] == "failed: ValueError('why')"
     assert len(str(second["message"])) == len(str(second["request_id"])) == log_format.LONGEST
+
+
+def test_what_prints_can_go_to_the_log() -> None:
+    stream = io.StringIO()
+    set_up_log("json", stream)
+    Console(file=LogStream("triptych.serve"), soft_wrap=True).print("ready in [bold]2 s[/bold]\nand serving")
+    assert [(line["message"], line["level"]) for line in lines(stream)] == [
+        ("ready in 2 s", "info"),
+        ("and serving", "info"),
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import grpc
 import typer
@@ -18,6 +19,7 @@ from triptych.contract import DETECTION
 from triptych.errors import ContractError
 from triptych.serving import Ports, TritonServer
 from triptych.serving.log import STANDARD_ERROR
+from triptych.serving.log_format import FORMAT_VARIABLE, LogStream, set_up_log
 from triptych.serving.preflight import LOOPBACK
 from triptych.serving.queues import DEFAULT_BUDGET_MS
 from triptych.serving.secret_file import read_secret
@@ -92,6 +94,18 @@ def serve(
             metavar="FILE", help="The server's log; - for standard error. Default: in ~/.local/state/triptych."
         ),
     ] = None,
+    log_format: Annotated[
+        Literal["text", "json"],
+        typer.Option(help="How our own lines look, in the log and here. Triton's own stay as they are."),
+    ] = "text",
+    otel_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Send traces by OpenTelemetry (OTLP over HTTP), as to http://127.0.0.1:4318/v1/traces. A load test "
+            "then has none.",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show the log on standard error too, as it grows.")
     ] = False,
@@ -116,8 +130,14 @@ def serve(
         tls=_tls(tls_certificate, tls_key, client_ca),
         key=read_secret("--key-file", key_file).decode(errors="replace").strip() if key_file else None,
         exit_timeout_s=exit_timeout_s,
+        otel_url=otel_url,
     )
-    _serve(server, Console(soft_wrap=True, highlight=False), verbose)
+    os.environ[FORMAT_VARIABLE] = log_format  # for the models' processes
+    if log_format == "json":
+        set_up_log(log_format, sys.stdout)
+        _serve(server, Console(file=LogStream("triptych.serve"), soft_wrap=True, highlight=False), verbose)
+    else:
+        _serve(server, Console(soft_wrap=True, highlight=False), verbose)
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> ServerTls | None:
@@ -147,7 +167,8 @@ def _serve(server: TritonServer, console: Console, verbose: bool) -> None:
             server.wait_ready()
         _report(console, server)
         signals.serving = True
-        Supervisor(server, lambda line: console.print(line, markup=False)).watch(signals.stop)
+        in_log = isinstance(console.file, LogStream)  # then the supervisor's own lines are there already
+        Supervisor(server, lambda line: None if in_log else console.print(line, markup=False)).watch(signals.stop)
         server.drain()
     except KeyboardInterrupt:
         # The first signal came while it was starting; or a second one while it was about to stop.

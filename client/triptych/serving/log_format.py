@@ -7,15 +7,14 @@ ASCII.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import sys
 import time
 from datetime import datetime, timezone
-from typing import Literal, TextIO
-
-LogFormat = Literal["text", "json"]
+from typing import TextIO
 
 FORMAT_VARIABLE = "TRIPTYCH_LOG_FORMAT"
 """The environment variable that tells the models' processes how to write: `text` or `json`."""
@@ -97,6 +96,23 @@ class FailureLog:
         if suppressed := self._suppressed.pop(fault, 0):
             extra["suppressed"] = suppressed
         self._logger.warning("%s", message, extra=extra)
+
+
+class LogStream(io.StringIO):
+    """A text stream whose lines become lines of the log: for what prints, where the log is to be JSON."""
+
+    def __init__(self, logger: str) -> None:
+        """Write to the logger of that name."""
+        super().__init__()
+        self._logger = logging.getLogger(logger)
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        """Log the lines that are complete."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(None, map(str.strip, lines)):
+            self._logger.info("%s", line)
+        return len(text)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -51,6 +51,7 @@ __all__ = ["Ports", "TritonServer", "default_log_path"]
 EXIT_TIMEOUT_S = 5
 """How long requests in flight may take as the server ends, unless told otherwise."""
 
+_URL = re.compile(r"https?://[^\s/,]+/[^\s,]*")
 _KEY = re.compile(r"[A-Za-z0-9+/=_.~-]{16,256}")
 
 
@@ -90,6 +91,7 @@ class TritonServer:
         tls: ServerTls | None = None,
         key: str | None = None,
         exit_timeout_s: int = EXIT_TIMEOUT_S,
+        otel_url: str | None = None,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -107,15 +109,21 @@ class TritonServer:
             tls: how gRPC is encrypted, and which clients are let in. HTTP and the metrics are never encrypted.
             key: what it wants to see before it loads models; None: it makes a key at random.
             exit_timeout_s: how long requests in flight may take as it ends.
+            otel_url: where traces go by OpenTelemetry (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces: those
+                of requests whose client has begun one. Traces in files, which a load test reads, there are none then.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1; `host` is no IP address;
-                `key` is too short or has other characters than a key has.
+                `key` is too short or has other characters than a key has; `otel_url` is no URL.
         """
         names = [stage.name for stage in STAGES]
         for name, count in (instances or {}).items():
             if name not in names or count < 1:
                 raise ContractError(f"instances must be at least 1 of {', '.join(names)}, but got {count} of {name}")
+        if otel_url is not None and not _URL.fullmatch(otel_url):
+            raise ContractError(
+                f"traces go to a URL such as http://127.0.0.1:4318/v1/traces, but got {otel_url!r}; name all of it"
+            )
         if key is not None and not _KEY.fullmatch(key):
             raise ContractError(
                 "the server's key must be 16 to 256 letters, digits and characters of +/=_.~-, but is not; make one "
@@ -128,6 +136,7 @@ class TritonServer:
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._instances = dict(instances or {})
+        self._otel_url = otel_url
         self._exit_timeout_s = exit_timeout_s
         self._log = LogOutput(self.log_path)
         self._queue_budget_ms = queue_budget_ms
@@ -233,6 +242,7 @@ class TritonServer:
                 self._shm_prefix,
                 self._key,
                 self._exit_timeout_s,
+                self._otel_url,
             )
             self._process = self._launch.start(log)
         self._control = ModelControl(self.grpc_address, self._key, own)
