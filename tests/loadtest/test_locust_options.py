@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import configargparse
+import configargparse  # type: ignore[import-untyped]
 import cv2
 import numpy as np
 import pytest
