@@ -141,7 +141,7 @@ def test_a_server_is_watched_and_ends_in_time(overlay: str) -> None:
     (container,) = spec["containers"]
     probes = [container[probe]["exec"]["command"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert probes[0] == probes[1] == probes[2]
-    assert probes[0] == ["ready"]
+    assert probes[0][:2] == ["triptych", "ready"]
     before_the_end = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     exit_timeout_s = int(environment(container)["EXIT_TIMEOUT_S"])
     assert before_the_end + exit_timeout_s < spec["terminationGracePeriodSeconds"]
@@ -155,7 +155,9 @@ def test_a_server_is_probed_as_in_docker_compose(overlay: str) -> None:
         pytest.skip("there is no docker-compose.yml")
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     (container,) = server(overlay)["containers"]
-    assert ["CMD", *container["readinessProbe"]["exec"]["command"]] == compose["x-server"]["healthcheck"]["test"]
+    known = compose["x-server"]
+    assert ["CMD", *container["readinessProbe"]["exec"]["command"]] == known["healthcheck"]["test"]
+    assert {name: str(value) for name, value in known["environment"].items()}.items() <= environment(container).items()
 
 
 @pytest.mark.parametrize("overlay", SERVERS)
@@ -185,8 +187,10 @@ def test_every_option_of_ours_is_there(overlay: str) -> None:
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for _, _, spec in pods(overlay):
         for container in containers(spec):
-            words = [*container.get("command", ()), *container.get("args", ())]
-            if words[:1] == ["triptych"]:
+            probes = [container[probe]["exec"]["command"] for probe in container if probe == "readinessProbe"]
+            for words in ([*container.get("command", ()), *container.get("args", ())], *probes):
+                if words[:1] != ["triptych"]:
+                    continue
                 known = {option for parameter in commands[words[1]].params for option in parameter.opts}
                 used = {word.partition("=")[0] for word in words if word.startswith("--")}
                 assert used <= known, f"triptych {words[1]}"
