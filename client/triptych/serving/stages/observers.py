@@ -130,13 +130,13 @@ class PostprocessObserver:
     def answers(self, detected: Detected, names: Sequence[int]) -> None:
         """Count the answers of a request; `names` says for each whose class names its labels mean."""
         self._exporter.add(ANSWERED, len(names))
-        objects = Counter(
+        objects = [
             (meant, label)
             for row, meant in enumerate(names)
             for label in detected.labels[row, : detected.counts[row, 0]].tolist()
-        )
+        ]
         with self._lock:
-            self._objects += objects
+            self._objects.update(objects)
         if detected.truncated.any():
             for value in detected.truncated[:, 0].tolist():
                 for why in Truncated(value).names:
