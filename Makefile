@@ -1,6 +1,6 @@
 # Every target is one or two commands that a person could type; `make -n TARGET` shows them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all check docs benchmark clean
+.PHONY: help demo test test-long test-compose test-all check docs benchmark clean
 
 PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.10,$(shell python$(v) -c 'import venv; print("python$(v)")' 2>/dev/null)) python3)
 VENV := .venv
@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v < (3, 13) else "Triptych needs Python 3.10, 3.11 or 3.12 (the Triton server from pip has no other), but %s is %d.%d; name one: make PYTHON=python3.11" % (sys.executable, *v[:2]))'
@@ -22,11 +22,14 @@ demo: $(INSTALLED)  ## build the demo detector, serve it, detect, measure
 	$(BIN)/triptych demo
 
 test: $(INSTALLED)  ## run every test that needs no GPU and no quiet machine
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
 
 test-long: $(INSTALLED)  ## run the long tests, then those that measure, alone
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu and not compose"
 	$(BIN)/python -m pytest -m "timing and not gpu" || $(BIN)/python -m pytest -m "timing and not gpu" --last-failed
+
+test-compose: $(INSTALLED)  ## bring up docker-compose.yml and try it out, where there is Docker
+	$(BIN)/python -m pytest -m compose tests/compose
 
 test-all: test test-long  ## run every test that needs no GPU
 

@@ -39,6 +39,7 @@ STAND_IN = ROOT / "tests" / "examples" / "stand_in.py"
 FOREIGN_OPTIONS = {
     *("--headless", "--master", "--run-time", "--worker"),  # of Locust
     "--strict",  # of mkdocs
+    *("--wait", "--wait-timeout"),  # of docker compose
     *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # of perf_analyzer
 }
 """Options of other programs, of which the prose speaks."""
