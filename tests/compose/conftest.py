@@ -29,8 +29,11 @@ def versions() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Engine:
-    return find_engine()
+def engine() -> Iterator[Engine]:
+    engine = find_engine()
+    yield engine
+    if engine.stop:
+        engine.run(*engine.stop)
 
 
 @pytest.fixture(scope="session")

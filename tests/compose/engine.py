@@ -27,11 +27,13 @@ class Engine:
         environment: variables for each command.
         outside: what a command begins with that reaches published ports.
         unpacked: where programs lie whose images cannot be pulled; None: images can be pulled.
+        stop: what ends it; empty if it ran before.
     """
 
     environment: Mapping[str, str]
     outside: tuple[str, ...] = ()
     unpacked: Path | None = None
+    stop: tuple[str, ...] = ()
 
     def run(self, *command: str | Path, timeout_s: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
         return run(command, self.environment, timeout_s, check=check)
@@ -72,10 +74,12 @@ def find_engine() -> Engine:
     run([CONTAINERS / "setup.sh"], environment, 600, check=True)
     script = f'. "{CONTAINERS}/env.sh" && python3 -c "import json, os; print(json.dumps(dict(os.environ)))"'
     environment = json.loads(run(["sh", "-c", script], environment, 10, check=True).stdout)
+    stop: tuple[str, ...] = ()
     if run(["docker", "info"], environment, 20, check=False).returncode:
         # Its daemon outlives the command, and must not hold our pipes.
         subprocess.run([CONTAINERS / "dockerd.sh", "start"], env=environment, stdout=subprocess.DEVNULL, check=True)
-    return Engine(environment, (str(CONTAINERS / "ns.sh"),), home)
+        stop = (str(CONTAINERS / "dockerd.sh"), "stop")
+    return Engine(environment, (str(CONTAINERS / "ns.sh"),), home, stop)
 
 
 class Project:
