@@ -8,7 +8,7 @@ from tritonclient.grpc import model_config_pb2
 from support import ROOT
 from triptych.contract import POSTPROCESS, PREPROCESS
 from triptych.model_config import read_config
-from triptych.serving.queues import DEFAULT_BUDGET_MS, FILE_CORES, fit_queue, limit_queue, queue_size
+from triptych.serving.queues import DEFAULT_BUDGET_MS, FILE_CORES, cores_of, fit_queue, limit_queue, queue_size
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def limits_of(config: model_config_pb2.ModelConfig) -> tuple[int, int]:
         (stage("preprocess", 7), None, (7, 4000)),
         (stage("preprocess", 32, 123), None, (32, 123)),
         (stage("preprocess", 7, 123), 1000, (64, 1000)),
-        (stage("detector", 96), None, (256, 4000)),
-        (stage("detector"), None, (256, 4000)),
+        (stage("detector", 96), None, (96, 4000)),
+        (stage("detector"), None, (96, 4000)),
         (stage("detector", 64), None, (64, 4000)),
         (stage("postprocess"), None, (0, 0)),
         (stage("postprocess"), 1000, (0, 0)),
@@ -86,12 +86,20 @@ def limits_of(config: model_config_pb2.ModelConfig) -> tuple[int, int]:
 def test_a_machine_of_16_cores(
     config: model_config_pb2.ModelConfig, budget_ms: int | None, limits: tuple[int, int]
 ) -> None:
-    fit_queue(config, 16, budget_ms)
+    fit_queue(config, 16, cores_of(config), budget_ms)
     assert limits_of(config) == limits, "what was written by hand stays, unless a budget is given"
+
+
+def test_fewer_wait_for_a_detector_that_uses_fewer_cores_than_there_are() -> None:
+    config = stage("detector", queue_size(6))
+    written_for = cores_of(config)
+    config.instance_group[0].count, config.parameters["threads"].string_value = 1, "1"
+    fit_queue(config, 2, written_for)
+    assert limits_of(config) == (16, 4000)
 
 
 def test_the_queue_of_a_gpu_knows_no_cores() -> None:
     config = stage("detector")
     config.instance_group[0].kind = model_config_pb2.ModelInstanceGroup.KIND_GPU
-    fit_queue(config, 1)
+    fit_queue(config, 1, cores_of(config))
     assert limits_of(config) == (512, 4000)

@@ -55,18 +55,28 @@ def limit_queue(config: model_config_pb2.ModelConfig, size: int, budget_ms: int 
     policy.max_queue_size = size
 
 
-def fit_queue(config: model_config_pb2.ModelConfig, cores: int, budget_ms: int | None = None) -> None:
+def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int, budget_ms: int | None = None) -> None:
     """Limit the queue of a stage for the machine that serves it; the detector's and preprocess's, no other.
 
+    A detector that uses fewer cores than there are answers fewer requests, so fewer may wait.
+
     Without a budget, limits that somebody wrote into the stage's file by hand are left as they are.
+
+    Args:
+        config: the configuration it is loaded with, with its instances.
+        cores: of the machine.
+        written_for: what `cores_of` said of its file.
+        budget_ms: how long a request may wait.
     """
     if config.name not in (stage.name for stage in QUEUED_STAGES):
         return
     policy, on_gpu = config.dynamic_batching.default_queue_policy, _is_on_gpu(config)
     written = (policy.max_queue_size, policy.default_timeout_microseconds)
-    published = (queue_size(_cores_of(config), on_gpu=on_gpu), DEFAULT_BUDGET_MS * 1000)
+    published = (queue_size(written_for, on_gpu=on_gpu), DEFAULT_BUDGET_MS * 1000)
     if budget_ms is not None or written in (published, (0, 0)):
         budget_ms = budget_ms or DEFAULT_BUDGET_MS
+        if config.name == DETECTOR.name:
+            cores = min(cores, cores_of(config))
         limit_queue(config, queue_size(cores, budget_ms, on_gpu=on_gpu), budget_ms)
 
 
@@ -74,8 +84,8 @@ def _is_on_gpu(config: model_config_pb2.ModelConfig) -> bool:
     return any(group.kind == group.KIND_GPU for group in config.instance_group)
 
 
-def _cores_of(config: model_config_pb2.ModelConfig) -> int:
-    """Return the cores that a stage's file was written for."""
+def cores_of(config: model_config_pb2.ModelConfig) -> int:
+    """Return the cores that a stage can use, as its configuration says."""
     if config.name == PREPROCESS.name:
         return FILE_CORES
     threads = next((config.parameters[key].string_value for key in THREADS if key in config.parameters), "1")

@@ -37,7 +37,7 @@ from triptych.serving.listening import Listening
 from triptych.serving.log_output import LogOutput
 from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
-from triptych.serving.queues import fit_queue
+from triptych.serving.queues import cores_of, fit_queue
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
 from triptych.wire.credentials import LOCAL
@@ -309,11 +309,11 @@ class TritonServer:
 
     def _fit(self, config: model_config_pb2.ModelConfig) -> None:
         """Give a stage its queue and its instances on this machine."""
-        cores = available_cores()
-        fit_queue(config, cores, self._queue_budget_ms)
+        cores, written_for = available_cores(), cores_of(config)
         groups = read_config(self._model_repository / config.name).instance_group
         written = sum(group.count for group in groups)
         self.decisions[config.name] = fit_instances(config, cores, written=written, asked=self._instances)
+        fit_queue(config, cores, written_for, self._queue_budget_ms)
 
     def drain(self) -> None:
         """Take no more requests, and wait until those that were taken have their answers, or until time is up.
