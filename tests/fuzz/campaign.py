@@ -54,13 +54,15 @@ class Result:
     failures: list[str] = field(default_factory=list)
 
 
-def small_repository(directory: Path) -> Path:
+def small_repository(directory: Path, instances: int = 1) -> Path:
     """Publish a detector that takes next to no time, so that a campaign tests what is around it."""
     repository = directory / "model_repository"
     shutil.copytree(ROOT / "model_repository", repository, ignore=shutil.ignore_patterns("detector", "__pycache__"))
     model = raw_model(directory / "source.onnx")
     adapt_file(model, directory / "adapted.onnx", Overrides(names=tuple(f"thing {number}" for number in range(5))))
-    version = publish.publish(directory / "adapted.onnx", "openvino", repository, InstanceGroup(count=1, threads=1))
+    version = publish.publish(
+        directory / "adapted.onnx", "openvino", repository, InstanceGroup(count=instances, threads=1)
+    )
     activate(repository, int(version.name))
     return repository
 
