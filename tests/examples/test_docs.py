@@ -40,6 +40,8 @@ FOREIGN_OPTIONS = {
     *("--headless", "--master", "--run-time", "--worker"),  # of Locust
     "--strict",  # of mkdocs
     *("--wait", "--wait-timeout"),  # of docker compose
+    "--metrics-config",  # of Triton
+    "--short",  # of our campaigns, `python -m faults`
     *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # of perf_analyzer
 }
 """Options of other programs, of which the prose speaks."""
