@@ -56,7 +56,7 @@ class Collector:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def wait_for(self, count: int) -> list[Span]:
-        for _ in range(100):
+        for _ in range(400):
             if len(self.spans) >= count:
                 return self.spans
             time.sleep(0.1)

@@ -218,11 +218,9 @@ def test_no_frame_is_lost_while_the_server_is_killed_and_restarted(
     assert process.poll() is None
     with TritonServer(demo_repository, ports=ports, log_path=tmp_path / "log2"):
         _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
     assert "trying again for 120 s" in stderr
     assert "the server answers again" in stderr
     assert read_lines(out) == whole.lines[:SHORT]
-    measured = run_file.read(run)
-    assert measured.client.latencies.count == SHORT
-    assert 0 < measured.server["detector"].requests < SHORT  # of the second server
-    assert measured.attribution.breakdowns["mean"].client["wait"] > 0
+    assert process.returncode == 1, "the second server cannot say what the first one did with its frames"
+    assert "was loaded again while it was measured" in stderr
+    assert not run.exists()

@@ -159,7 +159,7 @@ def verdict(report: Report) -> str:
         f"{check.name} is {check.measured_text}, the limit is {check.limit_text}" for check in decisive[:2]
     )
     reasons += f"; and {len(decisive) - 2} more" if len(decisive) > 2 else ""
-    noted = [check.note for check in report.checks if check.note and check.outcome in (outcome, "passed")]
+    noted = dict.fromkeys(check.note for check in report.checks if check.note and check.outcome in (outcome, "passed"))
     sentences = [f"{'refused' if outcome == 'refused' else 'too few images to tell'}: {reasons}", *noted]
     return ". ".join([*sentences, *_blame(report)])
 

@@ -142,6 +142,9 @@ def track(
     if stop.is_set() and not opened.live:
         console.print("stopped before the end; continue with --resume")
         raise typer.Exit(INTERRUPTED)
+    if outcome.unmeasured:
+        notes.print(f"{out} has every frame; {run} was not written")
+        raise outcome.unmeasured
     if outcome.failed:
         raise typer.Exit(REFUSED)
 

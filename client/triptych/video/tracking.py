@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from triptych.client import DetectionClient
-from triptych.errors import ContractError, ImageError, RequestError
+from triptych.errors import ContractError, ImageError, MeasurementError, RequestError
 from triptych.measure.run_file import Run
 from triptych.video import pipeline
 from triptych.video.detecting import PatientDetector
@@ -58,6 +58,7 @@ class Outcome:
         dropped: frames of a live source that nobody took.
         lost: what ended it before the end; None if nothing did.
         run: the run that was recorded; None if none was.
+        unmeasured: why no run was recorded, though one was wanted; None if that is not so.
     """
 
     totals: Totals = field(default_factory=Totals)
@@ -67,6 +68,7 @@ class Outcome:
     dropped: int = 0
     lost: RequestError | ImageError | None = None
     run: Run | None = None
+    unmeasured: MeasurementError | None = None
 
     def add(self, tracked: Tracked) -> None:
         """Count one frame."""
@@ -135,7 +137,10 @@ class Tracking:
         with recorder:
             outcome = self._work([*listeners, recorder.add])
             if outcome.totals.frames and not outcome.lost:
-                outcome.run = recorder.write(outcome.totals, self.settings.in_flight)
+                try:
+                    outcome.run = recorder.write(outcome.totals, self.settings.in_flight)
+                except MeasurementError as error:
+                    outcome.unmeasured = error
         return outcome
 
     def _work(self, listeners: Iterable[Callable[[Tracked], None]]) -> Outcome:
