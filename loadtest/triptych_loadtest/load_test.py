@@ -79,7 +79,7 @@ class LoadTest:
         seed: of what is random: the cameras' phases, an open loop's gaps; 0 for others each time.
         warmup_s: how long the load goes on before anything counts.
         duration_s: how long it is measured.
-        intervals: parts of that time, as samples for a comparison.
+        intervals: parts of that time, one after the other, for the report.
         traces: whether the server's traces are switched on while it is measured.
         model_repository: what the server serves, for the detector's manifest; None where it is not at hand.
         credentials: how to connect to the server.

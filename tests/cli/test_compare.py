@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -20,20 +22,16 @@ from triptych.measure.comparison import Comparison
 
 Compare = Callable[..., Result]
 
+A, B, C = (",".join(f"{side}{turn}.json" for turn in range(1, 5)) for side in "abc")
+NAMES = ("--names", "a,b,c")
+
 
 @pytest.fixture
 def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
-    """`triptych compare` in a directory with runs a, b (4x the detector), c (slower) and few (2 intervals)."""
-    runs = {
-        "a": made_up(1, 0.05),
-        "b": made_up(2, 0.05, detector=20.0),
-        "c": made_up(3, 0.05, slower=1.2),
-        "a2": made_up(4, 0.05, slower=1.1),
-        "a3": made_up(5, 0.05),
-        "few": made_up(6, intervals=2),
-    }
-    for name, run in runs.items():
-        run_file.write(tmp_path / f"{name}.json", run)
+    """`triptych compare` in a directory with runs a1 to a4, b1… (4x the detector) and c1… (slower), taken in turn."""
+    kinds: dict[str, dict[str, Any]] = {"a": {}, "b": {"detector": 20.0}, "c": {"slower": 1.2}}
+    for number, (turn, (name, changes)) in enumerate(product(range(1, 5), kinds.items())):
+        run_file.write(tmp_path / f"{name}{turn}.json", made_up(number, 0.05, **changes))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     app = typer.Typer()
@@ -41,28 +39,42 @@ def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     return lambda *arguments: CliRunner().invoke(app, list(arguments))
 
 
-def test_each_run_is_compared_with_the_first(run_command: Compare) -> None:
-    done = run_command("a.json", "b.json", "c.json")
+def test_each_side_is_compared_with_the_first(run_command: Compare) -> None:
+    done = run_command(A, B, C, *NAMES)
     assert done.exit_code == OK, done.output
     assert "┃ against a" in done.stdout
     assert "b: detector 4.0x faster, pipeline 2.5x: detector still owns 50%" in done.stdout
     assert re.search(
-        r"^c: detector 1\.2\dx slower, pipeline 1\.2\dx: detector still owns 80%$", done.stdout, re.MULTILINE
+        r"^c: detector 1\.2\d?x slower, pipeline 1\.2\d?x: detector still owns 80%$", done.stdout, re.MULTILINE
     )
+    assert "taken in turn" not in done.stdout
+    assert "In parentheses: 95% intervals" in done.stdout
 
 
 def test_limits_set_the_exit_code(run_command: Compare) -> None:
-    kept = run_command("a.json", "b.json", "--max-p95-regression", "5%", "--min-speedup", "2")
+    kept = run_command(A, B, "--max-p95-regression", "5%", "--min-speedup", "2")
     assert kept.exit_code == OK, kept.output
-    broken = run_command("a.json", "c.json", "--max-p95-regression", "5", "--max-rate-regression", "50%")
+    broken = run_command(A, C, "--names", "a,c", "--max-p95-regression", "5", "--max-rate-regression", "50%")
     assert broken.exit_code == REFUSED
-    lines = [line for line in broken.stdout.splitlines() if line.startswith("limit broken: ")]
+    lines = [line for line in broken.stdout.splitlines() if line.startswith("refused: ")]
     assert len(lines) == 1
-    assert lines[0].startswith("limit broken: c: p95 is longer by ")
+    assert lines[0].startswith("refused: c: p95 went from ")
+
+
+def test_limits_take_four_runs_of_each_side(run_command: Compare) -> None:
+    done = run_command("a1.json,a2.json,a3.json", "b1.json", "--names", "a,b", "--min-speedup", "2")
+    assert done.exit_code == REFUSED
+    assert "pipeline 2.5x faster, which these runs cannot tell from chance" in done.stdout
+    assert "refused: b: no limit can be judged: it takes 4 runs of each side" in done.stdout
+    assert "missing: 1 of a, 3 of b" in done.stdout
+    assert "In parentheses" not in done.stdout
+    after = run_command("a1.json,a2.json,b1.json,b2.json", "a3.json,a4.json,b3.json,b4.json", "--min-speedup", "2")
+    assert after.exit_code == REFUSED
+    assert "were not taken in turn" in after.stdout
 
 
 def test_json_holds_all_of_it(run_command: Compare) -> None:
-    done = run_command("a.json", "b.json", "few.json", "--json", "--names", "x,y,z")
+    done = run_command(A, B, "c1.json", "--json", "--names", "x,y,z")
     assert done.exit_code == OK, done.output
     assert "Infinity" not in done.stdout
     data = json.loads(done.stdout)
@@ -73,42 +85,32 @@ def test_json_holds_all_of_it(run_command: Compare) -> None:
     assert [owner["owner"] for owner in first["owners"]][:3] == ["preprocess", "detector", "postprocess"]
     assert second["latency"]["mean"]["high"] is None
     assert set(first) == {*Comparison.__dataclass_fields__, "amdahl_error_percent"}
-    assert [remark["id"] for remark in data["remarks"]] == ["intervals-few", "drift-unseen"]
-    assert "z has 2 intervals with answers" in data["remarks"][0]["text"]
+    assert [remark["id"] for remark in data["remarks"]] == ["chance-unknown"]
+    assert data["remarks"][0]["text"].endswith("missing: 3 of z")
     assert data["remarks"][0]["advice"]
 
 
 def test_the_page_and_the_markdown_are_written(run_command: Compare, tmp_path: Path) -> None:
-    done = run_command("a.json", "b.json", "--out", "page.html", "--markdown", "page.md")
+    done = run_command("a1.json", "b1.json", "--out", "page.html", "--markdown", "page.md")
     assert done.exit_code == OK, done.output
     for name in ("page.html", "page.md"):
-        text = (tmp_path / name).read_text()
-        assert "do not see what drifts from run to run" in text
+        assert "it takes 4 runs of each side, in turn" in (tmp_path / name).read_text()
 
 
-def test_two_runs_of_a_side_that_disagree(run_command: Compare) -> None:
-    two = run_command("a.json,a2.json", "b.json").stdout
-    assert "a.json and a2.json, of one side, disagree by 0.9" in two
-    assert "┃ a+a2 ┃" in " ".join(two.split())
-    assert "disagree" not in run_command("a.json,a3.json", "b.json").stdout
-    assert "disagree" not in run_command("a.json,a2.json,a3.json", "b.json").stdout
-
-
-def test_what_drifts_between_runs_is_warned_of_until_it_is_measured(run_command: Compare) -> None:
-    warning = "the 95% intervals do not see what drifts from run to run"
-    assert warning in run_command("a.json", "b.json").stdout
-    assert warning in run_command("a.json,a2.json,a3.json", "b.json").stdout
-    assert warning not in run_command("a.json,a2.json,a3.json", "b.json,b.json,b.json").stdout
+def test_one_run_given_twice_is_refused(run_command: Compare) -> None:
+    done = run_command("a1.json,a2.json,a1.json", "b1.json")
+    assert isinstance(done.exception, ContractError)
+    assert "a1.json and a1.json, of one side, are the same run" in str(done.exception)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["a.json"], "expected two runs or more"),
-        (["a.json", "b.json", "--names", "x"], "expected 2 names, one for each side, but got 1: x"),
-        (["a.json", "b.json", "--max-p50-regression", "much"], "expected a percentage of at least 0, such as 5%"),
-        (["a.json", "b.json", "--max-p50-regression", "-5%"], "expected a percentage of at least 0, such as 5%"),
-        (["a.json", "b.json", "--min-speedup", "0.9"], "must be above 1, but is 0.9"),
+        (["a1.json"], "expected two runs or more"),
+        (["a1.json", "b1.json", "--names", "x"], "expected 2 names, one for each side, but got 1: x"),
+        (["a1.json", "b1.json", "--max-p50-regression", "much"], "expected a percentage of at least 0, such as 5%"),
+        (["a1.json", "b1.json", "--max-p50-regression", "-5%"], "expected a percentage of at least 0, such as 5%"),
+        (["a1.json", "b1.json", "--min-speedup", "0.9"], "must be above 1, but is 0.9"),
     ],
 )
 def test_a_wrong_command_line(run_command: Compare, arguments: list[str], reason: str) -> None:
@@ -120,10 +122,9 @@ def test_a_wrong_command_line(run_command: Compare, arguments: list[str], reason
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["a.json", "none.json"], "none.json is not a run that can be read"),
-        (["a.json", "old.json"], "must be a run of version 2, but its version is 1"),
-        (["a.json", "b.json", "--changed", "tracker"], "no owner of time is called tracker"),
-        (["a.json", "few.json", "--max-p50-regression", "5%"], "cannot be judged"),
+        (["a1.json", "none.json"], "none.json is not a run that can be read"),
+        (["a1.json", "old.json"], "must be a run of version 2, but its version is 1"),
+        (["a1.json", "b1.json", "--changed", "tracker"], "no owner of time is called tracker"),
     ],
 )
 def test_runs_that_cannot_be_compared(run_command: Compare, tmp_path: Path, arguments: list[str], reason: str) -> None:
@@ -136,7 +137,7 @@ def test_runs_that_cannot_be_compared(run_command: Compare, tmp_path: Path, argu
 
 def test_runs_of_one_name_are_called_after_their_paths(run_command: Compare, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    (tmp_path / "a.json").rename(tmp_path / "other" / "b.json")
-    done = run_command("b.json", "other/b.json")
-    assert done.stdout.startswith("b.json: ")
-    assert "\nother/b.json: " in done.stdout
+    (tmp_path / "a1.json").rename(tmp_path / "other" / "b1.json")
+    done = run_command("b1.json", "other/b1.json")
+    assert done.stdout.startswith("b1.json: ")
+    assert "\nother/b1.json: " in done.stdout

@@ -14,7 +14,8 @@ from support import ROOT
 from support.steady import measured_in_peace
 from triptych.cli.compare import compare as command
 from triptych.measure import run_file
-from triptych.measure.comparison import Comparison, compare_runs
+from triptych.measure.comparison import Comparison, compare_sides
+from triptych.measure.pool import Side
 from triptych.measure.remarks import of_pair
 from triptych.serving.server import Ports, TritonServer
 
@@ -51,8 +52,8 @@ def test_amdahl_s_prediction_is_what_is_measured(
         return min(runs[name], key=lambda path: run_file.read(path).client.latencies.mean_ms)
 
     def compared() -> Comparison:
-        f32, int8 = (run_file.read(quietest(name)) for name in servers)
-        return compare_runs(f32, int8, ("f32", "int8"))
+        f32, int8 = (Side(name, [run_file.read(quietest(name))]) for name in servers)
+        return compare_sides(f32, int8)
 
     def check() -> None:
         measure_both_in_turn(2)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.measured import INTERVALS, made_up, with_client, with_workload
+from support.measured import made_up, with_client, with_workload
 from triptych.errors import ContractError
-from triptych.measure.comparison import compare_runs
-from triptych.measure.pool import pool
-from triptych.measure.run_file import Failure, Run
+from triptych.measure.comparison import compare_sides
+from triptych.measure.pool import Side, pool
+from triptych.measure.run_file import Failure
 
 
-def test_two_runs_of_a_side_are_put_after_each_other() -> None:
+def test_runs_of_a_side_are_one_run() -> None:
     runs = [made_up(seed=1), made_up(seed=2, requests=100, detector=20.0)]
     both = pool(runs)
-    assert len(both.intervals) == 2 * INTERVALS
     assert both.client.latencies.count == both.attribution.requests == both.server["detector"].requests == 300
     mean = both.attribution.breakdowns["mean"]
     assert mean.total_ms == pytest.approx(both.client.latencies.mean_ms)
@@ -24,18 +23,22 @@ def test_two_runs_of_a_side_are_put_after_each_other() -> None:
     assert pool(runs[:1]) is runs[0]
 
 
-def test_from_three_runs_on_what_drifts_between_runs_counts() -> None:
-    """Each run drifts by 10%: intervals within runs take that for a difference, whole runs do not."""
+def test_what_drifts_between_runs_counts() -> None:
+    """Each run drifts by 10%, and the requests of each by 5%."""
     seeds = range(100)
-    drift = np.exp(np.random.default_rng(0).normal(0, 0.1, (len(seeds), 10)))
+    drift = np.exp(np.random.default_rng(0).normal(0, 0.1, (len(seeds), 8)))
 
-    def side(seed: int, first: int) -> list[Run]:
-        return [made_up(10 * seed + first + n, 0.05, 50, slower=drift[seed, first + n]) for n in range(5)]
+    def side(seed: int, first: int) -> Side:
+        runs = range(first, 8, 2)
+        return Side(str(first), [made_up(8 * seed + n, 0.05, 50, slower=drift[seed, n], intervals=1) for n in runs])
 
-    single = sum(compare_runs(side(seed, 0)[0], side(seed, 5)[0]).latency["mean"].significant for seed in seeds)
-    pooled = sum(compare_runs(pool(side(seed, 0)), pool(side(seed, 5))).latency["mean"].significant for seed in seeds)
-    assert single > 50
-    assert pooled <= 14  # 5 on average, and 4 standard deviations
+    wrong = sum(compare_sides(side(seed, 0), side(seed, 1)).latency["mean"].significant for seed in seeds)
+    assert wrong <= 14  # 5 on average, and 4 standard deviations
+
+
+def test_one_run_given_twice_is_no_more_evidence() -> None:
+    with pytest.raises(ContractError, match="run 1 and run 3, of one side, are the same run"):
+        Side("a", [made_up(1), made_up(2), made_up(1)])
 
 
 def test_failures_of_pooled_runs_add_up() -> None:

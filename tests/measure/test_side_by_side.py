@@ -30,9 +30,21 @@ def test_sides_are_called_after_their_files(paths: list[list[Path]]) -> None:
     assert [side.name for side in whole.sides] == [str(a), str(other)]
 
 
-def test_limits_are_judged_for_each_side(paths: list[list[Path]]) -> None:
+def test_limits_are_judged_for_each_side(tmp_path: Path) -> None:
+    paths: list[list[Path]] = [[], [], []]
+    for seed in range(12):
+        paths[seed % 3].append(tmp_path / f"{seed}.json")
+        run_file.write(paths[seed % 3][-1], made_up(seed, 0.02, slower=1.5 if seed % 3 == 1 else 1.0))
+    result = compare_files(paths, ["x", "y", "z"], "detector", Limits({"p50": 20.0}))
+    (sentence,) = result.refusals
+    assert sentence.startswith("y: p50 went from ")
+    assert [one.refusals for one in result.comparisons] == [[sentence], []]
+    assert result.remarks == []
+
+
+def test_too_few_runs_are_said_and_refuse_a_limit(paths: list[list[Path]]) -> None:
+    assert compare_files(paths, ["x", "y"], "detector", Limits()).refusals == []
     result = compare_files(paths, ["x", "y"], "detector", Limits({"p50": 10.0}))
-    (sentence,) = result.broken_limits
-    assert sentence.startswith("y: p50 is longer by ")
-    assert result.comparisons[0].regressions == [sentence]
-    assert [remark.id for remark in result.remarks] == ["drift-unseen"]
+    (sentence,) = result.refusals
+    assert sentence.endswith("missing: 2 of x, 3 of y")
+    assert [remark.id for remark in result.remarks] == ["chance-unknown"]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from support.pages import Reader, make_run
+from support.pages import Reader, fp32_and_int8, make_run
 from triptych import report
-from triptych.measure.comparison import compare_runs
+from triptych.measure.comparison import compare_sides
+from triptych.measure.pool import Side
 from triptych.report.blocks import Page
 
 
 def test_amdahl_stands_next_to_the_measurement(every_page: dict[str, Page]) -> None:
-    comparison = compare_runs(make_run(4.0), make_run(), ("fp32", "int8"))
+    comparison = compare_sides(*fp32_and_int8())
     text = Reader(report.html(every_page["comparison"])).text
     for figure in (
         comparison.sentence,
@@ -24,5 +25,6 @@ def test_amdahl_stands_next_to_the_measurement(every_page: dict[str, Page]) -> N
 
 
 def test_what_may_be_chance_has_a_question_mark() -> None:
-    text = Reader(report.html(report.of_comparisons([compare_runs(make_run(), make_run())], [make_run()] * 2))).text
+    comparison = compare_sides(Side("A", [make_run()]), Side("B", [make_run()]))
+    text = Reader(report.html(report.of_comparisons([comparison], [make_run()] * 2))).text
     assert "1.00x ?" in text

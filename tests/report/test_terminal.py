@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from support.measured import made_up, make_point, traced_requests, users, with_environment
+from support.measured import in_turn, made_up, make_point, traced_requests, users, with_environment
 from triptych.measure.attribution import from_requests, from_statistics
-from triptych.measure.comparison import compare_runs
+from triptych.measure.comparison import compare_sides
+from triptych.measure.pool import Side
 from triptych.measure.run_file import ServedDetector
 from triptych.measure.sweep import Budget, LoadLevel, Series, Setting
 from triptych.measure.window import Window
@@ -96,13 +98,13 @@ def test_a_sweep_while_it_is_measured_leaves_its_tables() -> None:
 
 
 def test_runs_side_by_side() -> None:
-    runs = [made_up(1, 0.05), made_up(2, 0.05, detector=20.0), made_up(3, 0.05, slower=1.2)]
-    comparisons = [compare_runs(runs[0], run, ("a", name)) for name, run in zip("bc", runs[1:], strict=True)]
-    lines = printed(comparison_table(comparisons, runs))
-    assert "".join(lines[2].split()) == "┃owner┃a┃b┃againsta┃c┃againsta┃"
+    a, b = in_turn(noise=0.05, detector=20.0)
+    c = Side("C", [made_up(9, 0.05, slower=1.2)])
+    lines = printed(comparison_table([compare_sides(a, side) for side in (b, c)]))
+    assert "".join(lines[2].split()) == "┃owner┃A┃B┃againstA┃C┃againstA┃"
     (detector,) = (line for line in lines if line.startswith("│ detector "))
-    assert "4.0" in detector
-    assert "0.8" in detector
+    assert re.search(r"4\.0\dx \(3\.9\d to 4\.0\d\)", detector)
+    assert "0.83x (chance unknown)" in detector
 
 
 def test_a_line_says_which_detector_and_load() -> None:

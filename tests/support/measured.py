@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from triptych.contract import STAGES
 from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution, Breakdown, Requests
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.pool import Side
+from triptych.measure.ratio import FEWEST_RUNS
 from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, ServedDetector, Workload
 from triptych.measure.sweep import LoadLevel, Point
 from triptych.measure.traces import PARTS, TracedRequest
@@ -27,14 +31,16 @@ def made_up(
     seed: int = 0,
     noise: float = 0.1,
     requests: int = 200,
-    slower: float = 1.0,
+    slower: float | npt.NDArray[np.float64] = 1.0,
     queue_ms: float = 0.0,
     intervals: int = INTERVALS,
     **stage_ms: float,
 ) -> Run:
     """A closed loop of one user whose requests take what STAGE_MS says, or `stage_ms`; each owner varies by itself.
 
-    `noise` is the standard deviation of the logarithm of each owner's time; `slower` multiplies all of them.
+    It began as many minutes after another as its seed is larger.
+    `noise` is the standard deviation of the logarithm of each owner's time. `slower` multiplies all of them, or each
+    request by itself.
     """
     rng = np.random.default_rng(seed)
     typical = {**STAGE_MS, **stage_ms, **OTHER_MS}
@@ -70,7 +76,7 @@ def made_up(
     }
     stages["detector"]["queue"] = queue_ms
     return Run(
-        started="2026-01-02T03:04:05+00:00",
+        started=(datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc) + timedelta(minutes=seed)).isoformat(),
         workload=Workload("closed", 1, None, "constant", 1, [], 1, 1.0, seconds, ImageSet.of([b"image"])),
         environment=Environment(
             "127.0.0.1:8001", "a CPU", 2, [], {"triton": "2.51.0"}, ServedDetector(1, "python", 2, 16)
@@ -83,6 +89,22 @@ def made_up(
         intervals=[interval(number) for number in range(intervals)],
         command=["python", "loadtest"],
     )
+
+
+def in_turn(
+    seed: int = 0, runs: int = FEWEST_RUNS, noise: float = 0.1, a: Mapping[str, Any] | None = None, **b: Any
+) -> tuple[Side, Side]:
+    """Runs of two sides that were taken in turn, by the arguments for `made_up` of each."""
+    seeds = range(2 * runs * seed, 2 * runs * (seed + 1))
+    return (
+        Side("A", [made_up(one, **{"noise": noise, **(a or {})}) for one in seeds[::2]]),
+        Side("B", [made_up(one, **{"noise": noise, **b}) for one in seeds[1::2]]),
+    )
+
+
+def alone(a: Run, b: Run) -> tuple[Side, Side]:
+    """Two sides of one run each."""
+    return Side("A", [a]), Side("B", [b])
 
 
 def with_workload(run: Run, **changes: Any) -> Run:

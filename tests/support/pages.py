@@ -12,9 +12,10 @@ import numpy as np
 from triptych import report
 from triptych.contract import STAGES
 from triptych.measure.attribution import Attribution, Breakdown, Requests, Source, from_requests
-from triptych.measure.comparison import compare_runs
+from triptych.measure.comparison import compare_sides
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Answer, cut
+from triptych.measure.pool import Side
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
 from triptych.measure.sweep import Point, Series
 from triptych.measure.sweep_file import Sweep
@@ -71,10 +72,14 @@ class Reader(HTMLParser):
 
 
 def make_run(
-    factor: float = 1.0, source: Source = "traces", client: dict[str, float] | None = None, count: int = 400
+    factor: float = 1.0,
+    source: Source = "traces",
+    client: dict[str, float] | None = None,
+    count: int = 400,
+    seed: int = 7,
 ) -> Run:
-    """Return a run whose detector takes most of the time, `factor` times as long."""
-    rng = np.random.default_rng(7)
+    """Return a run whose detector takes most of the time, `factor` times as long; it began in the second `seed`."""
+    rng = np.random.default_rng(seed)
     scales = np.array([[0.2], [5.0 * factor], [0.4]]) * np.ones((count, 1, len(PARTS))) / len(PARTS)
     stages = rng.gamma(2.0, scales, scales.shape)
     own = {name: rng.gamma(2.0, scale, count) for name, scale in (client or {}).items()}
@@ -106,7 +111,7 @@ def make_run(
     }
     batches = Counter({1: count // 4, 2: count - count // 4})
     return Run(
-        started="2026-01-02T03:04:05+00:00",
+        started=f"2026-01-02T03:04:{seed:02}+00:00",
         workload=Workload(
             "video" if client else "closed", 4, None, "constant", 2, [], 1, 1.0, 10.0, ImageSet.of([b"1"])
         ),
@@ -196,10 +201,19 @@ PAGES = (
 )
 
 
+def fp32_and_int8() -> tuple[Side, Side]:
+    """Return four runs of each of two sides, in turn."""
+    seeds = range(8)
+    return (
+        Side("fp32", [make_run(4.0, seed=seed) for seed in seeds[::2]]),
+        Side("int8", [make_run(seed=seed) for seed in seeds[1::2]]),
+    )
+
+
 def pages() -> dict[str, Page]:
     """Return a page of each kind, by the names in `PAGES`."""
     a, b = make_run(4.0), make_run()
-    comparison = dataclasses.replace(compare_runs(a, b, ("fp32", "int8")), regressions=["p95 is longer"])
+    comparison = dataclasses.replace(compare_sides(*fp32_and_int8()), refusals=["p95 is longer"])
     track = make_run(client={"read": 1.0, "encode": 2.0, "wait": 3.0, "track": 20.0, "write": 0.1, "other": 1.0})
     return {
         "run": report.of_run(a, "demo", 100.0),
@@ -209,7 +223,9 @@ def pages() -> dict[str, Page]:
         "one request": report.of_run(make_run(count=1), "one"),
         "hostile": report.of_run(hostile_run(), HOSTILE),
         "comparison": report.of_comparisons([comparison], [a, b], ["of one side"]),
-        "comparisons": report.of_comparisons([comparison, compare_runs(a, b, ("fp32", HOSTILE))], [a, b, b]),
+        "comparisons": report.of_comparisons(
+            [comparison, compare_sides(Side("fp32", [a]), Side(HOSTILE, [b]))], [a, b, b]
+        ),
         "sweep": report.of_sweep(make_sweep(1), "sweep"),
         "sweeps": report.of_sweep(make_sweep(), "sweeps"),
     }

@@ -68,12 +68,13 @@ def compare(
         float | None, typer.Option(metavar="X", help="Exit 1 if the mean is not shown to be so many times as fast.")
     ] = None,
 ) -> None:
-    """Compare each run with the first: what became faster, what Amdahl's law expected, what may be chance.
+    """Compare each side with the first: what became faster, what Amdahl's law expected, what may be chance.
 
-    Only a difference that is more than chance breaks a limit. The intervals within one run do not see what drifts from
-    run to run; three or more runs of each side, with commas between them, do.
+    A difference is told from chance by four runs or more of each side, with commas between them, that were measured in
+    turn: A1, B1, A2, B2 and so on. Limits need them. A loss breaks its limit where its whole confidence interval does,
+    and a speed-up is there where its whole interval is.
 
-    Exit codes: 0 every limit was kept, 1 one was broken or the runs cannot be compared.
+    Exit codes: 0 no limit is broken, 1 one is or cannot be judged, or the runs cannot be compared.
     """
     from triptych import report as reports
 
@@ -101,7 +102,7 @@ def compare(
             reports.write(out, reports.html(page))
         if markdown:
             reports.write(markdown, reports.markdown(page))
-    if result.broken_limits:
+    if result.refusals:
         raise typer.Exit(REFUSED)
 
 
@@ -110,12 +111,12 @@ def _print(result: SideBySide, console: Console) -> None:
 
     for side in result.sides:
         console.print(Text.assemble((side.name, "bold"), f": {run_line(side.run)}"))
-    console.print(comparison_table(result.comparisons, [side.run for side in result.sides]), soft_wrap=False)
+    console.print(comparison_table(result.comparisons), soft_wrap=False)
     for comparison in result.comparisons:
         start = f"{comparison.b}: " if len(result.comparisons) > 1 else ""
         console.print(Text(f"{start}{comparison.sentence}", "bold"))
         console.print(Text(f"{start}{comparison.prediction}"))
     for remark in result.remarks:
         console.print(Text(str(remark), "yellow"))
-    for sentence in result.broken_limits:
-        console.print(Text.assemble(("limit broken: ", "red"), sentence))
+    for sentence in result.refusals:
+        console.print(Text.assemble(("refused: ", "red"), sentence))

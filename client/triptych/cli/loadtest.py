@@ -75,7 +75,7 @@ class MeasurementOptions:
     ] = 2
     duration_s: Annotated[float, typer.Option(metavar="SECONDS", help="How long it is measured.")] = 10
     intervals: Annotated[
-        int, typer.Option(metavar="N", help="Parts of that time, as samples for `triptych compare`.")
+        int, typer.Option(metavar="N", help="Parts of that time, which the page shows one after the other.")
     ] = 10
     traces: Annotated[
         bool, typer.Option("--traces/--no-traces", help="Switch the server's traces on, which explain the percentiles.")

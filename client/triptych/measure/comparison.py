@@ -1,20 +1,26 @@
-"""Two runs side by side: what became faster, what Amdahl's law expected of it, and what may be chance.
+"""Two sides of runs: what became faster, what Amdahl's law expected of it, and what may be chance.
 
-Pure functions. Chance is judged by the intervals of each run, as repeated samples of it. They do not see what drifts
-from one run to the next; several runs of one side, put together by `pool`, do.
+Pure functions. Chance is judged by the runs of each side, taken in turn.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
 from triptych.measure.attribution import PERCENTS, Breakdown
-from triptych.measure.histogram import RELATIVE_ACCURACY, Histogram
+from triptych.measure.histogram import RELATIVE_ACCURACY
+from triptych.measure.pool import Side, chance_unknown, check_comparable
 from triptych.measure.ratio import Ratio, ratio_of, times
 from triptych.measure.run_file import Run
+
+LATENCIES = ("mean", *(f"p{percent}" for percent in PERCENTS))
+"""The latencies that are compared."""
 
 QUEUE_SHARE = 0.05
 """From this share of the changed owner's time on, its queue is mentioned."""
@@ -44,25 +50,29 @@ class OwnerChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Run B against run A.
+    """Side B against side A.
 
     Attributes:
-        a, b: names of the runs.
+        a, b: names of the sides.
+        runs: how many each side has, or the one that has fewer.
+        unknown: why nobody can tell a difference from chance; empty where it can be told.
         owners: every owner of the mean.
         latency: end to end, of `mean`, `p50`, `p95` and `p99`.
-        a_ms, b_ms: the same latencies of each run, in milliseconds.
+        a_ms, b_ms: the same latencies of each side, in milliseconds.
         rate: B's requests a second over A's.
-        a_rate_per_s, b_rate_per_s: the rate of each run.
+        a_rate_per_s, b_rate_per_s: the rate of each side.
         amdahl: the speed-up of the mean that Amdahl's law predicts; `compare_runs` has the formula.
         changed: the owner whose speed-up the prediction takes.
         bottleneck_a, bottleneck_b: who owns most of the mean.
         sentence: all of it in one sentence.
         prediction: the prediction and the measurement, in one sentence.
-        regressions: a sentence for each limit that was broken.
+        refusals: a sentence for each limit that B does not keep.
     """
 
     a: str
     b: str
+    runs: int
+    unknown: str
     owners: list[OwnerChange]
     latency: dict[str, Ratio]
     a_ms: dict[str, float]
@@ -76,7 +86,7 @@ class Comparison:
     bottleneck_b: str
     sentence: str
     prediction: str
-    regressions: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
     @property
     def amdahl_error_percent(self) -> float:
@@ -88,8 +98,8 @@ class Comparison:
         return next(change for change in self.owners if change.owner == name)
 
 
-def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: str = DETECTOR.name) -> Comparison:
-    """Compare run B with run A.
+def compare_sides(a: Side, b: Side, changed: str = DETECTOR.name) -> Comparison:
+    """Compare side B with side A.
 
     Amdahl's law (Amdahl, AFIPS 1967): if a share p of the time becomes s times as fast and the rest stays as it was,
     the whole becomes 1 / ((1 - p) + p / s) times as fast. Here p is the changed owner's share of A's mean and s its
@@ -97,49 +107,45 @@ def compare_runs(a: Run, b: Run, names: tuple[str, str] = ("A", "B"), changed: s
     owner's part holds its queue: where requests wait for a free instance, a faster model shortens that too.
 
     Args:
-        a: the run before.
-        b: the run after.
-        names: of the runs, for the sentences.
+        a: the runs before.
+        b: the runs after.
         changed: the owner that was exchanged.
 
     Raises:
         ContractError: their loops differ, one has no request that succeeded, or none of their owners is `changed`.
     """
-    check_comparable(a, b, names)
-    before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
-    owners = _owners(a, b)
+    check_comparable(a.run, b.run, (a.name, b.name))
+    before, after = a.run.attribution.breakdowns["mean"], b.run.attribution.breakdowns["mean"]
+    unknown = chance_unknown(a, b)
+
+    def ratio(figure: Callable[[Run], float], over: Side, under: Side, known_to: float = 1.0) -> Ratio:
+        overs, unders = ([] if unknown else [figure(run) for run in side.runs] for side in (over, under))
+        return ratio_of(figure(over.run), figure(under.run), overs, unders, known_to)
+
+    owners = []
+    for name in {**before.owners(), **after.owners()}:
+        ours, theirs = before.owners().get(name, 0.0), after.owners().get(name, 0.0)
+        speedup = ratio(partial(_owner_ms, name), a, b) if min(ours, theirs) > 0 else None
+        owners.append(OwnerChange(name, ours, theirs, ours / before.total_ms, theirs / after.total_ms, speedup))
     by_name = {change.owner: change for change in owners}
     if changed not in by_name:
         raise ContractError(f"no owner of time is called {changed}; the owners are: {', '.join(by_name)}")
-    a_ms, b_ms = _latencies_ms(a.client.latencies), _latencies_ms(b.client.latencies)
-    latency = {
-        at: ratio_of(
-            a_ms[at],
-            b_ms[at],
-            [getattr(interval, f"{at}_ms") for interval in a.samples],
-            [getattr(interval, f"{at}_ms") for interval in b.samples],
-            # The mean of a histogram is exact, its percentiles are not.
-            1.0 if at == "mean" else (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY),
-        )
-        for at in a_ms
-    }
-    rate = ratio_of(
-        b.client.rate_per_s,
-        a.client.rate_per_s,
-        [interval.rate_per_s for interval in b.samples],
-        [interval.rate_per_s for interval in a.samples],
-        (1 + 1 / a.client.latencies.count) * (1 + 1 / b.client.latencies.count),  # whole requests are counted
-    )
+    # The mean of a histogram is exact, its percentiles are not; of a rate whole requests are counted.
+    accuracy = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
+    latency = {at: ratio(partial(_latency_ms, at), a, b, 1.0 if at == "mean" else accuracy) for at in LATENCIES}
+    counted = math.prod(1 + 1 / side.run.client.latencies.count for side in (a, b))
     comparison = Comparison(
-        a=names[0],
-        b=names[1],
+        a=a.name,
+        b=b.name,
+        runs=min(len(a.runs), len(b.runs)),
+        unknown=unknown,
         owners=owners,
         latency=latency,
-        a_ms=a_ms,
-        b_ms=b_ms,
-        rate=rate,
-        a_rate_per_s=a.client.rate_per_s,
-        b_rate_per_s=b.client.rate_per_s,
+        a_ms={at: _latency_ms(at, a.run) for at in LATENCIES},
+        b_ms={at: _latency_ms(at, b.run) for at in LATENCIES},
+        rate=ratio(lambda run: run.client.rate_per_s, b, a, counted),
+        a_rate_per_s=a.run.client.rate_per_s,
+        b_rate_per_s=b.run.client.rate_per_s,
         amdahl=before.total_ms / (before.total_ms - by_name[changed].a_ms + by_name[changed].b_ms),
         changed=changed,
         bottleneck_a=max(owners, key=lambda change: change.a_ms).owner,
@@ -168,39 +174,13 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {**data, "amdahl_error_percent": comparison.amdahl_error_percent}
 
 
-def check_comparable(a: Run, b: Run, names: tuple[str, str]) -> None:
-    """Refuse runs that cannot be held against each other.
-
-    Raises:
-        ContractError: their loops differ, or one has no request that succeeded.
-    """
-    if a.workload.loop != b.workload.loop:
-        raise ContractError(
-            f"runs of the same loop were expected, but {names[0]} is {a.workload.loop} and {names[1]} is "
-            f"{b.workload.loop}: their latencies mean different things; measure both in one way"
-        )
-    for run, name in ((a, names[0]), (b, names[1])):
-        if not run.client.rate_per_s:
-            raise ContractError(f"no request of {name} succeeded, so there is nothing to compare; measure it again")
+def _owner_ms(name: str, run: Run) -> float:
+    return run.attribution.breakdowns["mean"].owners().get(name, 0.0)
 
 
-def _owners(a: Run, b: Run) -> list[OwnerChange]:
-    before, after = a.attribution.breakdowns["mean"], b.attribution.breakdowns["mean"]
-    a_ms, b_ms = before.owners(), after.owners()
-    changes = []
-    for name in {**a_ms, **b_ms}:
-        ours, theirs = a_ms.get(name, 0.0), b_ms.get(name, 0.0)
-        speedup = ratio_of(ours, theirs, _owner_ms(a, name), _owner_ms(b, name)) if min(ours, theirs) > 0 else None
-        changes.append(OwnerChange(name, ours, theirs, ours / before.total_ms, theirs / after.total_ms, speedup))
-    return changes
-
-
-def _owner_ms(run: Run, name: str) -> list[float]:
-    return [interval.owners_ms[name] for interval in run.samples if name in interval.owners_ms]
-
-
-def _latencies_ms(latencies: Histogram) -> dict[str, float]:
-    return {"mean": latencies.mean_ms, **{f"p{percent}": latencies.percentile_ms(percent) for percent in PERCENTS}}
+def _latency_ms(at: str, run: Run) -> float:
+    latencies = run.client.latencies
+    return latencies.mean_ms if at == "mean" else latencies.percentile_ms(float(at.removeprefix("p")))
 
 
 def _sentence(comparison: Comparison) -> str:
@@ -209,7 +189,7 @@ def _sentence(comparison: Comparison) -> str:
     who = _who_changed(comparison)
     part = f"{who.owner} {_faster(who.speedup)}, " if who and who.speedup else ""
     if not mean.known:
-        return f"{part}pipeline {_faster(mean)}, but there are too few intervals to tell that from chance"
+        return f"{part}pipeline {_faster(mean)}, which these runs cannot tell from chance"
     if not mean.significant:
         return f"{part and part + 'but '}no difference end to end that these runs can show: pipeline {mean}"
     same_way = who and who.speedup and (who.speedup.value >= 1) == (mean.value >= 1)

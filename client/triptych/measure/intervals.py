@@ -1,4 +1,4 @@
-"""A run in equal parts of its time: how it went on, and samples for tests of significance."""
+"""A run in equal parts of its time: how it went on."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
-"""The sides of a comparison: several runs of one side as one run, so that what drifts from run to run is seen."""
+"""The sides of a comparison: several runs of one side as one run, and whether they were taken in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from triptych.measure.attribution import PERCENTS, Attribution, Breakdown
-from triptych.measure.comparison import check_comparable
+from triptych.errors import ContractError
+from triptych.measure.attribution import Attribution, Breakdown
 from triptych.measure.histogram import Histogram
-from triptych.measure.intervals import Interval
-from triptych.measure.ratio import FEWEST_SAMPLES
+from triptych.measure.ratio import FEWEST_RUNS
 from triptych.measure.run_file import ClientSide, Failure, Run
 from triptych.wire.statistics import Counters
 
@@ -23,22 +24,83 @@ class Side:
 
     Attributes:
         name: what to call it.
-        paths: the files of its runs.
-        runs: its runs.
-        run: all of them as one.
+        runs: its runs, one at least.
+        paths: their files, if they come from files.
+
+    Raises:
+        ContractError: one run is given twice.
     """
 
     name: str
-    paths: Sequence[Path]
     runs: Sequence[Run]
-    run: Run
+    paths: Sequence[Path] = field(default=())
+
+    def __post_init__(self) -> None:
+        for (one, run), (other, another) in combinations(zip(self.names, self.runs, strict=True), 2):
+            if run == another:
+                raise ContractError(
+                    f"{one} and {other}, of one side, are the same run, which shows nothing that one does not; "
+                    "measure again for each"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """What to call each run: its file, or its number."""
+        return [str(path) for path in self.paths] or [f"run {number}" for number in range(1, len(self.runs) + 1)]
+
+    @cached_property
+    def run(self) -> Run:
+        """All of its runs as one.
+
+        Raises:
+            ContractError: their loops differ, or one has no request that succeeded.
+        """
+        return pool(self.runs)
+
+
+def chance_unknown(a: Side, b: Side) -> str:
+    """Say why nobody can tell a difference of two sides from chance; empty where it can be told.
+
+    What a machine does of its own lasts for minutes: of runs that were taken one side after the other, it is in one
+    side alone.
+    """
+    missing = {side.name: FEWEST_RUNS - len(side.runs) for side in (a, b) if len(side.runs) < FEWEST_RUNS}
+    if missing:
+        of_each = ", ".join(f"{number} of {name}" for name, number in missing.items())
+        return (
+            f"it takes {FEWEST_RUNS} runs of each side, in turn, to tell a difference from chance; missing: {of_each}"
+        )
+    if not in_turn(a, b):
+        return f"the runs of {a.name} and {b.name} were not taken in turn, so that what drifts may be the difference"
+    return ""
+
+
+def in_turn(a: Side, b: Side) -> bool:
+    """Return whether at no time one side had had two runs more than the other."""
+    runs = sorted([(run.started, 1) for run in a.runs] + [(run.started, -1) for run in b.runs])
+    return bool(np.abs(np.cumsum([step for _, step in runs])).max() <= 1)
+
+
+def check_comparable(a: Run, b: Run, names: tuple[str, str]) -> None:
+    """Refuse runs that cannot be held against each other.
+
+    Raises:
+        ContractError: their loops differ, or one has no request that succeeded.
+    """
+    if a.workload.loop != b.workload.loop:
+        raise ContractError(
+            f"runs of the same loop were expected, but {names[0]} is {a.workload.loop} and {names[1]} is "
+            f"{b.workload.loop}: their latencies mean different things; measure both in one way"
+        )
+    for run, name in ((a, names[0]), (b, names[1])):
+        if not run.client.rate_per_s:
+            raise ContractError(f"no request of {name} succeeded, so there is nothing to compare; measure it again")
 
 
 def pool(runs: Sequence[Run]) -> Run:
     """Put several runs of one side together; the workload and the environment are of the first.
 
-    From three runs on, each run is one interval of the whole, so that what changes from run to run widens the
-    confidence intervals; the intervals of two follow each other. Of the breakdowns only the mean is kept.
+    Of the breakdowns only the mean is kept, and there are no intervals.
 
     Raises:
         ContractError: their loops differ, or one has no request that succeeded.
@@ -59,8 +121,6 @@ def pool(runs: Sequence[Run]) -> Run:
         busiest=max(run.client.busiest for run in runs),
         truncated=sum(run.client.truncated for run in runs),
     )
-    whole = len(runs) >= FEWEST_SAMPLES
-    intervals = [interval for run in runs for interval in ([_as_interval(run)] if whole else run.intervals)]
     first = runs[0]
     return replace(
         first,
@@ -71,8 +131,9 @@ def pool(runs: Sequence[Run]) -> Run:
             sum(run.attribution.requests for run in runs),
             {"mean": _pooled_mean(runs)},
         ),
-        intervals=intervals,
+        intervals=[],
         footprint=None,
+        interrupted=next((run.interrupted for run in runs if run.interrupted), ""),
     )
 
 
@@ -102,13 +163,4 @@ def _pooled_mean(runs: Sequence[Run]) -> Breakdown:
             for stage, parts in means[0].stages.items()
         },
         {name: over(lambda mean, n=name: mean.client[n]) for name in means[0].client},  # type: ignore[misc]
-    )
-
-
-def _as_interval(run: Run) -> Interval:
-    client = run.client
-    p50, p95, p99 = map(client.latencies.percentile_ms, PERCENTS)
-    owners_ms = run.attribution.breakdowns["mean"].owners() if run.attribution.source == "traces" else {}
-    return Interval(
-        0.0, client.seconds, client.latencies.count, client.failed, client.latencies.mean_ms, p50, p95, p99, owners_ms
     )

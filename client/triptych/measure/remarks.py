@@ -8,15 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 from triptych.measure import documents
 from triptych.measure.attribution import NETWORK
-from triptych.measure.comparison import compare_runs
 from triptych.measure.footprint import growths
 from triptych.measure.limits import Breach
-from triptych.measure.pool import Side
-from triptych.measure.ratio import FEWEST_SAMPLES
+from triptych.measure.pool import Side, chance_unknown
 from triptych.measure.run_file import Run
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.traces import PARTS
@@ -206,22 +203,17 @@ def of_sides(sides: Sequence[Side]) -> list[Remark]:
         remarks += of_pair(sides[0].run, side.run, (sides[0].name, side.name))
     for side in sides:
         remarks += _of_one_side(side)
-    if any(len(side.runs) < FEWEST_SAMPLES for side in sides):
-        remarks.append(
-            Remark(
-                "drift-unseen",
-                "the 95% intervals do not see what drifts from run to run",
-                f"take {FEWEST_SAMPLES} runs or more of each side, in turn, and compare A1,A2,A3 B1,B2,B3",
-            )
-        )
+    unknown = [reason for side in sides[1:] if (reason := chance_unknown(sides[0], side))]
+    remarks += [Remark("chance-unknown", reason, _IN_TURN) for reason in unknown]
     return list(dict.fromkeys(remarks))
 
 
 def of_pair(a: Run, b: Run, names: tuple[str, str] = ("A", "B")) -> list[Remark]:
     """Return what differs between two runs, but for the detector, and what makes either weak evidence."""
-    return [*differences(a, b, names), *_weaknesses(a, names[0]), *_weaknesses(b, names[1]), *_changing_load(a, b)]
+    return [*differences(a, b, names), *_weaknesses(a, names[0]), *_weaknesses(b, names[1])]
 
 
+_IN_TURN = "measure A1, B1, A2, B2, and so on, and compare A1,A2,A3,A4 B1,B2,B3,B4"
 _ONE_PLACE = "measure both on the same machines"
 _ONE_LOAD = "measure both with the same load"
 _ONE_SERVER = "measure both with the same settings of the server"
@@ -287,50 +279,19 @@ def _weaknesses(run: Run, name: str) -> Iterable[Remark]:
             f"the load generator used {run.client.busiest:.0%} of a core in {name}: it may be what was measured",
             f"share the load with --processes {run.workload.processes + 1}",
         )
-    if len(run.samples) < FEWEST_SAMPLES:
-        yield Remark(
-            "intervals-few",
-            f"{name} has {len(run.samples)} intervals with answers, and {FEWEST_SAMPLES} are needed to tell a "
-            "difference from chance",
-            "measure longer or in more --intervals",
-        )
-
-
-def _changing_load(a: Run, b: Run) -> Iterable[Remark]:
-    if "constant" not in (a.workload.shape, b.workload.shape):
-        yield Remark(
-            "load-changes",
-            "the load changes over the time, and intervals with it: a difference must be larger to stand out from that",
-            "measure with --shape constant",
-        )
 
 
 def _of_one_side(side: Side) -> Iterable[Remark]:
     """Return in what the runs of one side are not the same."""
-    for path, run in zip(side.paths[1:], side.runs[1:], strict=True):
-        for remark in differences(side.runs[0], run, (str(side.paths[0]), str(path))):
+    for name, run in zip(side.names[1:], side.runs[1:], strict=True):
+        for remark in differences(side.runs[0], run, (side.names[0], name)):
             yield replace(remark, text=f"of one side, but {remark.text}")
-    if len(side.runs) >= FEWEST_SAMPLES:
-        return  # the runs themselves are the samples, and what drifts widens the intervals
-    for (one, run), (other, another) in combinations(zip(side.paths, side.runs, strict=True), 2):
-        mean = compare_runs(run, another).latency["mean"]
-        if mean.significant:
-            yield Remark(
-                "runs-disagree",
-                f"{one} and {other}, of one side, disagree by {mean}: the confidence intervals are too narrow, since "
-                "the machine drifts between runs",
-                f"give {FEWEST_SAMPLES} runs or more of each side",
-            )
 
 
 def of_breaches(breaches: Iterable[Breach]) -> list[Remark]:
-    """Return a remark for each limit that may have been broken by chance."""
+    """Return a remark for each limit of which nobody can tell whether it is kept."""
     return [
-        Remark(
-            "limit-unproven",
-            f"{breach.sentence}; but these runs cannot tell that from chance, so no limit is broken",
-            "measure longer, or more runs of each side",
-        )
+        Remark("limit-unproven", breach.sentence, "until then no limit is shown to be broken")
         for breach in breaches
-        if not breach.proven
+        if not breach.refuses
     ]

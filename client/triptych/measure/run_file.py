@@ -193,11 +193,6 @@ class Run:
     interrupted: str = ""
     version: Literal[2] = VERSION
 
-    @property
-    def samples(self) -> list[Interval]:
-        """The intervals in which requests were answered."""
-        return [interval for interval in self.intervals if interval.requests]
-
 
 def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
     """Leave out percentiles from the server's metrics: they were of the last minute, not of the measured time."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from triptych.measure import comparison, documents, limits, remarks, run_file
 from triptych.measure.comparison import Comparison
 from triptych.measure.limits import Limits
-from triptych.measure.pool import Side, pool
+from triptych.measure.pool import Side
 from triptych.measure.remarks import Remark
 
 
@@ -29,9 +30,9 @@ class SideBySide:
     remarks: list[Remark]
 
     @property
-    def broken_limits(self) -> list[str]:
-        """A sentence for each limit that is broken by more than chance."""
-        return [sentence for one in self.comparisons for sentence in one.regressions]
+    def refusals(self) -> list[str]:
+        """A sentence for each limit that is broken, or not shown to be kept where that is asked for."""
+        return [sentence for one in self.comparisons for sentence in one.refusals]
 
     def to_json(self) -> str:
         """Return the comparisons and the remarks as JSON."""
@@ -51,19 +52,17 @@ def compare_files(paths: Sequence[Sequence[Path]], names: Sequence[str], changed
     Raises:
         ContractError: a file cannot be read, or its run cannot be compared with the others.
     """
-    sides = [_read(name, files) for name, files in zip(names or _names(paths), paths, strict=True)]
-    comparisons, breaches = [], []
-    for side in sides[1:]:
-        one = comparison.compare_runs(sides[0].run, side.run, (sides[0].name, side.name), changed)
-        broken = limits.judge(one, allowed)
-        comparisons.append(replace(one, regressions=[breach.sentence for breach in broken if breach.proven]))
-        breaches += broken
-    return SideBySide(sides, comparisons, [*remarks.of_sides(sides), *remarks.of_breaches(breaches)])
-
-
-def _read(name: str, paths: Sequence[Path]) -> Side:
-    runs = [run_file.read(path) for path in paths]
-    return Side(name, paths, runs, pool(runs))
+    sides = [
+        Side(name, [run_file.read(path) for path in files], files)
+        for name, files in zip(names or _names(paths), paths, strict=True)
+    ]
+    comparisons = [comparison.compare_sides(sides[0], side, changed) for side in sides[1:]]
+    breaches = limits.judge(comparisons, allowed)
+    judged = [
+        replace(one, refusals=[breach.sentence for breach in broken if breach.refuses])
+        for one, broken in zip(comparisons, breaches, strict=True)
+    ]
+    return SideBySide(sides, judged, [*remarks.of_sides(sides), *remarks.of_breaches(chain(*breaches))])
 
 
 def _names(paths: Sequence[Sequence[Path]]) -> list[str]:

@@ -61,7 +61,7 @@ def _verdicts(comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[B
             Figure(f"{comparison.amdahl:.2f}x", "", f"Amdahl's law{of}"),
             Figure(f"{comparison.rate.value:.2f}x", "", f"requests/s{of}"),
         ]
-    broken = [Note(sentence, "bad") for comparison in comparisons for sentence in comparison.regressions]
+    broken = [Note(sentence, "bad") for comparison in comparisons for sentence in comparison.refusals]
     return [Figures(figures), *broken, *(Note(sentence, "warning") for sentence in notes)]
 
 

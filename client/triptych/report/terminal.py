@@ -122,12 +122,12 @@ def run_line(run: Run) -> str:
     return f"{what}; {workload.loop} loop{users}{rate}, {run.client.latencies.count} requests, {run.started[:16]}"
 
 
-def comparison_table(comparisons: Sequence[Comparison], runs: Sequence[Run]) -> Table:
-    """Show milliseconds and shares of the mean for each run, and from the second on the ratio to the first."""
+def comparison_table(comparisons: Sequence[Comparison]) -> Table:
+    """Show milliseconds and shares of the mean for each side, and from the second on the ratio to the first."""
     first = comparisons[0]
-    counts = " and ".join(str(len(run.samples)) for run in runs)
     table = Table(title="Who takes the mean, and end to end (ms)", title_justify="left", caption_justify="left")
-    table.caption = f"In parentheses: 95% intervals, from {counts} samples. Dim: may be chance."
+    if not all(comparison.unknown for comparison in comparisons):
+        table.caption = "In parentheses: 95% intervals, from the runs of each side. Dim: may be chance."
     table.add_column("owner")
     table.add_column(first.a, justify="right")
     for comparison in comparisons:
