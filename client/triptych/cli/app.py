@@ -20,6 +20,7 @@ from triptych.cli.export import export
 from triptych.cli.init import init
 from triptych.cli.loadtest import loadtest
 from triptych.cli.models import activate, models
+from triptych.cli.overhead import overhead
 from triptych.cli.plan import plan
 from triptych.cli.publish import publish
 from triptych.cli.quantize import quantize
@@ -37,7 +38,7 @@ COMMANDS = {
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, certificates, ready, models, activate),
     "Detect": (detect, track),
-    "Measure": (loadtest, sweep, compare, report, plan),
+    "Measure": (loadtest, sweep, overhead, compare, report, plan),
 }
 """Every command, by its heading in `triptych --help`."""
 

@@ -12,11 +12,12 @@ from triptych.errors import ContractError
 from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych.report.comparison import of_comparisons
+from triptych.report.overhead import of_overhead
 from triptych.report.render import html, markdown
 from triptych.report.run import of_run
 from triptych.report.sweep import of_sweep
 
-__all__ = ["html", "markdown", "of_comparisons", "of_run", "of_sweep", "page_path", "write"]
+__all__ = ["html", "markdown", "of_comparisons", "of_overhead", "of_run", "of_sweep", "page_path", "write"]
 
 
 def page_path(path: Path) -> Path:

@@ -18,6 +18,16 @@ COLOURS = {
     "wait": ("#b8bcc2", "-"),
     "track": ("#9d7fe0", "t"),
     "write": ("#b58a5a", "w"),
+    # Of a service against a loop; what is a stage's work has the stage's colour.
+    "decoding": ("#56b4e9", "▒"),
+    "inference": ("#d55e00", "█"),
+    "suppression": ("#009e73", "▓"),
+    "transport": ("#cc79a7", "░"),
+    "threads": ("#9d7fe0", "h"),
+    "copies": ("#e69f00", "c"),
+    "queue": ("#b8bcc2", "q"),
+    "client": ("#f0e442", "k"),
+    "rest": ("#b58a5a", "*"),
 }
 """By owner: a colour, and the letter it is drawn with in plain text. The colours can be told apart without red and
 green, and dark letters can be read on them (after Okabe and Ito, Color Universal Design, 2008)."""

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from triptych.measure.attribution import Attribution
 from triptych.measure.comparison import Comparison
+from triptych.measure.overhead import Overhead
 from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
@@ -154,6 +155,19 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     after = [f"{comparison.b_rate_per_s:.1f} {no_share}" for comparison in comparisons]
     before = f"{first.a_rate_per_s:.1f} {no_share}"
     row("requests/s", before, after, [comparison.rate for comparison in comparisons])
+    return table
+
+
+def overhead_table(overhead: Overhead) -> Table:
+    """Show who has the difference between a loop and a service."""
+    table = Table(title="Who has the difference (ms)", title_justify="left")
+    for name in ("owner", "own loop", "served", "difference"):
+        table.add_column(name, justify="left" if name == "owner" else "right")
+    for row in overhead.rows:
+        table.add_row(row.owner, f"{row.loop_ms:.2f}", f"{row.served_ms:.2f}", f"{row.difference_ms:+.2f}")
+    table.add_section()
+    total = (overhead.loop_ms, overhead.served_ms)
+    table.add_row("an image, end to end", *(f"{value:.2f}" for value in total), f"{overhead.difference_ms:+.2f}")
     return table
 
 
