@@ -55,6 +55,15 @@ def cpu_features() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(("flags", "Features"))), "")
 
 
+def has_exact_int8() -> bool:
+    """Return whether the CPU multiplies int8 into sums of 32 bits: VNNI, AMX, or no x86.
+
+    Older x86 has an instruction that adds two products in 16 bits, which saturate.
+    """
+    features = cpu_features().split()
+    return "sse2" not in features or not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(features)
+
+
 def nvidia_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs that the NVIDIA driver lists; none where there is no driver, or it fails."""
     # Opened and closed in each call: a process that forks later must not inherit an open library.

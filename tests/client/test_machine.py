@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from triptych import machine
-from triptych.machine import Gpu, available_cores, cpu_model, nvidia_gpus
+from triptych.machine import Gpu, available_cores, cpu_model, has_exact_int8, nvidia_gpus
 
 NAMES = ("NVIDIA H200", "NVIDIA L4")
 CAPABILITIES = ((9, 0), (8, 9))
@@ -87,3 +87,20 @@ def test_a_machine_has_a_cpu() -> None:
     assert available_cores() >= 1
     assert cpu_model()
     assert all(isinstance(gpu, Gpu) for gpu in nvidia_gpus())
+
+
+@pytest.mark.parametrize(
+    ("features", "exact"),
+    [
+        ("fpu sse2 avx2", False),
+        ("fpu sse2 avx2 avx512f avx512bw", False),
+        ("fpu sse2 avx2 avx_vnni", True),
+        ("fpu sse2 avx512f avx512_vnni", True),
+        ("fpu sse2 avx512f avx512_vnni amx_int8", True),
+        ("fp asimd asimddp", True),
+        ("", True),
+    ],
+)
+def test_whose_int8_sums_do_not_saturate(monkeypatch: pytest.MonkeyPatch, features: str, exact: bool) -> None:
+    monkeypatch.setattr(machine, "cpu_features", lambda: features)
+    assert has_exact_int8() == exact

@@ -287,6 +287,50 @@ def deep_model(path: Path, layers: int = 19) -> Path:
     return add_constants(path, **constants, out=out, **RAW_CONSTANTS)
 
 
+def c2f_model(path: Path) -> Path:
+    """The raw head after what YOLOv8 is made of: SiLU, C2f with a residual's sum, SPPF, a Resize, Concat everywhere."""
+    rng = np.random.default_rng(13)
+    constants: dict[str, NDArray[Any]] = {}
+    body: list[str] = []
+
+    def layer(out: str, source: str, channels: tuple[int, int], *, kernel: int = 1, stride: int = 1) -> None:
+        """A convolution that keeps the signal's size, and SiLU."""
+        shape = (channels[1], channels[0], kernel, kernel)
+        constants[f"{out}_w"] = rng.normal(0, 1.6 / np.sqrt(channels[0] * kernel**2), shape).astype(np.float32)
+        constants[f"{out}_b"] = rng.normal(0, 0.3, channels[1]).astype(np.float32)
+        pads = [kernel // 2] * 4
+        body.append(f"{out}_c = Conv <pads = {pads}, strides = [{stride}, {stride}]> ({source}, {out}_w, {out}_b)")
+        body.append(f"{out}_s = Sigmoid ({out}_c)")
+        body.append(f"{out} = Mul ({out}_c, {out}_s)")
+
+    def c2f(out: str, source: str, channels: int) -> None:
+        layer(f"{out}_in", source, (channels, 16))
+        body.append(f"{out}_l, {out}_r = Split <axis = 1> ({out}_in, halves)")
+        layer(f"{out}_1", f"{out}_r", (8, 8), kernel=3)
+        layer(f"{out}_2", f"{out}_1", (8, 8), kernel=3)
+        body.append(f"{out}_sum = Add ({out}_r, {out}_2)")
+        body.append(f"{out}_all = Concat <axis = 1> ({out}_l, {out}_r, {out}_sum)")
+        layer(out, f"{out}_all", (24, 16))
+
+    c2f("fine", "cells", 16)
+    layer("down", "fine", (16, 16), kernel=3, stride=2)
+    c2f("coarse", "down", 16)
+    layer("narrowed", "coarse", (16, 8))
+    pool = "MaxPool <kernel_shape = [5, 5], pads = [2, 2, 2, 2]>"
+    body += [f"pool1 = {pool} (narrowed)", f"pool2 = {pool} (pool1)"]
+    body.append("pooled = Concat <axis = 1> (narrowed, pool1, pool2)")
+    layer("spatial", "pooled", (24, 16))
+    body.append('up = Resize <mode = "nearest"> (spatial, nothing, twice)')
+    body.append("joined = Concat <axis = 1> (up, fine)")
+    c2f("top", "joined", 32)
+    body += ["maps = Conv (top, out_w, out_b)", raw_end("maps")]
+    conv_model(path, "\n".join(body), f"N, {4 + CLASSES}, 64", 16)
+    constants |= {"out_w": rng.normal(0, 0.4, (4 + CLASSES, 16, 1, 1)).astype(np.float32)}
+    constants |= {"out_b": rng.normal(0, 0.5, 4 + CLASSES).astype(np.float32), "halves": np.array([8, 8])}
+    constants |= {"nothing": np.zeros(0, np.float32), "twice": np.array([1, 1, 2, 2], np.float32)}
+    return add_constants(path, **constants, **RAW_CONSTANTS)
+
+
 HEADS = [
     pytest.param(raw_model, id="raw"),
     pytest.param(yolox_model, id="yolox"),

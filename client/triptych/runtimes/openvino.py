@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from openvino import opset13 as operators
 
 from triptych.errors import BuildError
+from triptych.machine import has_exact_int8
 from triptych.runtimes import check_pixels
 
 PRECISIONS = ("f32", "bf16")
+
+PRECISION_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+"""What Triptych calls OpenVINO's element types."""
 
 
 class OpenVinoRuntime:
@@ -31,6 +37,7 @@ class OpenVinoRuntime:
         graph = core.read_model(model)
         height, width, channels = (side.get_length() for side in list(graph.input().get_partial_shape())[1:])
         graph.reshape([1, height, width, channels])
+        fuse_pairs(graph)
         self.input_shape = (height, width, channels)
         compiled = core.compile_model(
             graph,
@@ -42,8 +49,11 @@ class OpenVinoRuntime:
                 "ENABLE_CPU_PINNING": False,
                 # OpenVINO calculates in bfloat16 by default if the CPU can. A model published as fp32 must stay fp32.
                 "INFERENCE_PRECISION_HINT": precision,
+                # Without these, its int8 kernels saturate sums: Q and DQ round all the same, between them are floats.
+                "LP_TRANSFORMS_MODE": "YES" if has_exact_int8() else "NO",
             },
         )
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -54,3 +64,76 @@ class OpenVinoRuntime:
             self._request.infer([openvino.Tensor(image[None], shared_memory=True)], share_inputs=True)
             rows.append(self._request.get_output_tensor().data[0].copy())
         return np.stack(rows)
+
+    def layers(self) -> list[dict[str, str]]:
+        """Return each operator that OpenVINO runs after fusion: name, kind and the precision that it calculates in."""
+        operators = self._compiled.get_runtime_model().get_ordered_ops()
+        return [row for row in map(_layer, operators) if row["kind"] not in ("Const", "Input", "Output")]
+
+
+def _layer(operator: openvino.Node) -> dict[str, str]:
+    facts = {key: str(operator.get_rt_info()[key].astype(str)) for key in ("layerType", "runtimePrecision")}
+    precision = facts["runtimePrecision"]
+    return {
+        "name": operator.get_friendly_name(),
+        "kind": facts["layerType"],
+        "precision": PRECISION_NAMES.get(precision, precision),
+    }
+
+
+def fuse_pairs(graph: openvino.Model) -> None:
+    """Write each Q/DQ pair on an activation as the one FakeQuantize that it means, in place.
+
+    OpenVINO reads Q as a FakeQuantize to -128..127, and DQ as arithmetic after it. Where a CPU wants unsigned
+    activations (VNNI without AMX), its low-precision transformations take those whole numbers for the range of what a
+    Concat joins, and round it to steps of 1 (2025.0 to 2026.4). A FakeQuantize to the range itself leaves no doubt.
+    """
+    for quantize in graph.get_ordered_ops():
+        if quantize.get_type_name() != "FakeQuantize" or _is_constant(quantize.input_value(0)):
+            continue
+        lowest, highest = (_scalar(quantize.input_value(at)) for at in (3, 4))
+        if lowest is None or highest is None:
+            continue
+        for activation, scale, zero_point in _dequantizations(quantize):
+            limits = ((lowest - zero_point) * scale, (highest - zero_point) * scale)
+            fused = operators.fake_quantize(
+                *(quantize.input_value(at) for at in range(3)),
+                *(operators.constant(np.float32(limit)) for limit in limits),
+                quantize.get_levels(),
+            )
+            for reader in activation.output(0).get_target_inputs():
+                reader.replace_source_output(fused.output(0))
+
+
+def _dequantizations(quantize: openvino.Node) -> Iterator[tuple[openvino.Node, float, float]]:
+    """Yield what turns whole numbers into an activation again, its scale and zero point, where each is one number."""
+    for whole in _readers(quantize, "Convert"):
+        for widened in _readers(whole, "Convert"):
+            multiplied = [(node, 0.0) for node in _readers(widened, "Multiply")]
+            for shifted in _readers(widened, "Subtract"):
+                zero_point = _scalar(shifted.input_value(1))
+                if zero_point is not None:
+                    multiplied += [(node, zero_point) for node in _readers(shifted, "Multiply")]
+            for activation, zero_point in multiplied:
+                scale = _scalar(activation.input_value(1))
+                if scale is not None:
+                    yield activation, scale, zero_point
+
+
+def _readers(node: openvino.Node, kind: str) -> list[openvino.Node]:
+    nodes = [reader.get_node() for reader in node.output(0).get_target_inputs()]
+    return [reader for reader in nodes if reader.get_type_name() == kind]
+
+
+def _is_constant(value: openvino.Output) -> bool:
+    return str(value.get_node().get_type_name()) == "Constant"
+
+
+def _scalar(value: openvino.Output) -> float | None:
+    """Return the one number that a constant holds, itself or converted; None for anything else."""
+    if value.get_node().get_type_name() == "Convert":
+        value = value.get_node().input_value(0)
+    if not _is_constant(value):
+        return None
+    data = value.get_node().get_data()
+    return float(data.item()) if data.size == 1 else None
