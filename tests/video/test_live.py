@@ -161,6 +161,46 @@ def test_a_stop_ends_the_waiting_for_a_camera_without_an_error() -> None:
     source.close()
 
 
+class Silent(Flaky):
+    """A camera whose driver never comes back once it has given two frames."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.end = threading.Event()
+
+    def shots(self) -> Iterator[Shot]:
+        yield Shot(None, partial(np.full, (4, 6, 3), 1, np.uint8))
+        self.end.wait(60)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_camera_whose_driver_hangs_is_lost_and_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.video.live.STUCK_S", 0.2)
+    monkeypatch.setattr("triptych.video.live.CLOSE_S", 0.1)
+    camera = Silent()
+    source = Live("silent", camera.connect, retry_s=60.0)
+    with pytest.raises(ImageError, match=r"^silent is stuck: for 0\.2 s it gave neither a frame nor an error$"):
+        list(source.read(0))
+    began_s = time.perf_counter()
+    source.close()
+    assert time.perf_counter() - began_s < 30
+    assert camera.closed == 0, "its driver works on it"
+    camera.end.set()
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_stop_ends_the_waiting_for_a_silent_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.video.live.CLOSE_S", 0.1)
+    camera, stop = Silent(), threading.Event()
+    source = Live("silent", camera.connect, stop=stop)
+    frames = source.read(0)
+    assert next(frames).number == 0
+    threading.Timer(0.05, stop.set).start()
+    assert list(frames) == []
+    source.close()
+    camera.end.set()
+
+
 @contextmanager
 def served(content_type: str, body: bytes) -> Iterator[str]:
     """Answer every request with this, and close the connection; yield the URL's beginning."""

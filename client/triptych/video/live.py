@@ -18,6 +18,12 @@ from triptych.video.frames import Frame, Shot, sensible_rate
 PAUSE_S = 0.5
 """The pause between two tries to reach a camera or a stream that is lost."""
 
+STUCK_S = 40.0
+"""After so long without a sign of life a source counts as stuck. FFmpeg ends a silence by itself, after 30 s."""
+
+CLOSE_S = 2.0
+"""How long `close` waits for the thread that reads; one that is stuck in a driver is left behind."""
+
 
 class Capture(Protocol):
     """What gives frames as they come: a `Camera`, or a `Decoder` of a stream.
@@ -120,6 +126,7 @@ class Live:
         self._newest: Frame | None = None
         self._ended = False
         self._lost_s: float | None = None
+        self._alive_s = 0.0
         self._failure: ImageError | None = None
         self._thread: threading.Thread | None = None
 
@@ -127,13 +134,14 @@ class Live:
         """Give the newest frame each time; its number counts those that were dropped as well.
 
         Raises:
-            ImageError: it is lost, and did not come back in time.
+            ImageError: it is lost and did not come back in time, or it is stuck.
         """
+        self._alive_s = time.perf_counter()
         self._thread = threading.Thread(target=self._watch, args=(first,), daemon=True)
         self._thread.start()
         while True:
             with self._fresh:
-                self._fresh.wait_for(lambda: self._newest or self._ended)
+                self._wait()
                 frame, self._newest = self._newest, None
             if frame is not None:
                 yield frame
@@ -142,10 +150,21 @@ class Live:
             else:
                 return
 
+    def _wait(self) -> None:
+        """Wait for a frame, the end, or a stop; end what is stuck."""
+        while not (self._newest or self._ended or self._stop.is_set()):
+            self._fresh.wait(PAUSE_S)
+            if time.perf_counter() - self._alive_s > STUCK_S:
+                self._failure = ImageError(
+                    f"{self.name} is stuck: for {STUCK_S:g} s it gave neither a frame nor an error"
+                )
+                self._ended = True
+
     def _watch(self, first: int) -> None:
-        """Take frames until the stream's end, a loss that lasts, or `close`."""
+        """Take frames until the stream's end, a loss that lasts, or `close`; then disconnect."""
         try:
             for number, shot in enumerate(self._shots(), first):
+                self._alive_s = time.perf_counter()
                 frame = shot.frame(number, time.perf_counter(), time.time())
                 with self._fresh:
                     if self._ended:
@@ -154,8 +173,10 @@ class Live:
                     self._newest = frame
                     self._fresh.notify()
         except ImageError as error:
-            self._failure = error
+            self._failure = self._failure or error
         finally:
+            if self._capture is not None:
+                self._capture.close()
             with self._fresh:
                 self._ended = True
                 self._fresh.notify()
@@ -195,8 +216,10 @@ class Live:
             if time.perf_counter() - self._lost_s >= self._retry_s or self._stop.wait(PAUSE_S) or self._ended:
                 tried = f", and did not come back within {self._retry_s:g} s" if self._retry_s else ""
                 raise ImageError(f"{reason}{tried}")
+            self._alive_s = time.perf_counter()
             with contextlib.suppress(ImageError):
                 self._capture = self._connect()
+            self._alive_s = time.perf_counter()
 
     def close(self) -> None:
         """Disconnect."""
@@ -204,6 +227,6 @@ class Live:
             self._ended = True
             self._fresh.notify()
         if self._thread is not None:
-            self._thread.join()
-        if self._capture is not None:
+            self._thread.join(CLOSE_S)
+        elif self._capture is not None:
             self._capture.close()
