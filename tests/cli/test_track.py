@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from support.fake_server import LOST, FakeServer
 from support.videos import make_pictures, make_video, read_lines
 from triptych.cli.track import track
-from triptych.errors import ContractError, ImageError, ServerUnavailable
+from triptych.errors import ContractError, ImageError, ServerUnavailable, TriptychError
 from triptych.video.frames import Shot
 from triptych.video.journal import Line, only_writer
 
@@ -148,6 +148,41 @@ def test_two_that_continue_one_file_do_not_mix(run: Run, tmp_path: Path) -> None
         result = run(video, "--out", out, "--resume")
     assert isinstance(result.exception, ContractError)
     assert "another `triptych track` writes" in str(result.exception)
+
+
+def test_several_sources_have_a_file_each(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = [make_video(tmp_path / "a.avi", 5), make_pictures(tmp_path / "pictures", 3)]
+    (sources[1] / "001.png").write_bytes(b"nonsense")
+    result = run(*sources, "--out", out)
+    assert result.exit_code == 1, "a picture cannot be read"
+    assert [len(read_lines(out / name)) for name in ("a.jsonl", "pictures.jsonl")] == [5, 3]
+    assert result.stdout.startswith("8 frames of 2 sources in ")
+    assert f"{sources[1]}, frame 1: " in result.stdout
+    rows = [[cell.strip() for cell in line.split("│")] for line in result.stdout.splitlines()]
+    assert [row[3:6] for row in rows if "done" in row] == [["5", "0", "0"], ["2", "1", "0"]]
+
+
+def test_one_source_may_go_into_a_directory_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run(make_video(tmp_path / "a.avi", 2), "--out", tmp_path / "out").exit_code == 0
+    assert len(read_lines(tmp_path / "out" / "a.jsonl")) == 2
+
+
+def test_several_sources_do_not_go_into_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("")
+    videos = [make_video(tmp_path / f"{name}.avi", 2) for name in "ab"]
+    result = run(*videos, "--out", tmp_path / "out.jsonl")
+    assert result.exit_code == 2
+    assert "2 sources need a directory" in result.output
+
+
+def test_the_lost_one_of_several_is_named_at_the_end(run: Run, tmp_path: Path) -> None:
+    result = run(make_video(tmp_path / "a.avi", 2), tmp_path / "missing.avi", "--out", tmp_path)
+    assert type(result.exception) is TriptychError
+    assert "1 of 2 sources ended too early: there is no " in str(result.exception)
+    assert "; the other sources go on" in result.stderr
+    assert len(read_lines(tmp_path / "a.jsonl")) == 2
 
 
 def test_a_camera_that_is_lost_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
-from support.videos import read_lines
+from support.videos import read_lines, serve_camera
 from triptych.measure import run_file
 from triptych.serving.server import Ports, TritonServer
+from triptych.video.sources import file_stem
 from triptych.video.stages import OWN_STAGES
 from triptych_demo.detector.boards import generate
 
@@ -202,6 +204,58 @@ def test_ctrl_c_ends_well(start: Start, video: Path, demo_server: TritonServer) 
     assert "continue with --resume" in stdout
     assert "Traceback" not in stderr
     assert [line["frame"] for line in read_lines(out)] == list(range(len(read_lines(out))))
+
+
+@pytest.mark.slow
+def test_four_files_share_a_server(video: Path, whole: Whole, demo_server: TritonServer) -> None:
+    out, run_path, frames = video.with_name("four"), video.with_name("four.json"), 40
+    videos = [video.with_name(f"{number}.avi") for number in range(4)]
+    for other in videos:
+        other.hardlink_to(video)
+    options = ("--out", out, "--address", demo_server.grpc_address, "--frames", frames, "--run", run_path)
+    done = subprocess.run([*TRACK, *map(str, (*videos, *options))], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for other in videos:
+        assert read_lines(out / f"{other.stem}.jsonl") == whole.lines[:frames], "as if it was alone"
+    run = run_file.read(run_path)
+    assert run.workload.sources == list(map(str, videos))
+    assert [side.latencies.count for side in run.client.videos] == [frames] * 4
+    assert all(0 < side.frames_per_s < run.client.rate_per_s for side in run.client.videos)
+    assert run.client.latencies.count == 4 * frames
+    assert 4 * frames <= run.server["detector"].requests <= 4 * (frames + 2), "what is in flight at the end is left"
+    assert run.workload.users == 8
+    assert run.attribution.requests > 0.98 * 4 * frames
+    assert f"{4 * frames} frames of 4 sources in " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_camera_that_hangs_up_does_not_end_the_others(video: Path, demo_server: TritonServer, tmp_path: Path) -> None:
+    frames = 20
+    jpegs = [cv2.imencode(".jpg", generate(5, index).image[:SIZE, :SIZE])[1].tobytes() for index in range(3)]
+    options = ("--out", tmp_path, "--address", demo_server.grpc_address, "--frames", frames, "--retry-s", 0)
+    run_path = tmp_path / "run.json"
+    with serve_camera(1000 * jpegs, 500) as steady, serve_camera(5 * jpegs, 10) as short, serve_camera([], 1) as dead:
+        sources = (video, steady, short, dead)
+        command = [*TRACK, *map(str, (*sources, *options, "--run", run_path))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    places = [url.replace("user:secret@", "").removesuffix("?token=secret") for url in (steady, short, dead)]
+    assert done.returncode == 1, done.stderr
+    assert "error: 2 of 4 sources ended too early: " in done.stderr, done.stderr
+    assert f"{places[1]} cannot be read further: it was closed; the other sources go on" in done.stderr
+    assert f"{places[2]} cannot be opened as a video" in done.stderr
+    assert "secret" not in done.stderr + done.stdout + run_path.read_text() + run_path.with_suffix(".html").read_text()
+    run = run_file.read(run_path)
+    assert run.workload.sources == [str(video), *places]
+    file, fast, ended, missing = run.client.videos
+    assert (file.latencies.count, file.dropped, file.lost) == (frames, 0, "")
+    assert (fast.latencies.count, fast.lost) == (frames, "")
+    assert fast.dropped > 0, "500 frames/s are more than anybody takes"
+    assert 0 < ended.latencies.count + ended.dropped <= 15, "it sent so many"
+    assert "it was closed" in ended.lost
+    assert (missing.latencies.count, missing.seconds) == (0, 0)
+    numbers = [line["frame"] for line in read_lines(tmp_path / f"{file_stem(steady)}.jsonl")]
+    assert len(numbers) == frames
+    assert numbers[-1] + 1 == frames + fast.dropped
 
 
 @pytest.mark.slow

@@ -18,7 +18,16 @@ from triptych.measure.documents import to_json
 from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
-from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
+from triptych.measure.run_file import (
+    ClientSide,
+    Environment,
+    Failure,
+    ImageSet,
+    Run,
+    ServedDetector,
+    VideoSide,
+    Workload,
+)
 from triptych.measure.slope import Slope
 from triptych.wire.statistics import Counters
 
@@ -32,7 +41,7 @@ def run() -> Run:
     trend = Trend(100.0, 101.5, 102.0, Slope(0.5, -1.0, 2.0))
     return Run(
         started="2026-01-02T03:04:05+00:00",
-        workload=Workload("poisson", 0, 12.5, "ramp", 1, ["640x480"], 2, 1.0, 10.0, images),
+        workload=Workload("poisson", 0, 12.5, "ramp", 1, ["640x480"], 2, 1.0, 10.0, images, ["a.avi"]),
         environment=Environment(
             "127.0.0.1:8001", "a CPU", 2, ["a GPU"], {"python": "3.11"}, ServedDetector(3, "python", 2, 16, {"a": [1]})
         ),
@@ -43,6 +52,8 @@ def run() -> Run:
             10.25,
             1.5,
             0.125,
+            1,
+            [VideoSide(Histogram([10.0]), 2, 7, 10.25, "it is gone")],
         ),
         server={"detector": Counters(3, 2, 3, 2, 30, 5, 5, 15, 5, Counter({1: 1, 2: 1}))},
         attribution=Attribution(
@@ -153,6 +164,7 @@ def test_a_run_of_an_earlier_release_is_read() -> None:
     assert data["attribution"].pop("long_tails") == ["detector has a long tail"], "derived from the percentiles now"
     written = json.loads(json.dumps(to_json(run)))
     assert [counters.pop("versions") for counters in written["server"].values()] == [[]], "not known of this run"
+    assert (written["workload"].pop("sources"), written["client"].pop("videos")) == ([], []), "of a load test"
     assert written == data
     assert run.server["detector"].batches == {1: 10, 2: 10}
     assert run.client.by_request["640x480"].count == 2

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +58,45 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def detection(x: float, score: float = 0.9) -> Detection:
     """Return a person of 40x40 pixels whose left edge is at x."""
     return Detection("person", 0, score, (x, 10.0, x + 40.0, 50.0))
+
+
+@contextmanager
+def serve_stream(content_type: str, parts: list[bytes], pause_s: float = 0.0) -> Iterator[str]:
+    """Send every client these parts with a pause after each, and close the connection; yield the URL's beginning."""
+    ended = threading.Event()
+
+    class Stream(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", content_type)
+            self.end_headers()
+            for part in parts:
+                if ended.is_set():
+                    return
+                try:
+                    self.wfile.write(part)
+                except OSError:
+                    return  # the client is gone
+                time.sleep(pause_s)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stream) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        try:
+            yield f"http://user:secret@127.0.0.1:{web.server_port}"
+        finally:
+            ended.set()
+            web.shutdown()
+            thread.join()
+
+
+@contextmanager
+def serve_camera(jpegs: list[bytes], frames_per_s: float) -> Iterator[str]:
+    """Serve what a network camera sends (motion JPEG), frame by frame, and hang up; yield its URL."""
+    head = "--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
+    parts = [head.format(len(jpeg)).encode() + jpeg + b"\r\n" for jpeg in jpegs]
+    with serve_stream("multipart/x-mixed-replace; boundary=frame", parts, 1 / frames_per_s) as url:
+        yield f"{url}/camera.mjpg?token=secret"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import grpc
 import pytest
@@ -11,12 +12,13 @@ import pytest
 from support.fake_server import LOST, FakeServer, Fault
 from triptych.client import DetectionClient
 from triptych.errors import InvalidRequest, ServerUnavailable
-from triptych.video.detecting import PatientDetector
+from triptych.video.detecting import Answer, PatientDetector
 
 
-def patient(client: DetectionClient, retry_s: float) -> tuple[PatientDetector, list[str]]:
+def patient(client: DetectionClient, retry_s: float) -> tuple[Callable[[bytes, str], Answer], list[str]]:
     notes: list[str] = []
-    return PatientDetector(client, None, None, retry_s, notes.append), notes
+    detector = PatientDetector(client, retry_s, notes.append)
+    return partial(detector, score_threshold=None, iou_threshold=None), notes
 
 
 @pytest.fixture

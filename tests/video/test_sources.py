@@ -9,7 +9,7 @@ import pytest
 from support.videos import make_pictures, make_video
 from triptych.errors import ImageError
 from triptych.video.decoding import Video
-from triptych.video.sources import Pictures, open_source
+from triptych.video.sources import Pictures, file_stem, open_source, shown_name
 
 
 def test_a_name_means_a_directory_or_a_video(tmp_path: Path) -> None:
@@ -48,3 +48,22 @@ def test_no_message_shows_a_streams_password() -> None:
         open_source("rtsp://user:secret@127.0.0.1:9/none?token=secret")
     assert "rtsp://127.0.0.1:9/none cannot be opened" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "stem"),
+    [
+        ("a/street.avi", "a/street.avi", "street"),
+        ("0", "camera 0", "camera-0"),
+        ("rtsp://user:secret@host:554/live/1.sdp?token=secret", "rtsp://host:554/live/1.sdp", "host-554-live-1-sdp"),
+        ("http://host/", "http://host/", "host"),
+    ],
+)
+def test_a_source_has_a_name_for_messages_and_one_for_files(name: str, shown: str, stem: str) -> None:
+    assert (shown_name(name), file_stem(name)) == (shown, stem)
+
+
+def test_a_directory_is_called_by_its_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = make_pictures(tmp_path / "2026.11", 1)
+    monkeypatch.chdir(directory)
+    assert file_stem(".") == "2026.11"

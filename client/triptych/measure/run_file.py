@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from triptych.measure.attribution import Attribution
@@ -53,7 +53,7 @@ class Workload:
         loop: `closed`: each user waits for its answer. `constant` and `poisson`: requests come at a rate, whatever the
             answers do. `camera`: each user sends frames at a rate, and drops the ones that are due while it waits. In
             these three latency counts from when a request was due. `video`: the frames of `triptych track`.
-        users: of the closed loop, or cameras; of a video, frames in flight; 0 in the open loops.
+        users: of the closed loop, or cameras; of videos, frames in flight, of all together; 0 in the open loops.
         rate_per_s: requests a second of the open loops, or of each camera; else None.
         shape: how users or rate change over the time, as `triptych_loadtest.shapes` has them.
         batch: images in a request.
@@ -61,7 +61,8 @@ class Workload:
         processes: load generators that shared the work.
         warmup_s: how long the load went on before anything counted.
         duration_s: how long it was measured.
-        images: what was sent.
+        images: what was sent; of several videos, the frames of one after those of another.
+        sources: what the videos of `triptych track` are called; empty for load tests.
     """
 
     loop: Loop
@@ -74,6 +75,7 @@ class Workload:
     warmup_s: float
     duration_s: float
     images: ImageSet
+    sources: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,30 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class VideoSide:
+    """What became of one video, camera or stream.
+
+    Attributes:
+        latencies: of the frames that were answered, from the beginning of a frame's reading until its line was written.
+        failed: frames that could not be read.
+        dropped: frames of a live source that nobody took, since those before them were not done.
+        seconds: from the first frame to the last line.
+        lost: why it ended before its end; empty if it did not.
+    """
+
+    latencies: Histogram
+    failed: int
+    dropped: int
+    seconds: float
+    lost: str = ""
+
+    @property
+    def frames_per_s(self) -> float:
+        """Frames that were answered, a second."""
+        return self.latencies.count / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
 class ClientSide:
     """What the clients saw.
 
@@ -141,6 +167,7 @@ class ClientSide:
         cpu_s: CPU time of the processes that sent the requests, together.
         busiest: the share of one core that the busiest of them used, 0..1 and above.
         truncated: of the requests that succeeded, how many have an answer that was cut off: objects may be missing.
+        videos: what became of each of the workload's `sources`, in the same order.
     """
 
     latencies: Histogram
@@ -150,6 +177,7 @@ class ClientSide:
     cpu_s: float
     busiest: float
     truncated: int = 0
+    videos: list[VideoSide] = field(default_factory=list)
 
     @property
     def failed(self) -> int:

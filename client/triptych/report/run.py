@@ -13,6 +13,7 @@ from triptych.report.blocks import Figure, Figures, Note, Page, Row, Section, Sh
 from triptych.report.footprint import footprint_sections
 from triptych.report.latencies import latency_section
 from triptych.report.setting import setting, started, workload_sentence
+from triptych.report.videos import video_sections
 
 LONGEST_MESSAGE = 400
 """Characters of an error's message, which may bring a server's whole log along."""
@@ -34,6 +35,7 @@ def of_run(run: Run, name: str, budget_ms: float | None = None) -> Page:
         sections=[
             Section("", [_figures(run), *_verdicts(run, budget_ms)]),
             *([*time_sections(run), latency_section(run)] if answered else ()),
+            *video_sections(run),
             *_batches(run),
             *footprint_sections(run),
             *_failures(run),

@@ -14,12 +14,13 @@ def workload_sentence(workload: Workload) -> str:
     """Say in a few words what was asked of the server."""
     rate = f"{workload.rate_per_s:g}" if workload.rate_per_s else "?"
     users = workload.users
+    videos = f"{len(workload.sources)} videos" if len(workload.sources) > 1 else "a video"
     asked = {
         "closed": f"{users} user{'s' * (users != 1)} that wait{'s' * (users == 1)} for each answer",
         "constant": f"{rate} requests/s, whatever the answers do",
         "poisson": f"{rate} requests/s at random, whatever the answers do",
         "camera": f"{users} camera{'s' * (users != 1)} with {rate} frames/s",
-        "video": f"a video with {users} frame{'s' * (users != 1)} in flight",
+        "video": f"{videos} with {users} frame{'s' * (users != 1)} in flight",
     }[workload.loop]
     batch = f", {workload.batch} images a request" if workload.batch > 1 else ""
     shape = f", {workload.shape}" if workload.shape != "constant" else ""

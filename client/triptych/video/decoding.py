@@ -188,7 +188,6 @@ class Video:
     """A video file; its frames are read in order and none is left out."""
 
     live = False
-    dropped = 0
 
     def __init__(self, path: Path) -> None:
         """Open it.

@@ -40,27 +40,23 @@ class PatientDetector:
     """Sends frames to a server, from several threads; while it is gone, all of them wait for it together.
 
     Attributes:
-        client: the server.
-        score_threshold: as `DetectionClient.detect` takes it.
-        iou_threshold: as `DetectionClient.detect` takes it.
+        client: the server; it tries each request once.
         retry_s: how long to wait for a server that is gone, in seconds.
         say: hears once that the server is gone, and once that it is back.
         stop: once it is set, nothing is tried again.
-        outages: how often the server was gone.
     """
 
     client: DetectionClient
-    score_threshold: float | None
-    iou_threshold: float | None
     retry_s: float
     say: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
-    outages: int = 0
     _gone_s: float | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, encoded: bytes, request_id: str) -> Answer:
-        """Detect objects in one encoded image.
+    def __call__(
+        self, encoded: bytes, request_id: str, *, score_threshold: float | None, iou_threshold: float | None
+    ) -> Answer:
+        """Detect objects in one encoded image, as `DetectionClient.detect` does.
 
         Raises:
             RequestError: the server refuses, or did not come back in time.
@@ -70,8 +66,8 @@ class PatientDetector:
             try:
                 detections = self.client.detect(
                     encoded,
-                    score_threshold=self.score_threshold,
-                    iou_threshold=self.iou_threshold,
+                    score_threshold=score_threshold,
+                    iou_threshold=iou_threshold,
                     request_id=request_id,
                 )
             except ImageError as error:
@@ -92,7 +88,6 @@ class PatientDetector:
         with self._lock:
             if self._gone_s is None:
                 self._gone_s = time.perf_counter()
-                self.outages += 1
                 if self.retry_s:
                     self.say(f"{error}; trying again for {self.retry_s:g} s")
             return time.perf_counter() - self._gone_s < self.retry_s

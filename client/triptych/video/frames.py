@@ -86,8 +86,7 @@ class Source(Protocol):
         identity: the same for the same video, wherever its file lies, and hardly ever for another.
         frames: how many there are; None where that is not known before the end.
         frames_per_s: its rate.
-        live: whether it goes on while nobody looks; `dropped` counts what was missed.
-        dropped: frames that nobody came for.
+        live: whether it goes on while nobody looks; the numbers of its frames count what was missed.
     """
 
     name: str
@@ -95,7 +94,6 @@ class Source(Protocol):
     frames: int | None
     frames_per_s: float
     live: bool
-    dropped: int
 
     def read(self, first: int) -> Iterator[Frame]:
         """Read its frames from number `first` on; those of a live source are only counted from there."""

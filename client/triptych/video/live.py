@@ -116,7 +116,6 @@ class Live:
         """
         self.name = name
         self.identity = identity or name
-        self.dropped = 0
         self._connect = connect
         self._capture: Capture | None = connect()
         self.frames_per_s = self._capture.frames_per_s
@@ -169,7 +168,6 @@ class Live:
                 with self._fresh:
                     if self._ended:
                         return
-                    self.dropped += self._newest is not None
                     self._newest = frame
                     self._fresh.notify()
         except ImageError as error:

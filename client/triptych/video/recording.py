@@ -1,9 +1,10 @@
-"""The run of a video: what `triptych track --run` keeps, in the same file as a load test."""
+"""The run of one or several videos: what `triptych track --run` keeps, in the same file as a load test."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,11 +18,12 @@ from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Answer
-from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, Workload
+from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, VideoSide, Workload
 from triptych.measure.traces import TracedRequest, Tracing
 from triptych.measure.window import Window
 from triptych.video.pipeline import Tracked
 from triptych.video.stages import OWN_STAGES, Totals
+from triptych.video.tracking import Outcome
 from triptych.wire.statistics import Snapshot
 
 INTERVALS = 10
@@ -46,16 +48,18 @@ class ServerSide:
 
 
 @dataclass
-class Measurement:
-    """Every frame of a run.
+class Frames:
+    """The frames of one source, counted by its thread alone.
 
     Attributes:
-        began_s: when the reading of the first one began, in seconds of `time.time`.
+        began_s: when the reading of the first one began, in seconds of `time.time`; 0 if there was none.
         answers: the latency of each frame, by its request's id.
         own_ms: milliseconds by id, then by each of `OWN_STAGES`.
         failed_at_s: when frames came out that could not be read, in seconds of `time.time`.
         example: why the first of them could not.
         truncated: how many frames have an answer that was cut off.
+        sent_bytes: of all of them together, encoded.
+        hashes: SHA-256 of each, one after the other.
     """
 
     began_s: float = 0.0
@@ -64,17 +68,16 @@ class Measurement:
     failed_at_s: list[float] = field(default_factory=list)
     example: str = ""
     truncated: int = 0
-    _cpu_began_s: float = field(default_factory=time.process_time)
-    _bytes: int = 0
-    _digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    sent_bytes: int = 0
+    hashes: bytearray = field(default_factory=bytearray)
 
     def add(self, tracked: Tracked) -> None:
         """Count one frame, as soon as it is done."""
         now = time.time()
         if not self.began_s:
             self.began_s = now - tracked.times.total_ms / 1000
-        self._bytes += len(tracked.encoded)
-        self._digest.update(hashlib.sha256(tracked.encoded).digest())
+        self.sent_bytes += len(tracked.encoded)
+        self.hashes += hashlib.sha256(tracked.encoded).digest()
         if tracked.line.error:
             self.failed_at_s.append(now)
             self.example = self.example or tracked.line.error
@@ -83,29 +86,57 @@ class Measurement:
         self.own_ms[tracked.request_id] = {name: tracked.times.ms[name] for name in OWN_STAGES}
         self.truncated += tracked.truncated
 
+    def side(self, outcome: Outcome) -> VideoSide:
+        """Return what became of the source."""
+        return VideoSide(
+            latencies=Histogram(answer.latency_ms for answer in self.answers.values()),
+            failed=len(self.failed_at_s),
+            dropped=outcome.dropped,
+            seconds=outcome.totals.seconds,
+            lost=str(outcome.lost or ""),
+        )
+
+
+@dataclass
+class Measurement:
+    """Every frame of a run: one `Frames` for each source, in the order given."""
+
+    sources: list[Frames] = field(default_factory=list)
+    _cpu_began_s: float = field(default_factory=time.process_time)
+
     def run(
-        self, environment: Environment, server: ServerSide, totals: Totals, in_flight: int, command: list[str]
+        self,
+        environment: Environment,
+        server: ServerSide,
+        outcomes: Sequence[Outcome],
+        in_flight: int,
+        command: list[str],
     ) -> Run:
         """Return the run of at least one frame, with where its time went.
 
         Args:
             environment: where it ran.
             server: what the server saw of it.
-            totals: of the same frames.
-            in_flight: requests at a time.
+            outcomes: what came of each source.
+            in_flight: requests of a source at a time.
             command: what was typed.
         """
-        seconds = totals.seconds
         cpu_s = time.process_time() - self._cpu_began_s
-        latencies_ms = {request_id: answer.latency_ms for request_id, answer in self.answers.items()}
+        totals = Totals.of(outcome.totals for outcome in outcomes)
+        seconds = totals.seconds
+        answers = {name: answer for source in self.sources for name, answer in source.answers.items()}
+        own_ms = {name: ms for source in self.sources for name, ms in source.own_ms.items()}
+        failed_at_s = [at_s for source in self.sources for at_s in source.failed_at_s]
+        began_s = min(source.began_s for source in self.sources if source.began_s)
+        latencies_ms = {request_id: answer.latency_ms for request_id, answer in answers.items()}
         window = Window.between(server.before, server.after, list(latencies_ms.values()), seconds)
-        requests = Requests.join(server.traced, latencies_ms, self.own_ms)
-        failures = {"ImageError": Failure(len(self.failed_at_s), self.example)} if self.failed_at_s else {}
+        requests = Requests.join(server.traced, latencies_ms, own_ms)
+        example = next((source.example for source in self.sources if source.example), "")
         return Run(
-            started=datetime.fromtimestamp(self.began_s, timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.fromtimestamp(began_s, timezone.utc).isoformat(timespec="seconds"),
             workload=Workload(
                 loop="video",
-                users=in_flight,
+                users=in_flight * len(outcomes),
                 rate_per_s=None,
                 shape="constant",
                 batch=1,
@@ -113,34 +144,45 @@ class Measurement:
                 processes=1,
                 warmup_s=0.0,
                 duration_s=seconds,
-                images=ImageSet(len(latencies_ms) + len(self.failed_at_s), self._bytes, self._digest.hexdigest()),
+                images=self.images(),
+                sources=[outcome.source for outcome in outcomes],
             ),
             environment=environment,
             client=ClientSide(
                 latencies=Histogram(latencies_ms.values()),
                 by_request={},
-                failures=failures,
+                failures={"ImageError": Failure(len(failed_at_s), example)} if failed_at_s else {},
                 seconds=seconds,
                 cpu_s=cpu_s,
                 busiest=cpu_s / seconds if seconds else 0.0,
-                truncated=self.truncated,
+                truncated=sum(source.truncated for source in self.sources),
+                videos=[source.side(outcome) for source, outcome in zip(self.sources, outcomes, strict=True)],
             ),
             server=dict(window.counters),
-            attribution=attribution.from_requests(requests) if len(requests) else self._from_statistics(window),
-            intervals=intervals.cut(self.answers, self.failed_at_s, requests, self.began_s, seconds, INTERVALS),
+            attribution=attribution.from_requests(requests) if len(requests) else _from_statistics(window, own_ms),
+            intervals=intervals.cut(answers, failed_at_s, requests, began_s, seconds, INTERVALS),
             command=command,
             interrupted=window.interrupted,
             footprint=server.footprint,
         )
 
-    def _from_statistics(self, window: Window) -> Attribution:
-        """Give the time outside the server to the client's own stages where they are known, else to the network."""
-        means = attribution.from_statistics(window)
-        mean = means.breakdowns["mean"]
-        count = max(1, len(self.own_ms))
-        own = {name: sum(frame_ms[name] for frame_ms in self.own_ms.values()) / count for name in OWN_STAGES}
-        network_ms = mean.network_and_client_ms - sum(own.values())
-        return replace(means, breakdowns={"mean": replace(mean, network_and_client_ms=network_ms, client=own)})
+    def images(self) -> ImageSet:
+        """Describe what was sent: the frames of one source after those of another, whatever the order of time."""
+        return ImageSet(
+            sum(len(source.answers) + len(source.failed_at_s) for source in self.sources),
+            sum(source.sent_bytes for source in self.sources),
+            hashlib.sha256(b"".join(source.hashes for source in self.sources)).hexdigest(),
+        )
+
+
+def _from_statistics(window: Window, own_ms: Mapping[str, Mapping[str, float]]) -> Attribution:
+    """Give the time outside the server to the client's own stages where they are known, else to the network."""
+    means = attribution.from_statistics(window)
+    mean = means.breakdowns["mean"]
+    count = max(1, len(own_ms))
+    own = {name: sum(frame_ms[name] for frame_ms in own_ms.values()) / count for name in OWN_STAGES}
+    network_ms = mean.network_and_client_ms - sum(own.values())
+    return replace(means, breakdowns={"mean": replace(mean, network_and_client_ms=network_ms, client=own)})
 
 
 class Recorder:
@@ -168,16 +210,18 @@ class Recorder:
         self._sampler.__enter__()
         return self
 
-    def add(self, tracked: Tracked) -> None:
-        """Count one frame, as soon as it is done."""
-        self._measurement.add(tracked)
+    def listener(self) -> Callable[[Tracked], None]:
+        """Return who hears of each frame of the next source that is done."""
+        frames = Frames()
+        self._measurement.sources.append(frames)
+        return frames.add
 
-    def write(self, totals: Totals, in_flight: int) -> Run:
+    def write(self, outcomes: Sequence[Outcome], in_flight: int) -> Run:
         """Write the run of the frames so far.
 
         Args:
-            totals: of the same frames, at least one.
-            in_flight: requests at a time.
+            outcomes: what came of each source that has a listener, in the same order; at least one frame in all.
+            in_flight: requests of a source at a time.
 
         Raises:
             RequestError: the server is gone.
@@ -185,11 +229,11 @@ class Recorder:
         """
         footprint = self._sampler.stop()
         after = settled_statistics(self._client)
-        traced = self._tracing.stop(len(self._measurement.answers)) if self._traces else []
+        traced = self._tracing.stop(sum(outcome.answered for outcome in outcomes)) if self._traces else []
         machine = describe_machine(self._client.address)
         environment = with_server(machine, self._client, self._model_repository)
         run = self._measurement.run(
-            environment, ServerSide(self._before, after, traced, footprint), totals, in_flight, self._command
+            environment, ServerSide(self._before, after, traced, footprint), outcomes, in_flight, self._command
         )
         run_file.write(self._path, run)
         return run

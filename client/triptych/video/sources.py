@@ -18,7 +18,7 @@ from triptych.errors import ImageError
 from triptych.opencv import cv2
 from triptych.video.decoding import Decoder, Video
 from triptych.video.frames import DEFAULT_FRAMES_PER_S, Frame, Source, file_identity
-from triptych.video.live import Camera, Live
+from triptych.video.live import Camera, Capture, Live
 from triptych.vision.decode import image_files, read_header
 from triptych.vision.inputs import encode_image
 
@@ -45,33 +45,54 @@ def open_source(
     Raises:
         ImageError: it is not there, or cannot be read.
     """
-    if _STREAM.match(name):
-        return Live(
-            _place(name),
-            partial(Decoder, name, stream=True, shown=_place(name)),
-            _place(name),
-            retry_s=retry_s,
-            stop=stop,
-            say=say,
-        )
-    path = Path(name)
-    if name.isdecimal() and not path.exists():
-        camera = f"camera {name}"
-        return Live(camera, lambda: Camera(camera, cv2.VideoCapture(int(name))), retry_s=retry_s, stop=stop, say=say)
-    return Pictures(path) if path.is_dir() else Video(path)
+    shown, path = shown_name(name), Path(name)
+    if _is_stream(name):
+        connect: Callable[[], Capture] = partial(Decoder, name, stream=True, shown=shown)
+    elif _is_camera(name):
+        connect = partial(_open_camera, shown, int(name))
+    else:
+        return Pictures(path) if path.is_dir() else Video(path)
+    return Live(shown, connect, retry_s=retry_s, stop=stop, say=say)
 
 
-def _place(url: str) -> str:
-    """Return the address of a stream without what may be secret: the user, the password and the query."""
-    parts = urlsplit(url)
+def shown_name(name: str) -> str:
+    """Return what a source is called in messages, which is no secret."""
+    return f"camera {name}" if _is_camera(name) else without_secrets(name)
+
+
+def without_secrets(name: str) -> str:
+    """Return the address of a stream without the user, the password and the query; all else as it is."""
+    if not _is_stream(name):
+        return name
+    parts = urlsplit(name)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def file_stem(name: str) -> str:
+    """Return what a file about a source is called, without its suffix."""
+    if _is_stream(name) or _is_camera(name):
+        shown = shown_name(name)
+        return re.sub(r"\W+", "-", shown.partition("://")[2] or shown).strip("-")
+    path = Path(name).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _is_stream(name: str) -> bool:
+    return _STREAM.match(name) is not None
+
+
+def _is_camera(name: str) -> bool:
+    return name.isdecimal() and not Path(name).exists()
+
+
+def _open_camera(shown: str, number: int) -> Camera:
+    return Camera(shown, cv2.VideoCapture(number))
 
 
 class Pictures:
     """The pictures of a directory in the order of their names; they travel as they are, without a second encoding."""
 
     live = False
-    dropped = 0
     frames_per_s = DEFAULT_FRAMES_PER_S
 
     def __init__(self, directory: Path) -> None:

@@ -6,7 +6,7 @@ same time, and the busiest of them bounds them all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 STAGES = ("read", "encode", "wait", "predict", "track", "write")
@@ -79,12 +79,27 @@ class Totals:
         """How many frames came out in a second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
+    @classmethod
+    def of(cls, parts: Iterable[Totals]) -> Totals:
+        """Return the times of all frames of several sources, which were done at the same time."""
+        begun = [part for part in parts if part.frames]
+        if not begun:
+            return cls()
+        return cls(
+            sum(part.frames for part in begun),
+            {name: sum(part.ms[name] for part in begun) for name in STAGES},
+            min(part.began_s for part in begun),
+            max(part.ended_s for part in begun),
+        )
+
     def means_ms(self) -> dict[str, float]:
         """Return the mean of each stage over the frames."""
         return {name: milliseconds / max(1, self.frames) for name, milliseconds in self.ms.items()}
 
 
-def busy_shares(means_ms: Mapping[str, float], frames_per_s: float, in_flight: int) -> dict[str, float]:
+def busy_shares(
+    means_ms: Mapping[str, float], frames_per_s: float, in_flight: int, sources: int = 1
+) -> dict[str, float]:
     """Return which share of the time each stage works, 0..1.
 
     That is its mean time for a frame, times frames a second (Little's law).
@@ -92,16 +107,19 @@ def busy_shares(means_ms: Mapping[str, float], frames_per_s: float, in_flight: i
     Args:
         means_ms: by each of `STAGES`; `wait` is nobody's work and is left out.
         frames_per_s: how many come out.
-        in_flight: requests at a time, which share the work of `predict`.
+        in_flight: requests of a source at a time, which share the work of `predict`.
+        sources: how many work at the same time, each with stages of its own.
     """
     places = {"predict": in_flight}
     return {
-        name: means_ms[name] / 1000 * frames_per_s / places.get(name, 1) for lane in LANES.values() for name in lane
+        name: means_ms[name] / 1000 * frames_per_s / places.get(name, 1) / sources
+        for lane in LANES.values()
+        for name in lane
     }
 
 
-def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool) -> str:
-    """Return in one sentence what bounds the throughput."""
+def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool, sources: int = 1) -> str:
+    """Return in one sentence what bounds the throughput of one source, or of several together."""
     lanes = {lane: sum(shares[name] for name in names) for lane, names in LANES.items()}
     busiest = max(lanes, key=lambda lane: lanes[lane])
     work = " and ".join(LANES[busiest])
@@ -109,8 +127,8 @@ def bound_sentence(shares: Mapping[str, float], frames_per_s: float, live: bool)
         return f"{work} bounds the throughput of {frames_per_s:.1f} frames/s: busy {lanes[busiest]:.0%} of the time"
     if live:
         return (
-            f"the source bounds the throughput of {frames_per_s:.1f} frames/s: {work}, the busiest, works "
-            f"{lanes[busiest]:.0%} of the time"
+            f"the source{' bounds' if sources == 1 else 's bound'} the throughput of {frames_per_s:.1f} frames/s: "
+            f"{work}, the busiest, works {lanes[busiest]:.0%} of the time"
         )
     return (
         f"nobody is busy all the time at {frames_per_s:.1f} frames/s: {work} works most, {lanes[busiest]:.0%} of it; "

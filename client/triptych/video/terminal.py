@@ -1,10 +1,28 @@
-"""The stages of a frame, as a table for a terminal."""
+"""Sources, and the stages of a frame, as tables for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
+from rich.text import Text
+
+from triptych.video.tracking import Outcome
+
+
+def source_table(outcomes: Sequence[Outcome]) -> Table:
+    """Show how many frames of each source were answered, could not be read, or were dropped."""
+    table = Table(title="The sources", title_justify="left")
+    table.add_column("source", overflow="fold")
+    for heading in ("frames/s", "answered", "failed", "dropped", "tracks"):
+        table.add_column(heading, justify="right")
+    table.add_column("end")
+    for outcome in outcomes:
+        rate = f"{outcome.totals.frames_per_s:.1f}"
+        counts = (outcome.answered, outcome.failed, outcome.dropped, len(outcome.track_ids))
+        end = "lost" if outcome.lost else "stopped" if outcome.stopped else "done"
+        table.add_row(Text(outcome.source), rate, *map(str, counts), end)
+    return table
 
 
 def stage_table(means_ms: Mapping[str, float], shares: Mapping[str, float]) -> Table:

@@ -6,6 +6,7 @@ track but not begin one, and appearance plays no part. (Zhang et al., ByteTrack,
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -20,6 +21,9 @@ LOW_SCORE = 0.1
 MEMORY_S = 1.0
 """How long a track that is not seen is remembered."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Held while Python's warnings are set otherwise, which all threads share."""
+
 
 class Tracker:
     """Gives the objects of each frame the id of their track: 1, 2, 3 and so on, in the order in which tracks appear."""
@@ -32,7 +36,7 @@ class Tracker:
             score_threshold: objects from this score on are matched first, and a track begins 0.1 above it.
         """
         self.memory_frames = max(1, round(frames_per_s * MEMORY_S))
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():
             # supervision 0.31 drops ByteTrack, and pyproject.toml keeps us below it: nothing that a user could act on.
             warnings.filterwarnings("ignore", "The `ByteTrack` was deprecated", FutureWarning)
             self._byte_track = supervision.ByteTrack(

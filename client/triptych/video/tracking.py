@@ -1,4 +1,4 @@
-"""A whole video tracked: from the file's last line, if there is one, to the end of the source."""
+"""A whole source tracked: from the last line of its file, if there is one, to its end."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from triptych.client import DetectionClient
-from triptych.errors import ContractError, ImageError, MeasurementError, RequestError
-from triptych.measure.run_file import Run
+from triptych.errors import ContractError, ImageError, RequestError, TriptychError
 from triptych.video import pipeline
 from triptych.video.detecting import PatientDetector
 from triptych.video.frames import Source
 from triptych.video.journal import Done, Journal, read_done
 from triptych.video.pipeline import Tracked
-from triptych.video.recording import Recorder
 from triptych.video.stages import Totals
 from triptych.video.tracker import LOW_SCORE, Tracker
 
@@ -30,12 +28,11 @@ class Settings:
     """How to track.
 
     Attributes:
-        frames: stop after so many; None for all.
-        in_flight: frames that are with the server at a time.
+        frames: stop after so many of a source; None for all.
+        in_flight: frames of a source that are with the server at a time.
         quality: of the JPEGs that are sent, 1..100.
         score_threshold: what scores below only continues a track; None for the model's own.
         iou_threshold: of two boxes of a class that overlap more, the weaker is dropped; None for the model's own.
-        retry_s: how long to wait for a server that is gone.
     """
 
     frames: int | None = None
@@ -43,51 +40,58 @@ class Settings:
     quality: int = 92
     score_threshold: float | None = None
     iou_threshold: float | None = None
-    retry_s: float = 30.0
 
 
 @dataclass
 class Outcome:
-    """What came of the frames.
+    """What came of a source.
 
     Attributes:
-        totals: their times.
+        source: what it is called.
+        live: whether it goes on while nobody looks.
+        begun: whether its file could be begun or continued.
+        totals: the times of its frames.
         track_ids: of all tracks that were seen.
         failed: frames that could not be read.
         example: why the first of them could not; empty if all could.
-        dropped: frames of a live source that nobody took.
+        dropped: frames of a live source that nobody took in time.
+        next_frame: the number of the next one, if none is dropped.
+        stopped: whether somebody stopped it before its end.
         lost: what ended it before the end; None if nothing did.
-        run: the run that was recorded; None if none was.
-        unmeasured: why no run was recorded, though one was wanted; None if that is not so.
     """
 
+    source: str = ""
+    live: bool = False
+    begun: bool = False
     totals: Totals = field(default_factory=Totals)
     track_ids: set[int] = field(default_factory=set)
     failed: int = 0
     example: str = ""
     dropped: int = 0
-    lost: RequestError | ImageError | None = None
-    run: Run | None = None
-    unmeasured: MeasurementError | None = None
+    next_frame: int = 0
+    stopped: bool = False
+    lost: TriptychError | OSError | None = None
 
     def add(self, tracked: Tracked) -> None:
         """Count one frame."""
         self.totals.add(tracked.times)
+        self.dropped += tracked.line.frame - self.next_frame
+        self.next_frame = tracked.line.frame + 1
         self.track_ids.update(track_id for track_id in tracked.line.track_ids if track_id is not None)
         if tracked.line.error:
             self.failed += 1
             self.example = self.example or f"frame {tracked.line.frame}: {tracked.line.error}"
 
-    def sentences(self) -> list[str]:
-        """Return how many frames and tracks there were, and why the first frame failed, if one did."""
-        parts = [
-            f"{self.totals.frames} frames in {self.totals.seconds:.1f} s",
-            f"{self.totals.frames_per_s:.1f} frames/s",
-            f"{len(self.track_ids)} tracks",
-            *([f"{self.dropped} frames dropped"] if self.dropped else []),
-            *([f"{self.failed} failed"] if self.failed else []),
-        ]
-        return [", ".join(parts), *([self.example] if self.failed else [])]
+    @property
+    def answered(self) -> int:
+        """How many frames have their objects."""
+        return self.totals.frames - self.failed
+
+    @property
+    def reason(self) -> str:
+        """What ended it before its end, with its name; empty if nothing did."""
+        reason = str(self.lost or "")
+        return reason if self.source in reason or not reason else f"{self.source}: {reason}"
 
 
 @dataclass
@@ -96,25 +100,23 @@ class Tracking:
 
     Attributes:
         source: where the frames come from.
-        client: the server; it tries each request once.
+        detector: the server.
         out: the file.
         done: what the file already holds.
         tracker: knows the tracks of the frames that are done.
         settings: how to track.
         score_threshold: the one that counts.
         stop: once it is set, the frame at hand is the last.
-        say: hears what a person should know.
     """
 
     source: Source
-    client: DetectionClient
+    detector: PatientDetector
     out: Path
     done: Done
     tracker: Tracker
     settings: Settings
     score_threshold: float
     stop: threading.Event
-    say: Callable[[str], None]
 
     @property
     def expected(self) -> int | None:
@@ -122,52 +124,37 @@ class Tracking:
         frames = self.source.frames
         return self.settings.frames or (max(0, frames - self.done.next_frame) if frames else None)
 
-    def run(self, listeners: Iterable[Callable[[Tracked], None]] = (), recorder: Recorder | None = None) -> Outcome:
+    def run(self, listeners: Iterable[Callable[[Tracked], None]] = ()) -> Outcome:
         """Track until there are no more frames, the limit is reached, somebody stops it, or server or camera is lost.
 
         Args:
             listeners: called with each frame that is done.
-            recorder: records the run, if one is wanted.
-
-        Raises:
-            OSError: the file cannot be written.
         """
-        if recorder is None:
-            return self._work(listeners)
-        with recorder:
-            outcome = self._work([*listeners, recorder.add])
-            if outcome.totals.frames and not outcome.lost:
-                try:
-                    outcome.run = recorder.write(outcome.totals, self.settings.in_flight)
-                except MeasurementError as error:
-                    outcome.unmeasured = error
-        return outcome
-
-    def _work(self, listeners: Iterable[Callable[[Tracked], None]]) -> Outcome:
-        outcome = Outcome()
-        with self._steps() as steps:
-            try:
+        outcome = Outcome(self.source.name, self.source.live, begun=True, next_frame=self.done.next_frame)
+        try:
+            with self._steps() as steps:
                 for tracked in steps:
                     for listener in (outcome.add, *listeners):
                         listener(tracked)
-                    if self.stop.is_set() or outcome.totals.frames == self.settings.frames:
+                    if outcome.totals.frames == self.settings.frames:
                         break
-            except (RequestError, ImageError) as error:
-                if not self.stop.is_set():
-                    outcome.lost = error
-        outcome.dropped = self.source.dropped
+                    if self.stop.is_set():
+                        outcome.stopped = True
+                        break
+        except (RequestError, ImageError) as error:
+            outcome.stopped = self.stop.is_set()
+            outcome.lost = None if outcome.stopped else error
+        except OSError as error:
+            outcome.lost = error
         return outcome
 
     @contextmanager
     def _steps(self) -> Iterator[Generator[Tracked, None, None]]:
         settings = self.settings
-        detect = PatientDetector(
-            self.client,
-            min(self.score_threshold, LOW_SCORE),
-            settings.iou_threshold,
-            settings.retry_s,
-            self.say,
-            self.stop,
+        detect = partial(
+            self.detector,
+            score_threshold=min(self.score_threshold, LOW_SCORE),
+            iou_threshold=settings.iou_threshold,
         )
         with Journal(self.out, self.done, self.source.identity) as journal:
             steps = pipeline.run(
@@ -185,29 +172,48 @@ class Tracking:
                 yield steps
 
 
+def check_free(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a file holds nothing that nobody asked to continue or to overwrite.
+
+    Raises:
+        ContractError: it does.
+    """
+    if out.exists() and out.stat().st_size and not (resume or overwrite):
+        raise ContractError(f"{out} is not empty; continue it with --resume, or replace it with --overwrite")
+
+
 def prepare(
     source: Source,
-    client: DetectionClient,
+    detector: PatientDetector,
     out: Path,
     settings: Settings,
     *,
     resume: bool = False,
     overwrite: bool = False,
-    stop: threading.Event | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    stop: threading.Event,
+    say: Callable[[str], None],
 ) -> Tracking:
     """Read how far the file has come, and bring the tracker there.
+
+    Args:
+        source: where the frames come from.
+        detector: the server.
+        out: the file.
+        settings: how to track.
+        resume: continue what the file holds.
+        overwrite: replace what the file holds.
+        stop: once it is set, the frame at hand is the last.
+        say: hears where it goes on.
 
     Raises:
         ContractError: the file holds something that nobody asked to continue or to overwrite, tracks of another video,
             or no tracks at all.
         RequestError: the server does not say what it serves.
     """
-    if out.exists() and out.stat().st_size and not (resume or overwrite):
-        raise ContractError(f"{out} is not empty; continue it with --resume, or replace it with --overwrite")
+    check_free(out, resume=resume, overwrite=overwrite)
     threshold = settings.score_threshold
     if threshold is None:
-        threshold = client.spec().score_threshold
+        threshold = detector.client.spec().score_threshold
     tracker = Tracker(source.frames_per_s, threshold)
     done = read_done(out, REPLAYED_MEMORIES * tracker.memory_frames) if resume else Done()
     if done.video and done.video != source.identity:
@@ -218,4 +224,4 @@ def prepare(
     tracker.replay(((line.objects, line.track_ids) for line in done.recent), done.last_id)
     if done.next_frame:
         say(f"{out} has the frames up to {done.next_frame - 1}; going on from there")
-    return Tracking(source, client, out, done, tracker, settings, threshold, stop or threading.Event(), say)
+    return Tracking(source, detector, out, done, tracker, settings, threshold, stop)
