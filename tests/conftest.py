@@ -17,6 +17,7 @@ from triptych.serving.repository import activate
 from triptych.serving.server import Ports, TritonServer
 from triptych_build.adapt import adapter as adapt
 from triptych_build.adapt.adapter import Overrides
+from triptych_build.adapt.names import read_names
 from triptych_build.publish import publish
 from triptych_build.publish.target import InstanceGroup
 
@@ -74,7 +75,7 @@ def demo_server(demo_repository: Path) -> Iterator[TritonServer]:
 @pytest.fixture(scope="session")
 def yolox_server(make_repository: MakeRepository, shared_data: Path) -> Iterator[TritonServer]:
     """YOLOX-Nano with COCO's classes, served."""
-    names = adapt.read_names(shared_data / "yolox_nano" / "coco_classes.txt")
+    names = read_names(shared_data / "yolox_nano" / "coco_classes.txt")
     repository = make_repository(shared_data / "yolox_nano" / "yolox_nano.onnx", Overrides(names=names))
     with TritonServer(repository, ports=Ports.free(), log_path=repository.parent / "log") as server:
         yield server

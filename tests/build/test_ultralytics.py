@@ -14,7 +14,8 @@ from support.graphs import record_of
 from support.ultralytics import METADATA, PLAN, make_checkpoint, make_engine
 from triptych.errors import BuildError
 from triptych_build import ultralytics
-from triptych_build.adapt.adapter import Overrides, adapt, read_names
+from triptych_build.adapt.adapter import Overrides, adapt
+from triptych_build.adapt.names import read_names
 from triptych_build.ultralytics import as_onnx, export, exporter, split_engine, write_plan
 
 

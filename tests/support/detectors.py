@@ -147,10 +147,14 @@ def end_to_end_model(path: Path, *, open_count: bool = False) -> Path:
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logit, class_logit = Split <axis = 2> (columns, parts)
             spread = Mul (boxes, sixteen)
+            positive = Abs (spread)
+            top_left, size = Split <axis = 2> (positive, pair)
+            bottom_right = Add (top_left, size)
+            corners = Concat <axis = 2> (top_left, bottom_right)
             score = Sigmoid (logit)
             steps = Abs (class_logit)
             class = Floor (steps)
-            rows = Concat <axis = 2> (spread, score, class)
+            rows = Concat <axis = 2> (corners, score, class)
             {OPEN_COUNT if open_count else "end = Identity (all)"}
             output0 = Slice (rows, zero, end, one)""",
         f"N, {'count' if open_count else 64}, 6",
@@ -184,10 +188,14 @@ def mmdeploy_model(path: Path, *, open_count: bool = False) -> Path:
             columns = Transpose <perm = [0, 2, 1]> (flat)
             boxes, logit, class_logit = Split <axis = 2> (columns, parts)
             spread = Mul (boxes, sixteen)
+            positive = Abs (spread)
+            top_left, size = Split <axis = 2> (positive, pair)
+            bottom_right = Add (top_left, size)
+            corners = Concat <axis = 2> (top_left, bottom_right)
             score = Sigmoid (logit)
             steps = Abs (class_logit)
             {OPEN_COUNT if open_count else "end = Identity (all)"}
-            all_dets = Concat <axis = 2> (spread, score)
+            all_dets = Concat <axis = 2> (corners, score)
             dets = Slice (all_dets, zero, end, one)
             class_column = Cast <to = 7> (steps)
             all_labels = Squeeze (class_column, two)
@@ -202,6 +210,7 @@ def mmdeploy_model(path: Path, *, open_count: bool = False) -> Path:
 TABLE = {
     "flat_shape": np.array([0, 6, -1]),
     "parts": np.array([4, 1, 1]),
+    "pair": np.array([2, 2]),
     "sixteen": np.array(16, np.float32),
     "zero": np.array([0]),
     "one": np.array([1]),

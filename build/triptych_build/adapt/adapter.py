@@ -19,11 +19,15 @@ from triptych.contract import DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.files import atomic_write, sha256
 from triptych_build.adapt import graph, heads
-from triptych_build.adapt.batch import BATCH, open_batch
-from triptych_build.adapt.heads import Head, Normalization, Order, Source
+from triptych_build.adapt.batch import BATCH, BatchTied, open_batch
+from triptych_build.adapt.heads import Activation, Boxes, Head, NoObject, Normalization, Order, Reading, Source, Unit
+from triptych_build.adapt.heads.head import AS_BYTES, Habits
+from triptych_build.adapt.names import class_names, missing, names_in_metadata
 from triptych_build.adapt.onnx_file import Adapted, add_record, read_adapted, read_onnx, tidied
-from triptych_build.adapt.source import class_names, describe_source, fix_size, image_input
-from triptych_build.ultralytics import ENGINES, engine_names
+from triptych_build.adapt.outputs import settle_outputs
+from triptych_build.adapt.sanity import check_adapted
+from triptych_build.adapt.source import describe_source, metadata, take_image
+from triptych_build.adapt.tasks import other_task
 
 T = TypeVar("T")
 
@@ -36,6 +40,10 @@ class Overrides:
     """
 
     head: str | None = None
+    boxes: Boxes | None = None
+    unit: Unit | None = None
+    activation: Activation | None = None
+    no_object: NoObject | None = None
     size: tuple[int, int] | None = None
     names: Sequence[str] | None = None
     order: Order | None = None
@@ -73,30 +81,70 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     """
     overrides = overrides or Overrides()
     model = read_onnx(path)
-    image = image_input(model)
-    fix_size(model, image, overrides.size)
-    source = describe_source(model, image)
-    head = _head(source, overrides.head)
-    tail = head.tail(source, _or(overrides.candidates, head.candidates))
+    image, is_sized = take_image(model, overrides.size)
+    fixed = image.type.tensor_type.shape.dim[0].dim_value or None
+    source = settle_outputs(model, describe_source(model, image, is_sized=is_sized), fixed)
+    if task := other_task(source, metadata(model, "task")):
+        raise BuildError(f"this is {task}; Triptych serves boxes: give it a detection model")
+    names = names_in_metadata(model)
+    source = replace(source, classes=_class_counts(names, overrides))
+    head = heads.head_named(overrides.head, source) if overrides.head else heads.recognise(source)
+    reading = _reading(head, source, overrides)
+    habits = head.habits(source, reading)
+    tail = head.tail(source, reading, _or(overrides.candidates, habits.candidates))
+    spec = _spec(names, head, source, reading, habits, overrides)
     record = Adapted(
         head=head.name,
         source=path.name,
         source_sha256=sha256(path),
         candidates=tail.candidates,
-        normalization=_normalization(head, overrides),
-        spec=_spec(model, head, source, overrides),
-        source_batch=image.type.tensor_type.shape.dim[0].dim_value or None,
-        batch_kept=_keeps_batch(image, overrides),
+        normalization=_normalization(habits, source, overrides),
+        spec=spec,
+        source_batch=fixed,
+        batch_kept=_keeps_batch(fixed, overrides),
+        reading=reading,
+        unnamed=tuple(missing(names, spec.class_names)) if overrides.names is None else (),
     )
     if record.source_batch and not record.batch_kept:
-        model = open_batch(model, image.name)
+        model, record = _open(model, image, record)
     batch = str(record.source_batch) if record.batch_kept else BATCH
     before = graph.front(image, source, record.normalization, batch)
     after = graph.back(model, tail, source, batch)
     adapted = tidied(graph.join(model, before, image.name, after))
     add_record(adapted, record)
     onnx.checker.check_model(adapted, full_check=True)
+    check_adapted(adapted, record)
     return adapted
+
+
+def _class_counts(names: dict[int, str], overrides: Overrides) -> frozenset[int]:
+    """Return how many classes there may be by the user's names, or else the source's, whose ids may have gaps."""
+    if overrides.names is not None:
+        return frozenset([len(overrides.names)])
+    return frozenset([len(names), max(names) + 1]) if names else frozenset()
+
+
+def _reading(head: Head, source: Source, overrides: Overrides) -> Reading:
+    """Return how the head's numbers are read: as the user says, and for the rest as they show themselves."""
+    asked = {name: getattr(overrides, name) for name in ("boxes", "unit", "activation", "no_object")}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if {"boxes", "unit"} <= set(asked):
+        source = replace(source, outputs=tuple(replace(output, values=()) for output in source.outputs))
+    return replace(head.read(source), **asked)
+
+
+def _open(model: onnx.ModelProto, image: onnx.ValueInfoProto, record: Adapted) -> tuple[onnx.ModelProto, Adapted]:
+    """Return the model with its batch open, or as it is where that is no harm: a batch of 1 is served one by one.
+
+    Raises:
+        BatchTied: it takes several images at a time, and this cannot be opened.
+    """
+    try:
+        return open_batch(model, image.name), record
+    except BatchTied as error:
+        if record.source_batch != 1:
+            raise
+        return model, replace(record, batch_kept=True, why_kept=error.reason)
 
 
 def describe(record: Adapted) -> list[str]:
@@ -107,47 +155,22 @@ def describe(record: Adapted) -> list[str]:
         f"       {spec.placement} letterbox on {spec.pad_value}, scale {pixels.scale:.4g}",
         f"       the best {record.candidates} candidates, an answer of {spec.rows} rows",
     ]
+    if record.reading:
+        lines.insert(1, f"       {record.reading}")
+    if record.unnamed:
+        lines.append(f"       names: the metadata has none for class {', '.join(map(str, record.unnamed))}")
     if record.batch_kept:
-        lines.append("       batch: stays fixed at 1; a batch is served image by image")
+        why = f", since {record.why_kept}" if record.why_kept else ""
+        lines.append(f"       batch: stays fixed at 1; a batch is served image by image{why}")
     elif record.source_batch:
         was, checked = record.source_batch, record.source_batch + 1
         lines.append(f"       batch: was fixed at {was}, is dynamic now (checked on a batch of {checked})")
     return lines
 
 
-def read_names(path: Path) -> list[str]:
-    """Read class names from a text file, one a line, or from the header of an Ultralytics `.engine`.
-
-    Raises:
-        BuildError: the file is missing, or has none.
-    """
-    if not path.is_file():
-        raise BuildError(f"there is no file of class names {path}")
-    if path.suffix.lower() in ENGINES:
-        return engine_names(path)
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise BuildError(f"{path} is not UTF-8 text; write the class names one a line") from error
-    if not names:
-        raise BuildError(f"{path} holds no class names; write one a line")
-    return names
-
-
-def _head(source: Source, name: str | None) -> Head:
-    if name is None:
-        return heads.recognise(source)
-    head = heads.head_named(name)
-    if not head.matches(source):
-        outputs = "; ".join(str(output) for output in source.outputs)
-        raise BuildError(f"the head {head.name!r} needs {head.description}, but the model's outputs are {outputs}")
-    return head
-
-
-def _keeps_batch(image: onnx.ValueInfoProto, overrides: Overrides) -> bool:
+def _keeps_batch(batch: int | None, overrides: Overrides) -> bool:
     """Return whether the batch stays as the source has fixed it; an open one is open anyway."""
-    batch = image.type.tensor_type.shape.dim[0].dim_value
-    if overrides.keep_batch and batch > 1:
+    if overrides.keep_batch and batch and batch > 1:
         raise BuildError(
             f"--keep-batch serves image by image, but the model takes {batch} at a time; "
             "leave it out, or export the model with a batch of 1"
@@ -155,9 +178,10 @@ def _keeps_batch(image: onnx.ValueInfoProto, overrides: Overrides) -> bool:
     return overrides.keep_batch and batch == 1
 
 
-def _normalization(head: Head, overrides: Overrides) -> Normalization:
+def _normalization(habits: Habits, source: Source, overrides: Overrides) -> Normalization:
     asked = {name: getattr(overrides, name) for name in ("order", "scale", "mean", "std")}
-    chosen = replace(head.normalization, **{name: value for name, value in asked.items() if value is not None})
+    habit = AS_BYTES if source.is_bytes else habits.normalization
+    chosen = replace(habit, **{name: value for name, value in asked.items() if value is not None})
     if chosen.order not in ("rgb", "bgr"):
         raise BuildError(f"the channel order must be rgb or bgr, but got {chosen.order!r}")
     if 0 in chosen.std:
@@ -165,15 +189,17 @@ def _normalization(head: Head, overrides: Overrides) -> Normalization:
     return chosen
 
 
-def _spec(model: onnx.ModelProto, head: Head, source: Source, overrides: Overrides) -> DetectorSpec:
+def _spec(
+    names: dict[int, str], head: Head, source: Source, reading: Reading, habits: Habits, overrides: Overrides
+) -> DetectorSpec:
     return DetectorSpec(
         width=source.width,
         height=source.height,
-        class_names=class_names(model, head.class_count(source), overrides.names),
-        placement=_or(overrides.placement, head.placement),
-        pad_value=_or(overrides.pad_value, head.pad_value),
+        class_names=class_names(names, head.class_count(source, reading), overrides.names),
+        placement=_or(overrides.placement, habits.placement),
+        pad_value=_or(overrides.pad_value, habits.pad_value),
         score_threshold=_or(overrides.score_threshold, DetectorSpec.score_threshold),
-        iou_threshold=_or(overrides.iou_threshold, head.iou_threshold),
+        iou_threshold=_or(overrides.iou_threshold, habits.iou_threshold),
         rows=_or(overrides.rows, DetectorSpec.rows),
     )
 

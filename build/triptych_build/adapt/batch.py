@@ -31,6 +31,18 @@ WAY_OUT = (
 )
 
 
+class BatchTied(BuildError):
+    """A batch cannot be opened.
+
+    Attributes:
+        reason: why, in words.
+    """
+
+    def __init__(self, fixed: int, reason: str) -> None:
+        super().__init__(f"the model's batch is fixed at {fixed} and cannot be opened: {reason}; {WAY_OUT}")
+        self.reason = reason
+
+
 def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
     """Return a model whose input `image` and whose outputs have a batch of any size, proven on images.
 
@@ -39,7 +51,7 @@ def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
         image: the name of that input.
 
     Raises:
-        BuildError: an operator ties the batch, or the opened model's results are not the model's.
+        BatchTied: an operator ties the batch, or the opened model's results are not the model's.
     """
     opened = onnx.ModelProto()
     opened.CopyFrom(model)
@@ -52,12 +64,8 @@ def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
             dim.dim_param = BATCH
     reason = find_difference(model, opened, image, suspect)
     if reason:
-        raise _refusal(fixed, reason)
+        raise BatchTied(fixed, reason)
     return opened
-
-
-def _refusal(fixed: int, reason: str) -> BuildError:
-    return BuildError(f"the model's batch is fixed at {fixed} and cannot be opened: {reason}; {WAY_OUT}")
 
 
 class _Walk:
@@ -76,7 +84,7 @@ class _Walk:
         """Rewrite the graph, and return in words the operator to blame if its results change; empty if there is none.
 
         Raises:
-            BuildError: an operator ties the batch.
+            BatchTied: an operator ties the batch.
         """
         rewrites = {
             "Reshape": self._open_reshape,
@@ -103,8 +111,8 @@ class _Walk:
                 raise self._refusal(self._suspect or f"the output {output.name} does not grow with it")
         return self._suspect
 
-    def _refusal(self, reason: str) -> BuildError:
-        return _refusal(self._fixed, reason)
+    def _refusal(self, reason: str) -> BatchTied:
+        return BatchTied(self._fixed, reason)
 
     def _batch_axis(self, name: str) -> int | None:
         """Return the axis that grows with the batch; None if there is none, or it cannot be known."""

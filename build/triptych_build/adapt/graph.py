@@ -82,7 +82,7 @@ def back(model: onnx.ModelProto, tail: Tail, source: Source, batch: str) -> onnx
 
 def _element_name(element: int) -> str:
     """Return an element type as ONNX's textual form writes it."""
-    names = {"FLOAT": "float", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32"}
+    names = {"FLOAT": "float", "FLOAT16": "float16", "INT64": "int64", "INT32": "int32", "UINT8": "uint8"}
     name = onnx.TensorProto.DataType.Name(element)
     if name not in names:
         raise BuildError(f"a detector's tensors must be one of {', '.join(names)}, but the model has {name}")

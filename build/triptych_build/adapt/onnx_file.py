@@ -16,7 +16,7 @@ from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass, Topologica
 
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
-from triptych_build.adapt.heads import Normalization
+from triptych_build.adapt.heads import Normalization, Reading
 
 METADATA_KEY = "triptych"
 """Where an adapted ONNX keeps its `Adapted` record, as JSON, in its metadata."""
@@ -40,6 +40,9 @@ class Adapted:
         spec: what preprocess, postprocess and clients need to know.
         source_batch: the batch that the source was fixed at, or None if it was open.
         batch_kept: whether that batch is fixed still.
+        why_kept: why it could not be opened, in words; empty if it was not tried.
+        reading: how the head's numbers are read; None in records from before there was a choice.
+        unnamed: the class ids that the source's names leave out.
     """
 
     head: str
@@ -50,17 +53,22 @@ class Adapted:
     spec: DetectorSpec
     source_batch: int | None = None
     batch_kept: bool = False
+    why_kept: str = ""
+    reading: Reading | None = None
+    unnamed: tuple[int, ...] = ()
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Adapted:
         """Read back what `asdict` made of a record, also after JSON."""
-        normalization, spec = stored["normalization"], stored["spec"]
+        normalization, spec, reading = stored["normalization"], stored["spec"], stored.get("reading")
         triples = {name: tuple(normalization[name]) for name in ("mean", "std")}
         return cls(
             **stored
             | {
                 "normalization": Normalization(**normalization | triples),
                 "spec": DetectorSpec(**spec | {"class_names": tuple(spec["class_names"])}),
+                "reading": Reading(**reading) if reading else None,
+                "unnamed": tuple(stored.get("unnamed", ())),
             }
         )
 

@@ -1,38 +1,97 @@
-"""What the adapter needs to know of a detector's graph: its image, its outputs, its class names."""
+"""What the adapter needs to know of a detector's graph: its image, its outputs, and what they are on a few images."""
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.helper
+import onnx.numpy_helper
 import onnx.shape_inference
-import onnxruntime
+from numpy.typing import NDArray
 
 from triptych.errors import BuildError
+from triptych_build.adapt import probe
 from triptych_build.adapt.heads import Output, Source
 from triptych_build.adapt.onnx_file import opset_of
 
 Shape = tuple[int | None, ...]
 
+STEP = 32
+"""What the sides of most detectors' inputs are a multiple of: their coarsest stride."""
+
+SIZE_INPUTS = {"orig_target_sizes": "wh", "target_sizes": "hw", "im_shape": "hw", "scale_factor": "11"}
+"""Inputs [N, 2] that tell a graph the size of the image, and what they want: width and height, the other way round, or
+the factor of a resize."""
+
+
+def take_image(model: onnx.ModelProto, size: tuple[int, int] | None) -> tuple[onnx.ValueInfoProto, bool]:
+    """Make an image [N, 3, H, W] of a fixed size the only input of a source, in place.
+
+    Args:
+        model: the source.
+        size: width and height that the user asks for; None: the model's own, or else the metadata's.
+
+    Returns:
+        The input, and whether the graph was told the size of the image.
+
+    Raises:
+        BuildError: the model takes something else, or its size is open and nothing names it.
+    """
+    sizes = [value for value in _inputs(model) if value.name in SIZE_INPUTS]
+    image = image_input(model)
+    _fix_size(model, image, size)
+    height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
+    if not height or not width:
+        raise BuildError(
+            f"the model's input {image.name} {_shape_text(image)} has no fixed size; give one with --size, e.g. 640x640"
+        )
+    for value in sizes:
+        model.graph.input.remove(value)
+        numbers = {"wh": [width, height], "hw": [height, width], "11": [1, 1]}[SIZE_INPUTS[value.name]]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([numbers], dtype), value.name))
+    return image, bool(sizes)
+
+
+def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
 
 def image_input(model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """Return the one image input [N, 3, H, W] of a source.
+    """Return the one image input [N, 3, H, W] of a source; one of [N, H, W, 3] gets a Transpose behind it.
 
     Raises:
         BuildError: the model takes something else.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) == 1:
-        shape = inputs[0].type.tensor_type.shape.dim
-        if len(shape) == 4 and shape[1].dim_value == 3:
-            return inputs[0]
+    inputs = _inputs(model)
+    images = [value for value in inputs if value.name not in SIZE_INPUTS]
+    if len(images) == 1:
+        dims = images[0].type.tensor_type.shape.dim
+        if len(dims) == 4 and dims[1].dim_value == 3:
+            return images[0]
+        if len(dims) == 4 and dims[3].dim_value == 3:
+            return _as_planes(model, images[0])
     actual = "; ".join(f"{value.name} {_shape_text(value)}" for value in inputs) or "none"
     raise BuildError(f"a detector must take one image [N, 3, height, width], but the model's inputs are {actual}")
+
+
+def _as_planes(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+    """Put a Transpose behind an input [N, H, W, 3], and return the new input [N, 3, H, W]."""
+    planes = onnx.ValueInfoProto()
+    planes.CopyFrom(image)
+    planes.name = f"{image.name}_planes"
+    dims = image.type.tensor_type.shape.dim
+    for dim, place in zip(planes.type.tensor_type.shape.dim, (0, 3, 1, 2), strict=True):
+        dim.CopyFrom(dims[place])
+    transpose = onnx.helper.make_node("Transpose", [planes.name], [image.name], "planes_last", perm=[0, 2, 3, 1])
+    model.graph.node.insert(0, transpose)
+    place = list(model.graph.input).index(image)
+    model.graph.input[place].CopyFrom(planes)
+    return model.graph.input[place]
 
 
 def _shape_text(value: onnx.ValueInfoProto) -> str:
@@ -45,13 +104,10 @@ def metadata(model: onnx.ModelProto, key: str) -> str:
     return next((str(entry.value) for entry in model.metadata_props if entry.key == key), "")
 
 
-def fix_size(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: tuple[int, int] | None) -> None:
-    """Give an input of open size the width and height that are asked for, or else the metadata's.
+def _fix_size(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: tuple[int, int] | None) -> None:
+    """Give an input the width and height that are asked for, or else, if it is open, the metadata's.
 
-    Ultralytics writes them as `imgsz` [height, width].
-
-    Raises:
-        BuildError: the input has another size.
+    Ultralytics writes them as `imgsz` [height, width]. A graph of another size may allow it: running it tells.
     """
     dims = image.type.tensor_type.shape.dim[2:]
     if size is None:
@@ -59,32 +115,60 @@ def fix_size(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: tuple[int
         if not sides or all(dim.dim_value for dim in dims):
             return
         size = int(sides[2]), int(sides[1])
-    for dim, asked, side in zip(dims, reversed(size), ("height", "width"), strict=True):
-        if dim.dim_value and dim.dim_value != asked:
-            raise BuildError(f"--size asks for {side} {asked}, but the model was exported with {side} {dim.dim_value}")
+    for dim, asked in zip(dims, reversed(size), strict=True):
+        if dim.dim_value not in (0, asked):
+            del model.graph.value_info[:]
+            for value in model.graph.output:
+                value.type.tensor_type.ClearField("shape")
         dim.dim_value = asked
 
 
-def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> Source:
-    """Return the outputs and the size of a source; sizes that the file leaves open are inferred, or else measured.
+def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_sized: bool = False) -> Source:
+    """Return the outputs of a source with their values on a few images; sizes that are not inferred are measured.
 
     Raises:
-        BuildError: the input has no fixed size.
+        BuildError: the model does not run; the message names the operator.
     """
     height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
-    if not height or not width:
-        raise BuildError(
-            f"the model's input {image.name} {_shape_text(image)} has no fixed size; give one with --size, e.g. 640x640"
-        )
-    shapes = _inferred_shapes(model)
-    if any(size is None for shape in shapes for size in shape[1:]):
-        shapes = _measured_shapes(model, image)
+    try:
+        runs = probe.run(model, image.name, probe.probe_images(image))
+    except Exception as error:  # ONNX Runtime's errors share no class
+        raise BuildError(_why_it_does_not_run(error, width, height)) from error
+    values = list(zip(*runs, strict=True))
+    shapes = [_shape(*both) for both in zip(_inferred_shapes(model), values, strict=True)]
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
-    outputs = (
-        Output(value.name, shape, producers.get(value.name, ""))
-        for value, shape in zip(model.graph.output, shapes, strict=True)
+    named = zip(model.graph.output, shapes, values, strict=True)
+    return Source(
+        tuple(Output(value.name, shape, producers.get(value.name, ""), seen) for value, shape, seen in named),
+        width,
+        height,
+        opset_of(model),
+        frozenset(producers.values()),
+        is_sized=is_sized,
+        is_bytes=np.issubdtype(onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type), np.integer),
     )
-    return Source(tuple(outputs), width, height, opset_of(model), frozenset(producers.values()))
+
+
+def _why_it_does_not_run(error: Exception, width: int, height: int) -> str:
+    words = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if width % STEP or height % STEP:
+        near = "x".join(str(max(1, round(side / STEP)) * STEP) for side in (width, height))
+        return (
+            f"the model does not run at {width}x{height}: most detectors want sides that are a multiple of {STEP}, "
+            f"such as --size {near} ({words})"
+        )
+    return (
+        f"the model does not run at {width}x{height} in ONNX Runtime: {words}; if --size is not what it was exported "
+        "with, export it at that size (Ultralytics: imgsz=HEIGHT,WIDTH), or with a dynamic size"
+    )
+
+
+def _shape(inferred: Shape, values: tuple[NDArray[Any], ...]) -> Shape:
+    """Return the inferred shape; what is open in it is measured, and stays so if it varies from image to image."""
+    if len(inferred) == values[0].ndim and None not in inferred[1:]:
+        return inferred
+    varies = [len({one.shape[axis] for one in values}) > 1 for axis in range(values[0].ndim)]
+    return tuple(None if open_ else size for open_, size in zip(varies, values[0].shape, strict=True))
 
 
 def _inferred_shapes(model: onnx.ModelProto) -> list[Shape]:
@@ -94,51 +178,8 @@ def _inferred_shapes(model: onnx.ModelProto) -> list[Shape]:
     del bare.graph.value_info[:]
     for value in bare.graph.output:
         value.type.tensor_type.ClearField("shape")
-    outputs = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
-    return [tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim) for value in outputs]
-
-
-def _measured_shapes(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> list[Shape]:
-    """Measure the outputs' shapes on two very different images; a size that differs between them is open."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    shape = [dim.dim_value or 1 for dim in image.type.tensor_type.shape.dim]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
-    noise = np.random.default_rng(0).random(shape).astype(dtype)
-    runs = [session.run(None, {image.name: pixels}) for pixels in (np.zeros(shape, dtype), noise * 255)]
-    return [
-        tuple(one if one == other else None for one, other in zip(black.shape, noisy.shape, strict=True))
-        for black, noisy in zip(*runs, strict=True)
-    ]
-
-
-def class_names(model: onnx.ModelProto, count: int | None, given: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the user's class names, else the metadata's (`{0: 'open', …}` as YOLO exports write it), else numbers.
-
-    Args:
-        model: the source.
-        count: the number of its classes, or None if its shape does not show it.
-        given: the user's names.
-
-    Raises:
-        BuildError: there are no names, or not as many as classes.
-    """
-    names = list(given) if given is not None else _names_in_metadata(model)
-    if given is None and not names:
-        names = [f"class {number}" for number in range(count or 0)]
-    if not names:
-        raise BuildError(
-            "the classes are neither in the model's shape nor in its metadata; name them with --names FILE"
-        )
-    if count is not None and len(names) != count:
-        raise BuildError(f"the model has {count} classes, but {len(names)} names were given; give one name for each")
-    return tuple(names)
-
-
-def _names_in_metadata(model: onnx.ModelProto) -> list[str]:
     try:
-        names = ast.literal_eval(metadata(model, "names") or "{}")
-    except (ValueError, SyntaxError):
-        return []
-    return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
+        outputs = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
+    except Exception:  # stricter than the runtimes are: then the shapes are measured
+        return [() for _ in model.graph.output]
+    return [tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim) for value in outputs]

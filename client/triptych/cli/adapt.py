@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from triptych_build.adapt.adapter import Overrides
 
 
-Head = Literal["yolox", "objectness", "end-to-end", "raw", "query", "mmdeploy"]
+Head = Literal["end-to-end", "yolox", "objectness", "raw", "mmdeploy", "separate", "query", "split"]
 """The heads, by what `--head` calls them."""
+
+Boxes = Literal["centers", "corners", "corners-yx"]
+Unit = Literal["pixels", "fractions"]
+Activation = Literal["none", "sigmoid", "softmax"]
+NoObject = Literal["none", "first", "last"]
 
 Order = Literal["rgb", "bgr"]
 
@@ -35,9 +40,27 @@ class AdaptOptions:
     PANEL: ClassVar[str] = "The detector (default: as its family has it)"
 
     head: Annotated[Head | None, typer.Option(help="Its head, instead of recognising it.")] = None
+    boxes: Annotated[
+        Boxes | None,
+        typer.Option(help="What its four numbers are: cx cy w h; x1 y1 x2 y2; or y1 x1 y2 x2. Default: as measured."),
+    ] = None
+    unit: Annotated[
+        Unit | None,
+        typer.Option(help="Pixels of the input, or fractions of its width and height. Default: as measured."),
+    ] = None
+    activation: Annotated[
+        Activation | None, typer.Option(help="What makes scores of its numbers. Default: as measured.")
+    ] = None
+    no_object: Annotated[
+        NoObject | None, typer.Option(help="The class that says that there is no object. Default: as measured.")
+    ] = None
     size: Annotated[
         Size | None,
-        typer.Option(parser=Size.parse, metavar="WxH", help="Input size of a model that was exported without one."),
+        typer.Option(
+            parser=Size.parse,
+            metavar="WxH",
+            help="Input size of a model that was exported without one, or another size where its graph allows that.",
+        ),
     ] = None
     names: Annotated[
         Path | None,
@@ -84,7 +107,8 @@ class AdaptOptions:
         Raises:
             BuildError: there are no class names in the file.
         """
-        from triptych_build.adapt.adapter import Overrides, read_names
+        from triptych_build.adapt.adapter import Overrides
+        from triptych_build.adapt.names import read_names
 
         return Overrides(**vars(self) | {"names": read_names(self.names) if self.names else None})
 

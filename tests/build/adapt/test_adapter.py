@@ -16,7 +16,8 @@ from support.graphs import record_of
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
 from triptych.runtimes import open_runtime
-from triptych_build.adapt.adapter import Overrides, adapt, adapt_file, describe, read_names
+from triptych_build.adapt.adapter import Overrides, adapt, adapt_file, describe
+from triptych_build.adapt.names import read_names
 from triptych_build.adapt.onnx_file import read_adapted
 
 
@@ -75,6 +76,7 @@ def test_what_is_said_of_a_batch(tmp_path: Path) -> None:
     assert (opened.source_batch, opened.batch_kept) == (1, False)
     assert describe(opened) == [
         f"adapt: head yolox, {CLASSES} classes, 64x64, bgr",
+        "       boxes are centers in pixels",
         "       top_left letterbox on 114, scale 1",
         "       the best 84 candidates, an answer of 300 rows",
         "       batch: was fixed at 1, is dynamic now (checked on a batch of 2)",
@@ -84,7 +86,7 @@ def test_what_is_said_of_a_batch(tmp_path: Path) -> None:
     for overrides in (Overrides(), Overrides(keep_batch=True)):
         open_batch = adapt_file(dynamic, out, overrides)
         assert (open_batch.source_batch, open_batch.batch_kept) == (None, False)
-        assert len(describe(open_batch)) == 3
+        assert len(describe(open_batch)) == 4
 
 
 def test_image_by_image_needs_a_batch_of_one(tmp_path: Path) -> None:

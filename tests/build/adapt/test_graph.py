@@ -48,7 +48,7 @@ def test_an_output_of_a_type_that_no_tail_reads(tmp_path: Path) -> None:
     model.graph.output[0].name = "doubles"
     model.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
     onnx.save(model, path)
-    with pytest.raises(BuildError, match="must be one of FLOAT, FLOAT16, INT64, INT32, but the model has DOUBLE"):
+    with pytest.raises(BuildError, match=r"must be one of FLOAT, .*UINT8, but the model has DOUBLE"):
         adapt(path)
 
 

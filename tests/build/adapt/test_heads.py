@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from support.detectors import (
     SIDE,
+    add_constants,
     conv_model,
     crowd_model,
     end_to_end_model,
@@ -23,11 +24,12 @@ from support.detectors import (
     raw_model,
     yolox_model,
 )
+from triptych.cli.adapt import Head as HeadName
 from triptych.errors import BuildError
 from triptych.runtimes import open_runtime
 from triptych_build.adapt.adapter import Overrides, adapt, adapt_file
-from triptych_build.adapt.heads import HEADS, head_named
-from triptych_build.adapt.heads.objectness import yolox_grid
+from triptych_build.adapt.heads import HEADS, Source, head_named
+from triptych_build.adapt.heads.table import grid
 
 Array = NDArray[Any]
 
@@ -181,22 +183,24 @@ def test_mean_std_and_order_are_those_that_are_asked_for(tmp_path: Path, pixels:
 
 
 def test_yolox_grid_is_in_the_order_of_its_output() -> None:
-    grid = yolox_grid(64, 32)
-    assert grid.shape == (8 * 4 + 4 * 2 + 2 * 1, 3)
-    assert grid[:2].tolist() == [[0, 0, 8], [1, 0, 8]]
-    assert grid[8].tolist() == [0, 1, 8]
-    assert grid[-1].tolist() == [1, 0, 32]
+    cells = grid(Source((), 64, 32, 17), (8, 16, 32))
+    assert cells.shape == (8 * 4 + 4 * 2 + 2 * 1, 3)
+    assert cells[:2].tolist() == [[0, 0, 8], [1, 0, 8]]
+    assert cells[8].tolist() == [0, 1, 8]
+    assert cells[-1].tolist() == [1, 0, 32]
 
 
 def test_a_head_by_its_name() -> None:
-    assert [head_named(head.name) for head in HEADS] == list(HEADS)
-    with pytest.raises(BuildError, match="there is no head 'yolo'; choose one of yolox, objectness"):
-        head_named("yolo")
+    assert [head.name for head in HEADS] == list(get_args(HeadName))
+    with pytest.raises(BuildError, match="there is no head 'yolo'; choose one of end-to-end, yolox, objectness"):
+        head_named("yolo", Source((), 64, 64, 17))
 
 
 def test_an_unsupported_head_is_described_next_to_the_supported_ones(tmp_path: Path) -> None:
-    conv_model(tmp_path / "source.onnx", "output0 = Sigmoid (cells)", "N, 7, 8, 8", 7)
-    with pytest.raises(BuildError, match=r"output0 \[\?, 7, 8, 8\], and no supported head matches them; .*yolox.*raw"):
+    body = """flat = Reshape (cells, flat_shape)
+        output0 = ReduceMax <axes = [1], keepdims = 0> (flat)"""
+    add_constants(conv_model(tmp_path / "source.onnx", body, "N, 7", 7), flat_shape=np.array([0, -1, 7]))
+    with pytest.raises(BuildError, match=r"output0 \[\?, 7\], and no supported head matches them; .*yolox.*raw"):
         adapt(tmp_path / "source.onnx")
 
 

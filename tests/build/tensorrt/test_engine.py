@@ -19,7 +19,8 @@ import pytest
 from support import ROOT
 from support.detectors import HEADS, SIDE, raw_model, yolox_model
 from triptych.errors import BuildError
-from triptych_build.adapt.adapter import Overrides, adapt_file, read_names
+from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.adapt.names import read_names
 from triptych_build.adapt.onnx_file import read_adapted, read_onnx
 from triptych_build.quantize.calibrate import Calibration
 from triptych_build.quantize.qdq import quantizable_layers

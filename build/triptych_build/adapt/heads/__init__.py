@@ -1,36 +1,66 @@
-"""The detector heads that Triptych can serve: how each is recognised, and its tail of plain ONNX operators.
+"""The detector heads that Triptych can serve: how each is recognised, how its numbers are read, and its tail.
 
 A tail turns a head's raw outputs into the contract's `candidates` float32 [N, K, 6]: x1, y1, x2, y2 in letterbox
-pixels, score, class; best first. Scoring, top-k and the choice of the class thus run inside the engine, on its
-own device, and 24 KB leave it in place of 2.8 MB.
+pixels, score, class; best first. It is made of plain ONNX operators. Scoring, top-k and the choice of the class thus
+run inside the engine, on its own device, and 24 KB leave it in place of 2.8 MB.
+
+A head is recognised by the shapes of the outputs, by what they were on a few images, by the class names and by the
+graph's operators.
 """
 
 from __future__ import annotations
 
 from triptych.errors import BuildError
-from triptych_build.adapt.heads.end_to_end import END_TO_END
-from triptych_build.adapt.heads.head import Head, Normalization, Order, Output, Source, Tail
-from triptych_build.adapt.heads.mmdeploy import MMDEPLOY
-from triptych_build.adapt.heads.objectness import OBJECTNESS, YOLOX
-from triptych_build.adapt.heads.query import QUERY
-from triptych_build.adapt.heads.raw import RAW
+from triptych_build.adapt.heads.head import (
+    Activation,
+    Boxes,
+    Head,
+    NoObject,
+    Normalization,
+    Order,
+    Output,
+    Reading,
+    Source,
+    Tail,
+    Unit,
+)
+from triptych_build.adapt.heads.query import QUERY, SPLIT
+from triptych_build.adapt.heads.rows import END_TO_END, MMDEPLOY, SEPARATE
+from triptych_build.adapt.heads.table import OBJECTNESS, RAW, YOLOX
 
-__all__ = ["HEADS", "Head", "Normalization", "Order", "Output", "Source", "Tail", "head_named", "recognise"]
+__all__ = [
+    "HEADS",
+    "Activation",
+    "Boxes",
+    "Head",
+    "NoObject",
+    "Normalization",
+    "Order",
+    "Output",
+    "Reading",
+    "Source",
+    "Tail",
+    "Unit",
+    "head_named",
+    "recognise",
+]
 
-HEADS = (YOLOX, OBJECTNESS, END_TO_END, RAW, QUERY, MMDEPLOY)
+HEADS = (END_TO_END, YOLOX, OBJECTNESS, RAW, MMDEPLOY, SEPARATE, QUERY, SPLIT)
 """Every head; a source has the first that matches."""
 
 
-def head_named(name: str) -> Head:
+def head_named(name: str, source: Source) -> Head:
     """Return the head that the user named.
 
     Raises:
-        BuildError: no head has that name; the message lists the names.
+        BuildError: no head has that name, and the message lists the names; or the source's outputs are others.
     """
-    for head in HEADS:
-        if head.name == name:
-            return head
-    raise BuildError(f"there is no head {name!r}; choose one of {', '.join(head.name for head in HEADS)}")
+    head = next((head for head in HEADS if head.name == name), None)
+    if head is None:
+        raise BuildError(f"there is no head {name!r}; choose one of {', '.join(head.name for head in HEADS)}")
+    if not head.fits(source):
+        raise BuildError(f"the head {name!r} needs {head.description}, but the model's outputs are {source}")
+    return head
 
 
 def recognise(source: Source) -> Head:
@@ -40,10 +70,7 @@ def recognise(source: Source) -> Head:
         BuildError: none matches; the message says what the outputs are and what would match.
     """
     for head in HEADS:
-        if head.matches(source):
+        if head.fits(source) and head.matches(source):
             return head
-    outputs = "; ".join(str(output) for output in source.outputs)
     supported = "; ".join(f"{head.name}: {head.description}" for head in HEADS)
-    raise BuildError(
-        f"the model's outputs are {outputs}, and no supported head matches them; supported are {supported}"
-    )
+    raise BuildError(f"the model's outputs are {source}, and no supported head matches them; supported are {supported}")
