@@ -236,7 +236,7 @@ def refused(options: LineOptions, sentence: str) -> None:
     [
         pytest.param(text_file, "is not a whole ONNX model", id="wrong file"),
         pytest.param(cut_short, "is not a whole ONNX model", id="cut short"),
-        pytest.param(classifier, "head", id="unsupported head"),
+        pytest.param(classifier, "a feature map that nothing has decoded", id="another task"),
         pytest.param(lambda directory: directory / "none.onnx", "there is no file", id="no file"),
     ],
 )

@@ -55,7 +55,9 @@ def test_it_writes_the_adapted_model_and_says_what_it_is(tmp_path: Path) -> None
     words = ["--order", "bgr", "--std", "2", "--pad-value", "0", "--placement", "stretch", "--iou-threshold", "1"]
     done = run(raw_model(tmp_path / "source.onnx"), "--out", out, *words)
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("adapt: head raw, 5 classes, 64x64, bgr\n       stretch letterbox on 0")
+    assert done.output.startswith(
+        "adapt: head raw, 5 classes, 64x64, bgr\n       boxes are centers in pixels\n       stretch letterbox"
+    )
     record = record_of(onnx.load(out))
     assert record.normalization.std == (2.0, 2.0, 2.0)
     assert (record.spec.placement, record.spec.pad_value, record.spec.iou_threshold) == ("stretch", 0, 1.0)

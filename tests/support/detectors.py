@@ -163,6 +163,34 @@ def end_to_end_model(path: Path, *, open_count: bool = False) -> Path:
     return add_names(add_constants(path, **TABLE))
 
 
+def suppressing_model(path: Path) -> Path:
+    """[1, K, 6] with NonMaxSuppression inside, of one image, as Ultralytics exports it with nms=True."""
+    conv_model(
+        path,
+        """flat = Reshape (cells, flat_shape)
+            columns = Transpose <perm = [0, 2, 1]> (flat)
+            boxes, logit, class_logit = Split <axis = 2> (columns, parts)
+            spread = Mul (boxes, sixteen)
+            positive = Abs (spread)
+            top_left, size = Split <axis = 2> (positive, pair)
+            bottom_right = Add (top_left, size)
+            corners = Concat <axis = 2> (top_left, bottom_right)
+            score = Sigmoid (logit)
+            score_row = Transpose <perm = [0, 2, 1]> (score)
+            kept = NonMaxSuppression (corners, score_row, all, half, half)
+            place_column = Slice (kept, two, three, one)
+            place = Squeeze (place_column, one)
+            steps = Abs (class_logit)
+            class = Floor (steps)
+            rows = Concat <axis = 2> (corners, score, class)
+            output0 = Gather <axis = 1> (rows, place)""",
+        "1, count, 6",
+        6,
+        batch="1",
+    )
+    return add_names(add_constants(path, **TABLE, three=np.array([3]), half=np.array([0.5], np.float32)))
+
+
 def query_model(path: Path, *, opset: int = 17) -> Path:
     """[N, Q, C] logits and [N, Q, 4] boxes in 0..1, as DETR's descendants export them."""
     conv_model(

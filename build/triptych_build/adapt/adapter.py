@@ -19,7 +19,7 @@ from triptych.contract import DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.files import atomic_write, sha256
 from triptych_build.adapt import graph, heads
-from triptych_build.adapt.batch import BATCH, BatchTied, open_batch
+from triptych_build.adapt.batch import BATCH, WAY_OUT, BatchTied, open_batch
 from triptych_build.adapt.heads import Activation, Boxes, Head, NoObject, Normalization, Order, Reading, Source, Unit
 from triptych_build.adapt.heads.head import AS_BYTES, Habits
 from triptych_build.adapt.names import class_names, missing, names_in_metadata
@@ -160,8 +160,9 @@ def describe(record: Adapted) -> list[str]:
     if record.unnamed:
         lines.append(f"       names: the metadata has none for class {', '.join(map(str, record.unnamed))}")
     if record.batch_kept:
-        why = f", since {record.why_kept}" if record.why_kept else ""
-        lines.append(f"       batch: stays fixed at 1; a batch is served image by image{why}")
+        lines.append("       batch: stays fixed at 1; a batch is served image by image")
+        if record.why_kept:
+            lines.append(f"       it was not opened, since {record.why_kept}; {WAY_OUT}")
     elif record.source_batch:
         was, checked = record.source_batch, record.source_batch + 1
         lines.append(f"       batch: was fixed at {was}, is dynamic now (checked on a batch of {checked})")

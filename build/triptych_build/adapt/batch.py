@@ -26,9 +26,7 @@ BATCH = "N"
 PAIRED = ("GatherElements", "ScatterElements", "GatherND", "ScatterND", "GridSample")
 """Operators whose inputs do not broadcast over the batch, and whose shape inference does not say so."""
 
-WAY_OUT = (
-    "export the model with a dynamic batch (Ultralytics: dynamic=True), or serve it image by image with --keep-batch"
-)
+WAY_OUT = "export the model with a dynamic batch (Ultralytics: dynamic=True)"
 
 
 class BatchTied(BuildError):
@@ -39,7 +37,9 @@ class BatchTied(BuildError):
     """
 
     def __init__(self, fixed: int, reason: str) -> None:
-        super().__init__(f"the model's batch is fixed at {fixed} and cannot be opened: {reason}; {WAY_OUT}")
+        super().__init__(
+            f"the model's batch is fixed at {fixed} and cannot be opened: {reason}; {WAY_OUT}, or with a batch of 1"
+        )
         self.reason = reason
 
 

@@ -135,7 +135,10 @@ def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_si
     except Exception as error:  # ONNX Runtime's errors share no class
         raise BuildError(_why_it_does_not_run(error, width, height)) from error
     values = list(zip(*runs, strict=True))
-    shapes = [_shape(*both) for both in zip(_inferred_shapes(model), values, strict=True)]
+    operators = frozenset(node.op_type for node in model.graph.node)
+    suppresses = bool(operators & {"NonMaxSuppression", "Compress", "Unique"})
+    inferred = zip(_inferred_shapes(model), values, strict=True)
+    shapes = [_shape(shape, seen, suppresses=suppresses) for shape, seen in inferred]
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
     named = zip(model.graph.output, shapes, values, strict=True)
     return Source(
@@ -143,7 +146,7 @@ def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_si
         width,
         height,
         opset_of(model),
-        frozenset(producers.values()),
+        operators,
         is_sized=is_sized,
         is_bytes=np.issubdtype(onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type), np.integer),
     )
@@ -163,12 +166,21 @@ def _why_it_does_not_run(error: Exception, width: int, height: int) -> str:
     )
 
 
-def _shape(inferred: Shape, values: tuple[NDArray[Any], ...]) -> Shape:
-    """Return the inferred shape; what is open in it is measured, and stays so if it varies from image to image."""
-    if len(inferred) == values[0].ndim and None not in inferred[1:]:
-        return inferred
-    varies = [len({one.shape[axis] for one in values}) > 1 for axis in range(values[0].ndim)]
-    return tuple(None if open_ else size for open_, size in zip(varies, values[0].shape, strict=True))
+def _shape(inferred: Shape, values: tuple[NDArray[Any], ...], *, suppresses: bool) -> Shape:
+    """Return the inferred shape; what is open in it is measured.
+
+    It stays open if it varies from image to image, is 0, or depends on what a graph's suppression keeps.
+    """
+    rank = values[0].ndim
+    if len(inferred) != rank:
+        inferred = (None,) * rank
+    sizes = [{one.shape[axis] for one in values} for axis in range(rank)]
+    is_open = [
+        size is None and (suppresses or len(seen) > 1 or 0 in seen) for size, seen in zip(inferred, sizes, strict=True)
+    ]
+    return tuple(
+        None if opened else size or min(seen) for size, seen, opened in zip(inferred, sizes, is_open, strict=True)
+    )
 
 
 def _inferred_shapes(model: onnx.ModelProto) -> list[Shape]:

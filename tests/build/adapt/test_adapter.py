@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from support.detectors import CLASSES, conv_model, open_size, raw_model, yolox_model
+from support.detectors import CLASSES, conv_model, open_size, raw_model, suppressing_model, yolox_model
 from support.graphs import record_of
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
@@ -87,6 +87,17 @@ def test_what_is_said_of_a_batch(tmp_path: Path) -> None:
         open_batch = adapt_file(dynamic, out, overrides)
         assert (open_batch.source_batch, open_batch.batch_kept) == (None, False)
         assert len(describe(open_batch)) == 4
+
+
+def test_a_batch_of_one_that_cannot_be_opened_is_kept(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Suppression inside the graph, for one image: NonMaxSuppression gives one list for all."""
+    source = suppressing_model(tmp_path / "source.onnx")
+    record = adapt_file(source, tmp_path / "adapted.onnx")
+    assert (record.source_batch, record.batch_kept) == (1, True)
+    assert describe(record)[-1].startswith("       it was not opened, since ")
+    assert describe(record)[-1].endswith("export the model with a dynamic batch (Ultralytics: dynamic=True)")
+    candidates = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    assert candidates.shape == (3, 300, 6)
 
 
 def test_image_by_image_needs_a_batch_of_one(tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_what_cannot_be_opened_is_refused_by_name_with_the_way_out(tmp_path: Pat
     with pytest.raises(BuildError, match=message) as caught:
         open_batch(onnx.load(source(tmp_path / "source.onnx", body, constants)), "images")
     assert str(caught.value).startswith("the model's batch is fixed at 1 and cannot be opened: ")
-    assert str(caught.value).endswith("(Ultralytics: dynamic=True), or serve it image by image with --keep-batch")
+    assert str(caught.value).endswith("(Ultralytics: dynamic=True), or with a batch of 1")
     assert "\n" not in str(caught.value)
 
 
