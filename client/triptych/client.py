@@ -173,6 +173,13 @@ class DetectionClient(_Client):
         """Return the input size, classes and default thresholds of the detector that is served now."""
         return self._run(self._session.spec())
 
+    def detector_version(self) -> str | None:
+        """Return the version of the detector that is served now, such as "3"; None if it is not known.
+
+        It is not where servers have different ones, or do not say. A server that does not answer is left out.
+        """
+        return self._run(self._session.detector_version())
+
     def is_ready(self) -> bool:
         """Return whether the server answers and serves the model now. There is only one try."""
         return self._run(self._session.is_ready())
@@ -286,6 +293,10 @@ class AsyncDetectionClient(_Client):
     async def spec(self) -> DetectorSpec:
         """Return the detector's properties; see `DetectionClient.spec`."""
         return await self._run(self._session.spec())
+
+    async def detector_version(self) -> str | None:
+        """Return the detector's version; see `DetectionClient.detector_version`."""
+        return await self._run(self._session.detector_version())
 
     async def is_ready(self) -> bool:
         """Return whether the server answers and serves the model now. There is only one try."""

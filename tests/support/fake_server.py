@@ -68,6 +68,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     class_names: tuple[str, ...] = CLASS_NAMES
     max_batch_size: int = 4
+    version: int = 1
     delay_s: float = 0.0
     ready: bool = True
     everywhere: Fault | None = None
@@ -131,6 +132,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         response.config.max_batch_size = self.max_batch_size
         if request.name == "detector":
             response.config.backend = "python"
+            response.config.version_policy.specific.versions.append(self.version)
             response.config.input.add(name="pixels", dims=(32, 64, 3))
             response.config.output.add(name="candidates", dims=(300, 7))
             for key, value in DetectorSpec(64, 32, self.class_names).to_parameters().items():

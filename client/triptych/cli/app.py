@@ -9,6 +9,7 @@ import typer
 from triptych._version import __version__
 from triptych.cli.adapt import adapt
 from triptych.cli.build import build
+from triptych.cli.bulk import bulk
 from triptych.cli.certificates import certificates
 from triptych.cli.compare import compare
 from triptych.cli.console import EXIT_CODES, run
@@ -37,7 +38,7 @@ COMMANDS = {
     "Build": (build,),
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, certificates, ready, models, activate),
-    "Detect": (detect, track),
+    "Detect": (detect, bulk, track),
     "Measure": (loadtest, sweep, overhead, compare, report, plan),
 }
 """Every command, by its heading in `triptych --help`."""

@@ -143,11 +143,15 @@ def _print(results: Sequence[Detections], seconds: float) -> None:
 def summary(results: Sequence[Detections], seconds: float) -> str:
     """Return one line: how many images, how many objects of which classes, how many images failed, how long it took."""
     classes = Counter(name for result in results for name in result.names)
-    failed = sum(bool(result.error) for result in results)
+    return in_words(len(results), classes, sum(bool(result.error) for result in results), seconds)
+
+
+def in_words(images: int, classes: Counter[str], failed: int, seconds: float) -> str:
+    """Return the line of `summary` from its numbers."""
     objects = f"{_count(sum(classes.values()), 'object')}"
     if classes:
         objects += f" ({', '.join(f'{count} {name}' for name, count in classes.most_common())})"
-    parts = [_count(len(results), "image"), objects, *([f"{failed} failed"] if failed else []), f"{seconds:.2f} s"]
+    parts = [_count(images, "image"), objects, *([f"{failed} failed"] if failed else []), f"{seconds:.2f} s"]
     return ", ".join(parts)
 
 

@@ -61,6 +61,12 @@ class Header(NamedTuple):
     height: int
     orientation: int
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """The width and the height after EXIF's rotation."""
+        lies = self.orientation >= 5 and self.format != "TIFF"
+        return (self.height, self.width) if lies else (self.width, self.height)
+
 
 def image_files(directory: Path) -> list[Path]:
     """Return the image files of a directory, sorted; the endings of their names decide, and hidden files are none.
@@ -83,6 +89,10 @@ def read_header(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixel
     Raises:
         ImageError: the image is empty, of no known format, or larger than the limits.
     """
+    check_bytes(encoded, max_bytes)
+    if jpeg := plain_jpeg(encoded):
+        _check_pixels(jpeg.width, jpeg.height, max_pixels)
+        return Header("JPEG", jpeg.width, jpeg.height, jpeg.orientation)
     with _open(encoded, max_bytes, max_pixels) as image:
         return _header(image, encoded)
 

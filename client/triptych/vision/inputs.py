@@ -56,7 +56,7 @@ def encode_image(image: ImageLike, check_time: Callable[[], None] = lambda: None
         encoded = Encoded(_encode(check_pixels(image)))
     if not encoded.data:
         raise ImageError(f"{encoded.source or 'the image'} is empty (0 bytes)")
-    _check_size(encoded.source or "the image", len(encoded.data))
+    check_size(encoded.source or "the image", len(encoded.data))
     return encoded
 
 
@@ -84,7 +84,7 @@ def _read(path: Path, check_time: Callable[[], None]) -> bytes:
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError(f"{path} is not a regular file; read it yourself, and give its bytes")
             # Check before reading: a wrong path may name a file that does not fit into memory.
-            _check_size(str(path), status.st_size)
+            check_size(str(path), status.st_size)
             return _read_pieces(file, path, check_time)
     except FileNotFoundError as error:
         raise ImageError(f"there is no file {path}") from error
@@ -101,12 +101,12 @@ def _read_pieces(file: io.FileIO, path: Path, check_time: Callable[[], None]) ->
     while piece := file.read(_PIECE_BYTES):
         pieces.append(piece)
         size += len(piece)
-        _check_size(str(path), size)  # it may grow meanwhile, and some files do not know their size
+        check_size(str(path), size)  # it may grow meanwhile, and some files do not know their size
         check_time()
     return b"".join(pieces)
 
 
-def _check_size(name: str, size: int) -> None:
+def check_size(name: str, size: int) -> None:
     if size > MAX_ENCODED_BYTES:
         raise ImageError(
             f"{name} has {size:,} bytes, and at most {MAX_ENCODED_BYTES:,} are accepted; "

@@ -229,6 +229,16 @@ class Session:
         self._names[names_id(spec.class_names)] = self._names[UNSAID] = spec.class_names
         return spec
 
+    def detector_version(self) -> Flow[str | None]:
+        """Return the version of the detector that the servers have; None if they differ or do not say."""
+        deadline, versions = self._deadline(None), set[tuple[int, ...]]()
+        for number in range(len(self.addresses)):
+            with contextlib.suppress(ServerUnavailable, ServerOverloaded, DeadlineExceeded):
+                config = yield from self._config(DETECTOR.name, deadline, number)
+                versions.add(tuple(config.version_policy.specific.versions))
+        served = versions.pop() if len(versions) == 1 else ()
+        return str(served[0]) if len(served) == 1 else None
+
     def max_batch(self, deadline: _Deadline) -> Flow[int]:
         """Return the largest batch that the ensemble takes; ask for it once."""
         if not self._max_batch:
