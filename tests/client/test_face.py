@@ -17,6 +17,8 @@ HEAVY = {
     "onnx",
     "onnxruntime",
     "openvino",
+    "pyarrow",
+    "ray",
     "scipy",
     "supervision",
 }
