@@ -26,7 +26,7 @@ from triptych.serving.server import Ports, TritonServer
 from triptych_build import ultralytics
 from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides
-from triptych_build.adapt.onnx_file import read_adapted_file
+from triptych_build.adapt.onnx_file import read_adapted_file, source_sha256
 from triptych_build.built import OUTCOMES, Built
 from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
 from triptych_build.publish.publish import copy_without_detector, publish, put_into_service
@@ -136,7 +136,7 @@ class Line:
 
     def _adapt(self, model: Path) -> Path:
         overrides = self.options.overrides
-        key = [sha256(model), asdict(overrides), _versions("onnx", "onnx-ir"), code_hashes(HERE / "adapt")]
+        key = [source_sha256(model), asdict(overrides), _versions("onnx", "onnx-ir"), code_hashes(HERE / "adapt")]
         path, is_old = self.cache.get("adapted", ".onnx", key, lambda out: adapter.adapt_file(model, out, overrides))
         if is_old:
             self.say(f"adapt: {model.name} was adapted before")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from PIL import Image
 
@@ -130,6 +132,28 @@ def test_nothing_is_made_twice(
     monkeypatch.setattr(line_module, "cpu_features", lambda: "amx_int8")
     run(options)
     assert len(asked) == 7, "on another machine, too"
+
+
+def test_a_model_with_new_weights_in_a_file_of_their_own_is_another_model(options: LineOptions, tmp_path: Path) -> None:
+    model = onnx.load(options.model)
+    split = tmp_path / "split.onnx"
+    published_weights = []
+    for factor in (1, 2):
+        weight = onnx.numpy_helper.to_array(model.graph.initializer[0]) * factor
+        tensor = onnx.numpy_helper.from_array(weight, model.graph.initializer[0].name)
+        again = onnx.ModelProto()
+        again.CopyFrom(model)
+        again.graph.initializer[0].CopyFrom(tensor)
+        (tmp_path / "split.data").unlink(missing_ok=True)
+        onnx.save(again, split, save_as_external_data=True, location="split.data", size_threshold=0)
+        run(replace(options, model=split))
+        newest = onnx.load(versions(options.repository)[-1].directory / "model.onnx")
+        arrays = {one.name: onnx.numpy_helper.to_array(one) for one in newest.graph.initializer}
+        published_weights.append(arrays[tensor.name])
+    assert len(versions(options.repository)) == 2
+    assert np.array_equal(published_weights[1], 2 * published_weights[0])
+    hashes = {version.manifest["adapted"]["source_sha256"] for version in versions(options.repository)}
+    assert len(hashes) == 2
 
 
 def test_what_the_gate_refuses_is_not_published(

@@ -17,13 +17,13 @@ import onnx.checker
 
 from triptych.contract import DetectorSpec, Placement
 from triptych.errors import BuildError
-from triptych.files import atomic_write, sha256
+from triptych.files import atomic_write
 from triptych_build.adapt import graph, heads
 from triptych_build.adapt.batch import BATCH, WAY_OUT, BatchTied, open_batch
 from triptych_build.adapt.heads import Activation, Boxes, Head, NoObject, Normalization, Order, Reading, Source, Unit
 from triptych_build.adapt.heads.head import AS_BYTES, Habits
 from triptych_build.adapt.names import class_names, missing, names_in_metadata
-from triptych_build.adapt.onnx_file import Adapted, add_record, read_adapted, read_onnx, tidied
+from triptych_build.adapt.onnx_file import Adapted, add_record, read_adapted, read_onnx, source_sha256, tidied
 from triptych_build.adapt.outputs import settle_outputs
 from triptych_build.adapt.sanity import check_adapted
 from triptych_build.adapt.source import describe_source, metadata, take_image
@@ -96,7 +96,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     record = Adapted(
         head=head.name,
         source=path.name,
-        source_sha256=sha256(path),
+        source_sha256=source_sha256(path),
         candidates=tail.candidates,
         normalization=_normalization(habits, source, overrides),
         spec=spec,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx.checker
+import onnx.external_data_helper
 import onnx.version_converter
 import onnx_ir
 from google.protobuf.message import DecodeError
@@ -16,6 +19,7 @@ from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass, Topologica
 
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
+from triptych.files import sha256
 from triptych_build.adapt.heads import Normalization, Reading
 
 METADATA_KEY = "triptych"
@@ -34,7 +38,7 @@ class Adapted:
     Attributes:
         head: name of the head that was recognised or chosen.
         source: file name of the source.
-        source_sha256: hash of the source file.
+        source_sha256: hash of the source, `source_sha256(path)`.
         candidates: K, the number of candidates that leave the graph for one image.
         normalization: what the front of the graph does to the pixels.
         spec: what preprocess, postprocess and clients need to know.
@@ -92,6 +96,37 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
     return model if opset_of(model) >= OLDEST_OPSET else onnx.version_converter.convert_version(model, OLDEST_OPSET)
+
+
+def source_sha256(path: Path) -> str:
+    """Return a hash of a model: its file's, or one of that and of the files that its weights lie in."""
+    weights = external_files(path)
+    if not weights:
+        return sha256(path)
+    parts = (f"{file.name} {sha256(file)}" for file in (path, *weights) if file.is_file())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def external_files(path: Path) -> list[Path]:
+    """Return the files in which a model keeps tensors that are not in its own; none where it is no ONNX."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return []
+    graphs = [model.graph.node, *(function.node for function in model.functions)]
+    tensors = [*model.graph.initializer, *(tensor for nodes in graphs for tensor in _tensors(nodes))]
+    external = filter(onnx.external_data_helper.uses_external_data, tensors)
+    return sorted({path.parent / onnx.external_data_helper.ExternalDataInfo(tensor).location for tensor in external})
+
+
+def _tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors in operators' attributes, also those of their inner graphs."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+                yield from _tensors(graph.node)
 
 
 def tidied(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,19 +6,25 @@ from pathlib import Path
 
 import onnx
 import onnx.checker
+import onnx.external_data_helper
+import onnx.numpy_helper
+import onnx.parser
 import pytest
 
 from support.detectors import raw_model
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
+from triptych.files import sha256
 from triptych_build.adapt.heads import Normalization
 from triptych_build.adapt.onnx_file import (
     Adapted,
     add_record,
+    external_files,
     opset_of,
     read_adapted,
     read_adapted_file,
     read_onnx,
+    source_sha256,
     tidied,
 )
 
@@ -120,3 +126,39 @@ def test_a_source_that_is_not_adapted_is_refused_with_the_command(tmp_path: Path
     path = raw_model(tmp_path / "source.onnx")
     with pytest.raises(BuildError, match=r"not adapted to the contract; run `triptych adapt .*source\.onnx --out"):
         read_adapted_file(path)
+
+
+def test_a_model_s_hash_is_of_its_weights_too(tmp_path: Path) -> None:
+    whole = raw_model(tmp_path / "whole.onnx")
+    assert source_sha256(whole) == sha256(whole)
+    assert external_files(whole) == []
+    split = tmp_path / "split.onnx"
+    onnx.save(onnx.load(whole), split, save_as_external_data=True, location="split.data", size_threshold=0)
+    assert external_files(split) == [tmp_path / "split.data"]
+    before, file = source_sha256(split), sha256(split)
+    data = bytearray((tmp_path / "split.data").read_bytes())
+    data[100] ^= 1
+    (tmp_path / "split.data").write_bytes(data)
+    assert sha256(split) == file
+    assert source_sha256(split) != before
+
+
+def test_weights_in_attributes_and_inner_graphs_count(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[2] x, bool b) => (float[2] y) {
+            c = Constant <value = float[2] {1.0, 2.0}> ()
+            z = If (b) <
+                then_branch = t () => (float[2] p) { p = Constant <value = float[2] {3.0, 4.0}> () },
+                else_branch = e () => (float[2] q) { q = Identity (c) }
+            >
+            y = Add (x, z)
+        }"""
+    )
+    inner = model.graph.node[1].attribute[0].g.node[0].attribute[0].t
+    for tensor, location in ((model.graph.node[0].attribute[0].t, "outer.bin"), (inner, "inner.bin")):
+        tensor.raw_data = onnx.numpy_helper.to_array(tensor).tobytes()
+        tensor.ClearField("float_data")
+        onnx.external_data_helper.set_external_data(tensor, location)
+        tensor.ClearField("raw_data")
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    assert external_files(tmp_path / "model.onnx") == [tmp_path / "inner.bin", tmp_path / "outer.bin"]
