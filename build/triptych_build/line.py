@@ -56,6 +56,7 @@ class LineOptions:
         reference: the FP32 model that a quantized `model` is measured against; None: `model` itself.
         overrides: what the user knows better than the family's habits.
         calibration: the images that int8 ranges come from.
+        min_int8_share: the least share of the layers that int8 must reach, 0..1.
         engine: how to build plans, for targets that serve them; the target says whose.
         data: labelled images to verify with; None skips the gate.
         images: where the images of a COCO JSON lie.
@@ -74,6 +75,7 @@ class LineOptions:
     reference: Path | None = None
     overrides: Overrides = field(default_factory=Overrides)
     calibration: Calibration | None = None
+    min_int8_share: float = quantizer.MIN_INT8_SHARE
     engine: Options = field(default_factory=Options)
     data: Path | None = None
     images: Path | None = None
@@ -160,10 +162,12 @@ class Line:
     ) -> Path:
         if calibration:
             self._say_all(describe_calibration(calibration))
-        key = [sha256(adapted), precision, described, _versions("onnx", "onnxruntime"), code_hashes(HERE / "quantize")]
+        made_by = [_versions("onnx", "onnxruntime"), code_hashes(HERE / "quantize")]
+        key = [sha256(adapted), precision, described, self.options.min_int8_share, made_by]
 
         def make(out: Path) -> None:
-            quantized = quantizer.quantize_file(adapted, out, precision, calibration)
+            share = self.options.min_int8_share
+            quantized = quantizer.quantize_file(adapted, out, precision, calibration, min_int8_share=share)
             self._say_all(quantizer.describe(quantized, out, precision))
 
         graph, is_old = self.cache.get(precision, ".onnx", key, make)

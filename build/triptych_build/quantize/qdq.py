@@ -3,15 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import onnx
+import onnx.helper
 import onnx.numpy_helper
+import onnx.shape_inference
+import onnx_ir
+from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from triptych_build.adapt.graph import QUANTIZING, is_own
+from triptych_build.adapt.graph import QUANTIZING, is_own, reads
 from triptych_build.quantize.precision import MATRIX_OPERATORS
+
+ORT_INFERRED = "onnx.infer"
+"""ONNX Runtime's mark in the metadata of a graph whose types it has inferred once: it infers them no more."""
+
+_WITH_CONSTANTS = onnx_ir.passes.Sequential(IdentityEliminationPass(), LiftConstantsToInitializersPass(size_limit=0))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a graph calculates in int8.
+
+    Attributes:
+        quantized: the layers that read activations and weights through Q/DQ pairs.
+        left: the layers with weights that do not.
+    """
+
+    quantized: tuple[str, ...]
+    left: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """The share of the layers that is quantized, 0..1."""
+        return len(self.quantized) / max(1, len(self.quantized) + len(self.left))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for the manifest."""
+        count = len(self.quantized)
+        return {"layers": count, "of": count + len(self.left), "left_in_float": list(self.left)}
+
+
+def coverage(model: onnx.ModelProto) -> Coverage:
+    """Return which layers of a graph calculate in int8, of those that have weights."""
+    quantized = quantized_layers(model)
+    return Coverage(tuple(quantized), tuple(name for name in layers_with_weights(model) if name not in quantized))
+
+
+def layers_with_weights(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the source's layers that have weights, in order: those that read what no image changes.
+
+    The sum over a distribution is none: its weights are the numbers 0, 1, 2, …
+    """
+    moving = {value.name for value in model.graph.input} - {tensor.name for tensor in model.graph.initializer}
+    distributions = _distributions(model)
+    layers = []
+    for node in model.graph.node:
+        is_moving = [name in moving for name in node.input]
+        if not moving.isdisjoint(reads(node)):
+            moving.update(node.output)
+        is_layer = node.op_type in MATRIX_OPERATORS and not is_own(node)
+        if is_layer and not all(is_moving[:2]) and distributions.isdisjoint(node.input):
+            layers.append(node.name)
+    return layers
+
+
+def _distributions(model: onnx.ModelProto) -> set[str]:
+    return {name for node in model.graph.node if node.op_type == "Softmax" for name in node.output}
+
+
+def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its constants as initializers and a type for each tensor that a layer reads.
+
+    The quantizer passes over weights that are anything else, and over activations whose type it cannot infer.
+    """
+    prepared = onnx_ir.to_proto(_WITH_CONSTANTS(onnx_ir.from_proto(model)).model)
+    _forget_inference(prepared)
+    prepared = onnx.shape_inference.infer_shapes(prepared, data_prop=True)
+    weights = {tensor.name: tensor.data_type for tensor in prepared.graph.initializer}
+    typed = {value.name for value in (*prepared.graph.value_info, *prepared.graph.input, *prepared.graph.output)}
+    for node in prepared.graph.node:
+        if node.op_type in MATRIX_OPERATORS and node.input[1] in weights and node.input[0] not in typed | {*weights}:
+            value = onnx.helper.make_tensor_value_info(node.input[0], weights[node.input[1]], None)
+            prepared.graph.value_info.append(value)
+            typed.add(value.name)
+    return prepared
+
+
+def _forget_inference(model: onnx.ModelProto) -> None:
+    kept = [entry for entry in model.metadata_props if entry.key != ORT_INFERRED]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
 
 
 def quantizable_layers(model: onnx.ModelProto) -> list[str]:
@@ -21,7 +107,7 @@ def quantizable_layers(model: onnx.ModelProto) -> list[str]:
     then a convolution with the weights 0, 1, 2, …): a step of int8 there is pixels.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
-    distributions = {name for node in model.graph.node if node.op_type == "Softmax" for name in node.output}
+    distributions = _distributions(model)
     return [
         node.name
         for node in model.graph.node
@@ -59,13 +145,17 @@ def quantize_layers(model: onnx.ModelProto, ranges: TensorsData, layers: Sequenc
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
-    return quantizer.model.model
+    quantized: onnx.ModelProto = quantizer.model.model
+    _forget_inference(quantized)
+    return quantized
 
 
 def quantized_layers(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the layers that read an activation through a Q/DQ pair."""
+    """Return the names of the layers that read activations and weights through Q/DQ pairs."""
     pairs = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    return [node.name for node in model.graph.node if node.op_type in MATRIX_OPERATORS and node.input[0] in pairs]
+    return [
+        node.name for node in model.graph.node if node.op_type in MATRIX_OPERATORS and pairs.issuperset(node.input[:2])
+    ]
 
 
 def activation_limits(model: onnx.ModelProto) -> dict[str, float]:

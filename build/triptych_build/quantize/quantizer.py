@@ -7,8 +7,9 @@ off), and the operators whose range fp16 does not hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -21,11 +22,17 @@ from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.quantize.calibrate import Calibration, measure_ranges, read_pixels
 from triptych_build.quantize.narrow import narrow
 from triptych_build.quantize.precision import check_precision, is_quantized
-from triptych_build.quantize.qdq import quantizable_layers, quantize_layers
+from triptych_build.quantize.qdq import Coverage, coverage, prepare, quantizable_layers, quantize_layers
 from triptych_build.quantize.sensitivity import SensitiveLayer, sensitive_layers
 
 SCAN_IMAGES = 8
 """Images that a scan compares detections on."""
+
+MIN_INT8_SHARE = 0.5
+"""int8 with a smaller share of its layers in int8 is refused, unless the user says another."""
+
+NAMED_LAYERS = 3
+"""Layers left in float that a message names."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,33 @@ class Quantized:
     Attributes:
         model: its graph.
         left_in_float: the layers that a scan left in float.
+        coverage: how much of it calculates in int8; None in another precision.
     """
 
     model: onnx.ModelProto
     left_in_float: tuple[SensitiveLayer, ...] = ()
+    coverage: Coverage | None = None
 
 
-def quantize_file(adapted: Path, out: Path, precision: str, calibration: Calibration | None = None) -> Quantized:
+def quantize_file(
+    adapted: Path,
+    out: Path,
+    precision: str,
+    calibration: Calibration | None = None,
+    *,
+    min_int8_share: float = MIN_INT8_SHARE,
+) -> Quantized:
     """Write an adapted ONNX in another precision; the file is whole or not there.
 
+    Args:
+        adapted: the model.
+        out: the file.
+        precision: of `PRECISIONS`.
+        calibration: the images that int8 ranges come from; None for a model that is quantized already.
+        min_int8_share: the least share of the layers that int8 must reach, 0..1.
+
     Raises:
-        BuildError: the model is not adapted, or it is int8 without images to calibrate with.
+        BuildError: the model is not adapted, it is int8 without images to calibrate with, or too little became int8.
     """
     model, record = read_adapted_file(adapted)
     if precision != "int8":
@@ -57,6 +80,8 @@ def quantize_file(adapted: Path, out: Path, precision: str, calibration: Calibra
         raise BuildError("int8 needs images to calibrate with; name a directory of typical ones with --calibration")
     else:
         result = post_training(model, record.spec, calibration)
+    if precision == "int8":
+        result = replace(result, coverage=_covered(result.model, min_int8_share))
     with atomic_write(out) as aside:
         onnx.save(result.model, aside)
     return result
@@ -69,7 +94,30 @@ def describe(quantized: Quantized, out: Path, precision: str) -> list[str]:
         f"(all: {layer.all_harm:.2%})"
         for layer in quantized.left_in_float
     ]
-    return [*layers, f"quantize: {out} in {precision}, {out.stat().st_size / 1e6:.1f} MB"]
+    covered = [_covered_line(quantized.coverage)] if quantized.coverage else []
+    return [*layers, *covered, f"quantize: {out} in {precision}, {out.stat().st_size / 1e6:.1f} MB"]
+
+
+def _covered_line(covered: Coverage) -> str:
+    text = f"quantize: {len(covered.quantized)} of {len(covered.quantized) + len(covered.left)} layers in int8"
+    return f"{text}; in float: {named(covered.left)}" if covered.left else text
+
+
+def named(layers: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = len(layers) - NAMED_LAYERS
+    return ", ".join(layers[:NAMED_LAYERS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _covered(model: onnx.ModelProto, least: float) -> Coverage:
+    covered = coverage(model)
+    if covered.share < least:
+        raise BuildError(
+            f"only {len(covered.quantized)} of {len(covered.quantized) + len(covered.left)} layers became int8, fewer "
+            f"than {least:.0%}: {named(covered.left)} stayed in float; exclude fewer, build fp16, or have it so with "
+            f"--min-int8-share {math.floor(100 * covered.share) / 100:g}"
+        )
+    return covered
 
 
 def post_training(model: onnx.ModelProto, spec: DetectorSpec, calibration: Calibration) -> Quantized:
@@ -82,6 +130,7 @@ def post_training(model: onnx.ModelProto, spec: DetectorSpec, calibration: Calib
         raise BuildError(
             "the model is quantized already (it holds Q/DQ pairs); build it as it is, with --precision int8"
         )
+    model = prepare(model)
     layers = quantizable_layers(model)
     excluded = _matching(calibration.exclude, layers)
     chosen = [name for name in layers if name not in excluded]

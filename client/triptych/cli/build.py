@@ -76,6 +76,7 @@ def build(
         reference=reference,
         overrides=adapt.overrides(),
         calibration=quantize.calibration() if "int8" in precisions else None,
+        min_int8_share=quantize.min_int8_share,
         engine=plan_options,
         data=gate.data,
         images=gate.images,

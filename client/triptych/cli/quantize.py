@@ -41,6 +41,12 @@ class QuantizeOptions:
     scan: Annotated[
         bool, typer.Option("--scan", help="Find the most sensitive layers, and leave them in float; it takes minutes.")
     ] = False
+    min_int8_share: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, metavar="0..1", help="Refuse int8 with a smaller share of the layers with weights in int8."
+        ),
+    ] = 0.5
 
     def calibration(self) -> Calibration | None:
         """Return the options as a value; None without images.
@@ -75,5 +81,6 @@ def quantize(
     calibration = int8.calibration()
     for line in describe_calibration(calibration) if calibration else ():
         typer.echo(line)
-    for line in describe(quantize_file(adapted, out, precision, calibration), out, precision):
+    quantized = quantize_file(adapted, out, precision, calibration, min_int8_share=int8.min_int8_share)
+    for line in describe(quantized, out, precision):
         typer.echo(line)

@@ -8,14 +8,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.checker
+import onnx.helper
+import onnx.parser
 import pytest
 
 from support.detectors import HEADS
 from support.graphs import adapted, constants_of, int8_layers, producers, record_of, scales, spec_of
-from triptych_build.adapt.onnx_file import read_onnx
+from triptych_build.adapt.onnx_file import read_onnx, tidied
 from triptych_build.quantize.calibrate import Calibration, calibration_images, read_pixels
 from triptych_build.quantize.precision import precision_of
-from triptych_build.quantize.qdq import activation_limits, quantizable_layers, quantized_layers, without_pairs
+from triptych_build.quantize.qdq import (
+    Coverage,
+    activation_limits,
+    coverage,
+    layers_with_weights,
+    quantizable_layers,
+    quantized_layers,
+    without_pairs,
+)
 from triptych_build.quantize.quantizer import post_training
 from triptych_build.quantize.sensitivity import candidates_of
 
@@ -92,3 +102,62 @@ def test_without_its_pairs_a_model_is_what_it_was(deep: Path, quantized_deep: on
         [(node.name, list(node.input), list(node.output)) for node in graph.graph.node] for graph in (bare, model)
     ]
     assert sorted(wiring[0]) == sorted(wiring[1])
+
+
+def test_how_much_is_in_int8(deep: Path, quantized_deep: onnx.ModelProto) -> None:
+    layers = layers_with_weights(read_onnx(deep))
+    assert len(layers) == 21
+    assert coverage(read_onnx(deep)) == Coverage((), tuple(layers))
+    assert coverage(quantized_deep) == Coverage(tuple(layers), ())
+    partly = Coverage(("a", "b", "c"), ("d",))
+    assert partly.share == 0.75
+    assert partly.to_dict() == {"layers": 3, "of": 4, "left_in_float": ["d"]}
+
+
+def test_the_sum_over_a_distribution_and_products_of_activations_are_no_layers() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]> g
+        (float[1, 4, 4, 4] x, float[1, 4, 4, 4] y) => (float[1, 1, 4, 4] z) {
+            w = Constant <value = float[4, 4, 1, 1] {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}> ()
+            v = Transpose <perm = [1, 0, 2, 3]> (w)
+            [calculated] a = Conv (x, v)
+            [product] b = MatMul (a, y)
+            s = Softmax <axis = 1> (b)
+            numbers = Constant <value = float[1, 4, 1, 1] {0, 1, 2, 3}> ()
+            [expectation] z = Conv (s, numbers)
+        }"""
+    )
+    assert layers_with_weights(model) == ["calculated"]
+
+
+def mark_as_inferred(model: onnx.ModelProto) -> None:
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "onnx.infer", "onnxruntime.quant"
+
+
+def put_weights_behind_identity(model: onnx.ModelProto) -> None:
+    for node in [node for node in model.graph.node if node.op_type == "Conv"]:
+        model.graph.node.append(onnx.helper.make_node("Identity", [node.input[1]], [f"{node.input[1]}/same"]))
+        node.input[1] = f"{node.input[1]}/same"
+
+
+def use_operators_that_only_the_runtime_knows(model: onnx.ModelProto) -> None:
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        if node.op_type == "LeakyRelu":
+            node.op_type, node.domain = "QuickGelu", "com.microsoft"
+            del node.attribute[:]
+
+
+@pytest.mark.parametrize(
+    "change", [mark_as_inferred, put_weights_behind_identity, use_operators_that_only_the_runtime_knows]
+)
+def test_no_layer_is_passed_over(deep: Path, images: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    """ONNX Runtime's quantizer leaves out, without an error, what it knows no type or no weights of."""
+    model = read_onnx(deep)
+    change(model)
+    calibration = Calibration(calibration_images(images)[:1], "max")
+    result = post_training(tidied(model), spec_of(deep), calibration).model
+    assert coverage(result).share == 1
+    assert not any(entry.key == "onnx.infer" for entry in result.metadata_props)

@@ -9,13 +9,14 @@ import pytest
 
 from support import ROOT
 from support.graphs import copy_of, int8_layers, spec_of
+from triptych.cli.quantize import QuantizeOptions
 from triptych.errors import BuildError
 from triptych_build.adapt.onnx_file import read_onnx
 from triptych_build.quantize import quantizer
 from triptych_build.quantize.calibrate import Calibration, calibration_images
 from triptych_build.quantize.precision import PRECISIONS, precision_of
-from triptych_build.quantize.qdq import quantizable_layers
-from triptych_build.quantize.quantizer import Quantized, describe, post_training, quantize_file
+from triptych_build.quantize.qdq import Coverage, quantizable_layers
+from triptych_build.quantize.quantizer import MIN_INT8_SHARE, Quantized, describe, post_training, quantize_file
 from triptych_build.quantize.sensitivity import SensitiveLayer
 
 
@@ -90,10 +91,30 @@ def test_int8_without_images_and_a_source_as_it_is(tmp_path: Path, demo: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_int8_that_is_hardly_int8_is_refused(tmp_path: Path, deep: Path, images: Path) -> None:
+    layers = quantizable_layers(read_onnx(deep))
+    calibration = Calibration(calibration_images(images)[:1], "max", exclude=tuple(layers[1:]))
+    message = rf"only 1 of 21 layers became int8, fewer than 50%: {layers[1]}, .* and 17 more stayed in float; .*"
+    with pytest.raises(BuildError, match=message + r"have it so with --min-int8-share 0\.04"):
+        quantize_file(deep, tmp_path / "out.onnx", "int8", calibration)
+    assert not list(tmp_path.iterdir())
+    quantized = quantize_file(deep, tmp_path / "out.onnx", "int8", calibration, min_int8_share=0.04)
+    assert quantized.coverage is not None
+    assert quantized.coverage.quantized == (layers[0],)
+    assert QuantizeOptions().min_int8_share == MIN_INT8_SHARE
+    with pytest.raises(BuildError, match="only 1 of 21 layers became int8"):  # nor from elsewhere
+        quantize_file(tmp_path / "out.onnx", tmp_path / "again.onnx", "int8")
+
+
 def test_what_was_made_in_words(tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     out.write_bytes(bytes(1_200_000))
     assert describe(Quantized(onnx.ModelProto(), (SensitiveLayer("/head/Conv", 0.25, 0.3),)), out, "int8") == [
         "quantize: /head/Conv stays in float: alone it moves detections by 25.00% (all: 30.00%)",
+        f"quantize: {out} in int8, 1.2 MB",
+    ]
+    most = Coverage(("a", "b"), ("c", "d", "e", "f"))
+    assert describe(Quantized(onnx.ModelProto(), (), most), out, "int8") == [
+        "quantize: 2 of 6 layers in int8; in float: c, d, e and 1 more",
         f"quantize: {out} in int8, 1.2 MB",
     ]
