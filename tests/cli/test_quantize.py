@@ -57,6 +57,7 @@ def test_int8_from_images(tmp_path: Path, model: Path, images: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.splitlines() == [
         "quantize: only 3 calibration images; 200 or more are advised",
+        "quantize: 1 of 1 layers in int8",
         f"quantize: {out} in int8, 0.0 MB",
     ]
     assert precision_of(onnx.load(out)) == "int8"
