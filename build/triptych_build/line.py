@@ -26,6 +26,7 @@ from triptych.serving.server import Ports, TritonServer
 from triptych_build import ultralytics
 from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides
+from triptych_build.adapt.on_images import look_at_images
 from triptych_build.adapt.onnx_file import read_adapted_file, source_sha256
 from triptych_build.built import OUTCOMES, Built
 from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
@@ -101,12 +102,32 @@ class Line:
             )
         self.options, self.say = options, say
         self.target = TARGETS[options.target]
+        self._check_machine()
         if self.target.builder:
             check_candidates(options.overrides.candidates or 0)
         self.cache = Cache(options.cache)
         self.engine = replace(options.engine, builder=self.target.builder) if self.target.builder else None
         if self.engine and self.engine.builder == "tensorrt" and not self.engine.timing_cache:
             self.engine = replace(self.engine, timing_cache=options.cache / "timing.cache")
+
+    def _check_machine(self) -> None:
+        """Say before any work what this machine cannot do for the target.
+
+        Raises:
+            BuildError: it cannot be built here.
+        """
+        target = self.options.target
+        if self.target.builder == "tensorrt" and not nvidia_gpus():
+            raise BuildError(
+                f"--target {target} needs an NVIDIA GPU, since TensorRT builds a plan for the GPU that it runs on, and "
+                "this machine shows none; build where the plan is to run, or take --target tensorrt-rtx, which builds "
+                "without one, or --target openvino for a CPU"
+            )
+        if target == "onnxruntime":
+            self.say(
+                "target: the Triton from pip has no ONNX Runtime backend, so that `triptych serve` cannot serve this "
+                "version; it is for the container (here: --target onnxruntime-python)"
+            )
 
     def run(self) -> list[Built]:
         """Make, verify and publish every precision that the gate lets pass; serve the fastest of them.
@@ -134,7 +155,18 @@ class Line:
         with tempfile.TemporaryDirectory(prefix="triptych-source-") as scratch:
             if model.suffix.lower() == ".pt":
                 self.say(f"source: your own Ultralytics exports {model.name}")
-            return self._adapt(ultralytics.as_onnx(model, Path(scratch), self.options.overrides.size))
+            source = ultralytics.as_onnx(model, Path(scratch), self.options.overrides.size)
+            adapted = self._adapt(source)
+            self._say_all(look_at_images(source, self.options.overrides, adapted, self._images(adapted)))
+            return adapted
+
+    def _images(self, adapted: Path) -> Sequence[Path]:
+        """Return the user's images: those to verify with, or else to calibrate with."""
+        options = self.options
+        if options.data:
+            _, record = read_adapted_file(adapted)
+            return read_dataset(options.data, record.spec.class_names, options.images).images
+        return options.calibration.images if options.calibration else ()
 
     def _adapt(self, model: Path) -> Path:
         overrides = self.options.overrides

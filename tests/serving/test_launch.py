@@ -43,3 +43,13 @@ def test_who_has_no_home_gets_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert launch.environment()["HOME"] == str(tmp_path / "home")
     monkeypatch.setenv("HOME", "/nonexistent")
     assert launch.environment()["HOME"] == str(tmp_path)
+
+
+def test_a_repository_whose_name_is_more_than_a_word_goes_by_a_link(tmp_path: Path) -> None:
+    """Triton puts the name of a model's file into a shell's line."""
+    installation = Installation(Path("/triton"), Path("/python"), Path("/stub"), ())
+    repository = tmp_path / "my (new) shop's models"
+    repository.mkdir()
+    launch = Launch(installation, "triptych-1", repository, Listening(), tmp_path, "mark_", "secret", 5)
+    assert launch.command()[3:5] == ["--model-repository", str(tmp_path / "models")]
+    assert replace(launch, model_repository=tmp_path).command()[4] == str(tmp_path)

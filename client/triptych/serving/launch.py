@@ -15,6 +15,7 @@ from typing import BinaryIO
 from triptych.contract import STAGES
 from triptych.serving.listening import Listening
 from triptych.serving.preflight import Installation
+from triptych.serving.scratch import is_word
 from triptych.wire.access import KEY_NAME, RESTRICTED
 
 NO_RATE = 2**31 - 1
@@ -66,6 +67,8 @@ class Launch:
         self.installation.link_backends(self.backends)
         self.traces.mkdir()
         self.twins.mkdir()
+        if self.repository == self.link:
+            self.link.symlink_to(self.model_repository.resolve(), target_is_directory=True)
         tied_to = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         return subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _TIE, str(tied_to), *self.command()],
@@ -80,6 +83,17 @@ class Launch:
     def backends(self) -> Path:
         """Where Triton finds its backends."""
         return self.scratch / "backends"
+
+    @property
+    def link(self) -> Path:
+        """A link to the model repository whose name a shell takes as one word."""
+        return self.scratch / "models"
+
+    @property
+    def repository(self) -> Path:
+        """The model repository by a name that Triton can start model processes with: it puts it into a shell's line."""
+        directory = self.model_repository.resolve()
+        return directory if is_word(directory) else self.link
 
     @property
     def traces(self) -> Path:
@@ -115,7 +129,7 @@ class Launch:
         return [
             str(self.installation.binary),
             *("--id", self.server_id),
-            *("--model-repository", str(self.model_repository.resolve())),
+            *("--model-repository", str(self.repository)),
             *("--model-repository", str(self.twins)),
             *("--backend-directory", str(self.backends)),
             # Starting empty and loading through the API gives the reason of a failure back as its answer.

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -46,12 +47,23 @@ class Belongings:
         remove_key(Path(self.key_file), self.key)
 
 
+def is_word(path: Path) -> bool:
+    """Return whether a shell takes a path as one word, as it is: without spaces, quotes and the like."""
+    return shlex.quote(str(path)) == str(path)
+
+
+def _parent() -> Path:
+    """Return where temporary directories go: Triton puts their names into a shell's line."""
+    directory = Path(tempfile.gettempdir())
+    return directory if is_word(directory) else Path("/tmp")  # noqa: S108  (mkdtemp makes a name that nobody knows)
+
+
 class Scratch:
     """A temporary directory with a lock, which this process holds until `remove`."""
 
     def __init__(self, belongings: Belongings) -> None:
         """Make the directory, readable for its user alone."""
-        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self.directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
         self._belongings = belongings
         aside = self.directory / f".{_OWNER}"
         self._lock = aside.open("w")
@@ -74,7 +86,7 @@ def remove_leftovers() -> list[Path]:
     A server may live on a moment longer than its owner, or for long if a thread started it. It keeps what it has.
     """
     removed = []
-    for owner in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_OWNER}"):
+    for owner in _parent().glob(f"{_PREFIX}*/{_OWNER}"):
         # It may go at any moment, or belong to another user.
         with contextlib.suppress(OSError, ValueError, TypeError), owner.open() as lock:
             if os.fstat(lock.fileno()).st_uid != os.getuid():

@@ -38,6 +38,11 @@ COCO_WITH_NO_OBJECT = 92
 """Classes of DETR and YOLOS on COCO: ids up to 90, and "no object"."""
 
 
+DEFORMABLE = frozenset({"GridSample", "TopK", "Log"})
+"""Operators of a sigmoid's families: deformable attention, a first stage, and boxes that each layer refines. DETR and
+YOLOS have none of them."""
+
+
 class _Pair(NamedTuple):
     """Boxes, classes, and the axis of the classes' columns."""
 
@@ -83,8 +88,8 @@ def _scores(source: Source) -> NDArray[np.float64]:
 
 def _read(source: Source) -> Reading:
     pair = _found(source)
-    # Transformers calls the boxes so. DETR and YOLOS have neither a first stage nor deformable attention.
-    is_plain_detr = pair.boxes.name == "pred_boxes" and not source.operators & {"GridSample", "TopK"}
+    # Transformers calls the boxes so.
+    is_plain_detr = pair.boxes.name == "pred_boxes" and not source.operators & DEFORMABLE
     hint = is_plain_detr or _columns(source) == COCO_WITH_NO_OBJECT
     usual: tuple[Boxes, Unit] = ("corners", "pixels")
     if _count(source) <= MOST_QUERIES:

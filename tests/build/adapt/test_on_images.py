@@ -1,0 +1,46 @@
+"""A detector on a few of the user's images: what is said of them, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.detectors import raw_model
+from triptych.errors import BuildError
+from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.adapt.names import read_names
+from triptych_build.adapt.on_images import look_at_images
+
+
+def test_the_border_on_the_images(tmp_path: Path) -> None:
+    source, adapted = raw_model(tmp_path / "source.onnx"), tmp_path / "adapted.onnx"
+    noise = np.random.default_rng(0).integers(0, 256, (36, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "wide.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [tmp_path / "broken.png", tmp_path / "wide.png"]
+    adapt_file(source, adapted)
+    assert look_at_images(source, Overrides(), adapted, images) == [
+        "size: 44% of 64x64 is border on 1 images, and no shape has less"
+    ]
+    assert look_at_images(source, Overrides(), adapted, []) == []
+    adapt_file(source, adapted, Overrides(placement="stretch"))
+    assert look_at_images(source, Overrides(placement="stretch"), adapted, images) == []
+
+
+def test_a_detector_that_sees_nothing_with_the_wrong_preprocessing(shared_data: Path, tmp_path: Path) -> None:
+    """YOLOX as YOLOv5: the same layout, other pixels."""
+    source, adapted = shared_data / "yolox_nano" / "yolox_nano.onnx", tmp_path / "adapted.onnx"
+    names = read_names(shared_data / "yolox_nano" / "coco_classes.txt")
+    images = sorted((shared_data / "coco_cc").rglob("*.jpg"))
+    right = Overrides(names=names)
+    adapt_file(source, adapted, right)
+    assert look_at_images(source, right, adapted, images)[0].startswith("size: ")
+    wrong = Overrides(names=names, placement="top_left", order="rgb", scale=1 / 255)
+    adapt_file(source, adapted, wrong)
+    unaware = Overrides(names=names)
+    with pytest.raises(BuildError, match=r"hardly sees anything on 4 of your images.*--order bgr --scale 1; say so"):
+        look_at_images(source, unaware, adapted, images)
+    assert look_at_images(source, wrong, adapted, images), "who names the preparation is believed"
