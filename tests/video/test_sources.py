@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from support.videos import make_pictures, make_video
 from triptych.errors import ImageError
 from triptych.video.decoding import Video
 from triptych.video.sources import Pictures, file_stem, open_source, shown_name
+from triptych.vision.decode import decode
 
 
 def test_a_name_means_a_directory_or_a_video(tmp_path: Path) -> None:
@@ -25,6 +27,17 @@ def test_pictures_travel_as_they_are(tmp_path: Path) -> None:
     assert (good.width, good.height, good.time_s) == (60, 40, None)
     assert "001.png" in bad.error
     assert bad.width is None
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_picture_is_that_of_the_upright_one(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (60, 40)).save(tmp_path / f"a.{suffix}", exif=exif)
+    [frame] = Pictures(tmp_path).read(0)
+    assert isinstance(frame.picture, bytes)
+    assert (frame.height, frame.width) == decode(frame.picture).shape[:2]
 
 
 def test_what_is_no_source_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_exif_orientation(image_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     encoded = save(RGB, image_format, exif=exif)
-    assert read_header(encoded).orientation == orientation
+    header = read_header(encoded)
+    assert header.orientation == orientation
+    assert header.upright == pillow(encoded).shape[1::-1]
     np.testing.assert_allclose(decode(encoded), pillow(encoded), atol=3)
 
 
@@ -76,6 +78,69 @@ def test_sixteen_bits_keep_their_high_byte(suffix: str) -> None:
     wide = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     encoded = cv2.imencode(suffix, wide)[1].tobytes()
     np.testing.assert_allclose(decode(encoded)[..., 0], wide >> 8, atol=1)
+
+
+def one_row_tiff(bits: int, samples: int, pixels: bytes, extra_samples: int | None = None) -> bytes:
+    """Return a TIFF of one row, grey or RGB with more samples, without compression."""
+    width, photometric = len(pixels) * 8 // (bits * samples), 1 if samples < 3 else 2
+    depths = struct.pack(f"<{samples}H", *[bits] * samples) if samples > 2 else b""
+    tags = {256: width, 257: 1, 259: 1, 262: photometric, 277: samples, 278: 1, 279: len(pixels)}
+    tags |= {258: bits} if extra_samples is None else {338: extra_samples}
+    start = 8 + 2 + 12 * (len(tags) + 1 + (258 not in tags)) + 4
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    entries[273] = struct.pack("<HHII", 273, 4, 1, start + len(depths))
+    if depths:
+        entries[258] = struct.pack("<HHII", 258, 3, samples, start)
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + depths + pixels
+
+
+# Alpha is 128 of 255. The colours of associated alpha are stored multiplied by it.
+@pytest.mark.parametrize(
+    ("kind", "stored"),
+    [(0, (200, 100, 50)), (1, (100, 50, 25)), (2, (200, 100, 50))],
+    ids=["any", "associated", "alpha"],
+)
+def test_the_colours_of_a_tiff_are_its_own_whatever_its_alpha(kind: int, stored: tuple[int, ...]) -> None:
+    encoded = one_row_tiff(8, 4, bytes([*stored, 128]) * 4, extra_samples=kind)
+    np.testing.assert_allclose(decode(encoded)[0, 0], (200, 100, 50), atol=2)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits"])
+def test_alpha_of_a_tiff_is_dropped_not_blended(compression: str) -> None:
+    rgba = np.dstack([gradient(), np.full((40, 60), 60, np.uint8)])
+    encoded = save(Image.fromarray(rgba), "TIFF", compression=compression)
+    np.testing.assert_array_equal(decode(encoded), gradient())
+
+
+def test_twelve_bits_of_a_tiff_are_scaled() -> None:
+    values = (0, 2048, 4095, 1024)
+    packed = int("".join(f"{value:012b}" for value in values), 2).to_bytes(6, "big")
+    np.testing.assert_allclose(decode(one_row_tiff(12, 1, packed))[0, :, 0], [0, 127.5, 255, 63.8], atol=1)
+
+
+@pytest.mark.parametrize("digits", [False, True], ids=["binary", "digits"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("white", [1, 15, 100, 255, 256, 300, 1023, 4095, 65534, 65535])
+def test_the_range_of_a_pgm_or_ppm_is_scaled(white: int, channels: int, digits: bool) -> None:
+    values = np.linspace(0, white, 12 * channels).round().astype(int).reshape(3, 4, channels)
+    kind = {(1, False): 5, (3, False): 6, (1, True): 2, (3, True): 3}[channels, digits]
+    head = f"P{kind}\n# by hand\n4 3 # wide\n{white}\n".encode()
+    body = (
+        " ".join(map(str, values.flat)).encode() if digits else values.astype(">u2" if white > 255 else "u1").tobytes()
+    )
+    expected = np.broadcast_to(values * 255 / white, (3, 4, 3))
+    np.testing.assert_allclose(decode(head + body), expected, atol=1)
+
+
+def test_values_above_the_range_of_a_pgm_are_white() -> None:
+    assert decode(b"P5 2 1 100 " + bytes([100, 255]))[0, :, 0].tolist() == [255, 255]
+
+
+@pytest.mark.parametrize("header", [b"P5 2 1 0 ", b"P5 2 1 70000 ", b"P5 2 1 ", b"P5 2 1 # never ends"])
+def test_a_pgm_of_no_sense_is_refused(header: bytes) -> None:
+    with pytest.raises(ImageError):
+        decode(header + bytes(2))
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -122,6 +187,7 @@ def test_limits_can_be_set() -> None:
         (b"%PDF-1.7 \n", "cannot be read as an image"),
         (save(RGB, "ICO", sizes=[(16, 16)]), "cannot be read as an image"),
         (save(RGB.convert("F"), "TIFF"), "floating-point"),
+        (b"Pf\n2 1\n-1.0\n" + struct.pack("<ff", 0.5, 1.0), "floating-point"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(encoded: bytes, message: str) -> None:

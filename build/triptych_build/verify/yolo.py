@@ -207,8 +207,6 @@ def _yolo_boxes(text: Path, image: Path, number: int, how: _Rows) -> Iterator[Bo
 def _upright_size(image: Path) -> tuple[int, int]:
     """Return width and height once EXIF's rotation is applied, as labels have it."""
     try:
-        header = read_header(read_image(image))
+        return read_header(read_image(image)).upright
     except ImageError as error:
         raise BuildError(f"the validation image {image} cannot be read: {error}") from error
-    turned = header.orientation >= 5 and header.format != "TIFF"
-    return (header.height, header.width) if turned else (header.width, header.height)

@@ -23,8 +23,6 @@ from triptych.vision.decode import image_files, read_header
 from triptych.vision.inputs import encode_image
 
 _STREAM = re.compile(r"(rtsps?|rtmps?|https?|udp|tcp|srt)://", re.IGNORECASE)
-_FIRST_SIDEWAYS = 5
-"""From this EXIF orientation on, a picture lies on its side."""
 
 
 def open_source(
@@ -125,6 +123,4 @@ def _picture(number: int, path: Path) -> Frame:
     except ImageError as error:
         message = str(error) if str(path) in str(error) else f"{path}: {error}"
         return Frame(number, began_s, time.perf_counter() - began_s, None, None, None, b"", message)
-    size = (header.width, header.height)
-    width, height = size[::-1] if header.orientation >= _FIRST_SIDEWAYS else size
-    return Frame(number, began_s, time.perf_counter() - began_s, None, width, height, encoded)
+    return Frame(number, began_s, time.perf_counter() - began_s, None, *header.upright, encoded)

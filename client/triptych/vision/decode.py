@@ -1,7 +1,8 @@
 """Encoded images to pixels: formats, headers, limits, decoding.
 
-The pixels are always uint8 RGB. Grey is replicated, alpha is dropped (not blended), 16 bits keep their high byte, CMYK
-is converted, an animation gives its first frame, and EXIF's rotation is applied. A file that ends early is refused.
+The pixels are always uint8 RGB. Grey is replicated, alpha is dropped (not blended), 16 bits keep their high byte, other
+ranges are scaled to 255, CMYK is converted, an animation gives its first frame, and EXIF's rotation is applied. A file
+that ends early is refused.
 
 The header is read first. That costs 0.03 ms and decodes nothing, so a decompression bomb is refused before it goes off.
 OpenCV decodes what it can, because it is faster. Pillow decodes the rest, and what OpenCV is known to crash on.
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from triptych.errors import ImageError
 from triptych.opencv import cv2
 from triptych.vision.jpeg import MAX_SCANS, check_scans, plain_jpeg
 from triptych.vision.png import read_chunks
+from triptych.vision.pnm import white_of_pnm
 
 Image.init()
 FORMATS = tuple(
@@ -39,7 +41,7 @@ SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().it
 
 _OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
 _EXIF_ORIENTATION = 0x0112
-_TILE_SIDES = (322, 323)  # tags of TIFF
+_BITS, _TILE_SIDES, _EXTRA_SAMPLES = 258, (322, 323), 338  # tags of TIFF
 _SPARE_TILE_PIXELS = 4096 * 4096  # a small picture may lie in one large tile
 
 # Warning filters belong to the process. Threads that leave `catch_warnings` out of order would leave "ignore" behind.
@@ -117,12 +119,14 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
         with _open(encoded, max_bytes, max_pixels) as image:
             header = _header(image, encoded)
             _check_tiles(image)
+            for_opencv = _is_for_opencv(encoded, header, image)
     else:
         _check_pixels(jpeg.width, jpeg.height, max_pixels)
         header = Header("JPEG", jpeg.width, jpeg.height, jpeg.orientation)
+        for_opencv = _is_whole(encoded, "JPEG")
     if header.format in ("JPEG", "MPO") and (jpeg is None or jpeg.scans > MAX_SCANS):
         check_scans(encoded)
-    rgb = _decode_with_opencv(encoded, header)
+    rgb = _decode_with_opencv(encoded, header) if for_opencv else None
     if rgb is None:
         with _open(encoded, max_bytes, max_pixels) as image:
             rgb = _decode_with_pillow(image)
@@ -200,20 +204,40 @@ def _header(image: Image.Image, encoded: bytes) -> Header:
     )
 
 
-def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | None:
-    """Decode to RGB; return None where OpenCV cannot, or would not notice that the file ends early."""
+def _is_for_opencv(encoded: bytes, header: Header, image: Image.Image) -> bool:
+    """Return whether OpenCV decodes a file rightly, and would notice that it ends early."""
     if header.format not in _OPENCV_FORMATS or not _is_whole(encoded, header.format) or _is_animated(encoded, header):
-        return None
-    if header.format == "TIFF" and header.orientation != 1:
-        return None  # OpenCV rotates a TIFF, but not in every way that EXIF knows
+        return False
+    if header.format != "TIFF":
+        return True
+    # OpenCV rotates a TIFF, but not in every way that EXIF knows, and gives colours multiplied by their alpha.
+    tags = getattr(image, "tag_v2", {})
+    has_alpha = _EXTRA_SAMPLES in tags or image.getbands()[-1] in "Aa"
+    return header.orientation == 1 and not has_alpha and set(tags.get(_BITS, (1,))) <= {1, 8, 16}
+
+
+def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | None:
+    """Decode to RGB; return None where OpenCV cannot."""
+    white = white_of_pnm(encoded) if header.format == "PPM" else None
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    if white is not None:
+        flags |= cv2.IMREAD_ANYDEPTH
     try:
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except Exception:  # cv2.error, and MemoryError or SystemError from the binding
         return None
-    if rgb is None or rgb.dtype != np.uint8 or rgb.shape[:2] != (header.height, header.width):
+    if rgb is None or rgb.shape != (header.height, header.width, 3):
         return None
-    return rgb  # type: ignore[return-value]  # the dtype was just checked
+    if white is not None and rgb.dtype in (np.uint8, np.uint16):
+        return _scaled(rgb, white)
+    return rgb if rgb.dtype == np.uint8 else None  # type: ignore[return-value]  # the dtype was just checked
+
+
+def _scaled(values: Any, white: int) -> NDArray[np.uint8]:
+    """Scale values of 0 to `white` to 0..255; what is above `white` is white."""
+    table = np.minimum(np.arange(np.iinfo(values.dtype).max + 1) * 255.0 / white + 0.5, 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = table[values]
+    return scaled
 
 
 def _is_whole(encoded: bytes, image_format: str) -> bool:
@@ -254,8 +278,10 @@ def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "I" and image.format == "TIFF":
         raise ImageError("the image has 32-bit pixels of unknown range; send 8 or 16 bits a channel", "pixel_format")
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return np.repeat((wide >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535).astype(np.uint16)
+        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
+        grey = _scaled(wide, 2**bits - 1) if bits < 16 else (wide >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "F":
         raise ImageError("the image has floating-point pixels; send 8 or 16 bits a channel", "pixel_format")
     return np.array(image.convert("RGB"))
