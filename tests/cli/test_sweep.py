@@ -51,7 +51,7 @@ run = partial(invoke, sweep, columns=120)
         (("--fps", "5"), "--fps needs --budget-ms"),
         (("--fps", "5", "--budget-ms", "9", "--users", "1,2"), "takes one number of --users"),
         (("--max-dropped", "5%"), "--max-dropped is about the frames of cameras"),
-        (("--at", "p90"), "p90"),
+        (("--at", "p80"), "p80"),
         (("--address", "nowhere"), "nowhere"),
         (("--out", "sweep.html"), "sweep.html"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from support.steady import steady_repository
 from triptych.contract import DETECTOR
 from triptych.measure import sweep_file
-from triptych.measure.sweep_search import MOST_STEPS
+from triptych.measure.sweep_search import CLOSE_ENOUGH
 from triptych.measure.traces import Tracing
 from triptych.serving.server import Ports, TritonServer
 from triptych.wire.model_control import ModelControl
@@ -109,10 +109,11 @@ def test_the_highest_rate_within_a_budget_with_batching(start: Start, control: M
     assert series.best_within_budget is not None
     best, beyond = series.points[series.best_within_budget : series.best_within_budget + 2]
     assert best.p95_ms <= 600
+    assert best.confirmed
     assert best.load.size <= 1.05 / SERVICE_S
-    assert beyond.load.size <= 1.05 * best.load.size or len(series.points) == 2 + MOST_STEPS
-    assert series.points[-1].mean_batch > 1.2, "what has to wait is batched"
-    assert len(list(runs.glob("*.json"))) == len(series.points)
+    assert beyond.load.size <= CLOSE_ENOUGH * best.load.size
+    assert max(point.mean_batch for point in series.points) > 1.2, "what has to wait is batched"
+    assert len(list(runs.glob("*.json"))) >= len(series.points)
     assert control.config(DETECTOR.name) == before
 
 

@@ -83,9 +83,17 @@ def test_a_sweep_that_shows_no_limit_is_refused(points: Sequence[Point], message
 
 
 def test_a_rate_that_was_not_kept_up_with_is_not_planned_with() -> None:
-    points = [*rates((10, 20)), replace(rates((20, 20))[0], answered_per_s=12)]
+    points = [*rates((10, 20)), replace(rates((20, 20))[0], grows_ms_per_s=400.0)]
     assert points[1].load == LoadLevel(rate_per_s=20)
     assert of_sweep(swept(points), "s.json", 100).images_per_s == 10
+
+
+def test_a_rate_that_no_longer_run_confirmed_is_not_planned_with() -> None:
+    points = [replace(point, confirmed=False) for point in rates((10, 20), (20, 90))]
+    with pytest.raises(
+        MeasurementError, match=r"no longer run confirms that a rate of 10/s keeps 100 ms; .* --rates 10"
+    ):
+        of_sweep(swept(points), "s.json", 100)
 
 
 # --- A run

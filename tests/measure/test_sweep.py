@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from tritonclient.grpc import model_config_pb2
 
-from support.measured import made_up, make_point, queue, rates, users, with_client
+from support.measured import confirmed, made_up, make_point, queue, rates, users, with_client
 from triptych.measure.run_file import Failure
-from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting, best_within, knee
-from triptych.measure.sweep_search import next_rate
+from triptych.measure.sweep import TOO_FEW, Budget, LoadLevel, Point, Series, Setting, best_within, knee
 from triptych.serving.queues import limit_queue
+
+RATE = LoadLevel(rate_per_s=20)
 
 
 def test_the_knee_of_a_queue_is_at_half_of_what_it_can_answer() -> None:
@@ -26,10 +25,11 @@ def test_there_is_no_knee_without_two_points_of_which_one_was_answered(points: l
     assert knee(points) is None
 
 
-def test_a_rate_that_is_not_kept_up_with_is_beyond_the_budget_however_short_the_answers_take() -> None:
-    points = [*rates((10, 5)), make_point(LoadLevel(rate_per_s=20), 15, 5)]
-    assert best_within(points, Budget(100, "p95")) == 0
-    assert next_rate(points, Budget(100, "p95")) == 14.1
+def test_what_is_within_the_budget_beyond_the_first_that_is_not_is_luck() -> None:
+    """10 is borne, 20 is not, 40 is again."""
+    assert best_within(rates((10, 5), (20, 90), (40, 5)), Budget(100, "p95")) == 0
+    assert best_within(users((1, 10, 5), (2, 10, 90), (4, 10, 5)), Budget(100, "p95")) == 0
+    assert best_within(users((1, 10, 90), (2, 10, 5)), Budget(100, "p95")) is None
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,13 @@ def test_a_rate_that_is_not_kept_up_with_is_beyond_the_budget_however_short_the_
         (make_point(LoadLevel(2), 10, 50), ""),
         (make_point(LoadLevel(2), 10, 50.5), "it is 101.0 ms"),
         (make_point(LoadLevel(2), 10, 5, failures=1), "1 request failed"),
-        (make_point(LoadLevel(rate_per_s=20), 17.5, 5), "17.5 requests/s are answered"),
+        (make_point(RATE, 20, 5), ""),
+        (make_point(RATE, 20, 5, grows_ms_per_s=0.9), ""),
+        (make_point(RATE, 20, 5, grows_ms_per_s=91), "the latency grows by 91 ms or more each second"),
+        (make_point(LoadLevel(2), 20, 5, grows_ms_per_s=91), ""),  # a machine that gets slower, and no queue
+        (make_point(RATE, 20, 5, confirmed=True), TOO_FEW),
+        (make_point(RATE, 20, 5, confirmed=True, bounds_ms={"p95": 101.0}), "it may be up to 101.0 ms"),
+        (make_point(RATE, 20, 5, confirmed=True, bounds_ms={"p95": 99.0}), ""),
         (make_point(LoadLevel(2), 0, 0), "it is 0.0 ms"),
     ],
 )
@@ -62,14 +68,15 @@ def test_of_a_run_of_cameras_dropped_frames_are_no_failures() -> None:
     assert (point.failures, round(point.dropped, 3), point.fps, point.confirmed) == (2, 0.333, 5, True)
 
 
-def test_the_most_cameras_are_the_answer_once_a_longer_run_has_confirmed_them() -> None:
-    loads = [LoadLevel(count, fps=5) for count in (1, 2)]
-    points = [make_point(load, load.users * 5, 10, fps=5) for load in loads]
+@pytest.mark.parametrize("loads", [[LoadLevel(count, fps=5) for count in (1, 2)], [LoadLevel(rate_per_s=5), RATE]])
+def test_a_search_has_an_answer_once_a_longer_run_has_confirmed_it(loads: list[LoadLevel]) -> None:
+    points = [make_point(load, 10, 10, fps=load.fps) for load in loads]
     budget = Budget(100, "p95", 0.01)
     assert Series.of("", points, budget).best_within_budget is None
-    points[1] = replace(points[1], confirmed=True)
+    points[1] = confirmed(points[1])
     series = Series.of("", points, budget)
-    assert (series.best_within_budget, series.knee) == (1, None)
+    assert series.best_within_budget == 1
+    assert (series.knee is None) == bool(loads[0].fps)
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else() -> None:

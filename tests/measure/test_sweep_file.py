@@ -60,4 +60,7 @@ def test_a_sweep_of_an_earlier_release_is_read() -> None:
     assert sweep.series[0].points[0].batching_delay_us == 500
     assert sweep.environment.detector is not None
     assert sweep.environment.detector.manifest == {"precision": "int8", "adapted": {"source": "pcb.onnx"}}
-    assert json.loads(json.dumps(to_json(sweep))) == json.loads((DATA / "sweep-1.json").read_text())
+    again = json.loads(json.dumps(to_json(sweep)))
+    for point in again["series"][0]["points"]:
+        assert point.pop("bounds_ms") == {}
+    assert again == json.loads((DATA / "sweep-1.json").read_text())

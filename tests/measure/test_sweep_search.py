@@ -5,60 +5,142 @@ from __future__ import annotations
 import heapq
 import math
 import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
-from support.measured import SERVICE_MS, make_point, queue
-from triptych.measure.sweep import Budget, LoadLevel, Point, Series
-from triptych.measure.sweep_search import MOST_STEPS, explore, find_most_cameras, next_users
+from support.measured import make_point, open_loop
+from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
+from triptych.measure.sweep_search import CLOSE_ENOUGH, closer_count, closer_rate, find_most, search_most
+
+DURATION_S = 5.0
+RATES = [[10, 20, 40], [7, 15, 33], [1, 60]]
 
 
-def explored(loads: list[float], budget: Budget | None) -> list[Point]:
-    measured: list[Point] = []
+@dataclass
+class Measured:
+    """What a search measured on a server of which one request after the other is answered.
 
-    def measure(load: LoadLevel) -> Point:
-        measured.append(queue(load))
-        return measured[-1]
+    Attributes:
+        service_s: returns so many service times.
+        servers: that answer at a time; None: as many as it takes.
+        loads: each with the seconds that it was measured.
+        points: what came of it.
+    """
 
-    explore([LoadLevel(rate_per_s=rate) for rate in loads], measure, budget)
-    return measured
+    service_s: Callable[[int], npt.NDArray[np.float64]]
+    is_a_queue: bool = True
+    loads: list[tuple[float, float]] = field(default_factory=list)
+    points: dict[float, Point] = field(default_factory=dict)
 
+    def __call__(self, load: LoadLevel, confirm_s: float | None = None) -> Point:
+        assert load.rate_per_s
+        seconds = confirm_s or DURATION_S
+        self.loads.append((load.rate_per_s, seconds))
+        run = open_loop(load.rate_per_s, seconds, self.service_s(int(load.rate_per_s * seconds)), queue=self.is_a_queue)
+        self.points[load.rate_per_s] = Point.of(run, load, Setting(), confirmed=confirm_s is not None)
+        return self.points[load.rate_per_s]
 
-@pytest.mark.parametrize("budget_ms", [70, 100, 200, 600])
-@pytest.mark.parametrize("loads", [[1, 49], [5, 20, 80, 160]])
-def test_the_search_finds_the_highest_rate_within_the_budget(loads: list[float], budget_ms: float) -> None:
-    budget = Budget(budget_ms, "p95")
-    points = explored(loads, budget)
-    assert len(points) <= len(loads) + MOST_STEPS
-    series = Series.of("", points, budget)
-    true = (1 - SERVICE_MS * math.log(20) / budget_ms) * 1000 / SERVICE_MS
-    if true < loads[0]:
-        assert series.best_within_budget is None
-        assert len(points) == len(loads), "nothing to halve"
-    elif true > loads[-1]:
-        assert series.best_within_budget == len(loads) - 1
-        assert len(points) == len(loads)
-    else:
-        assert series.best_within_budget is not None
-        best = series.points[series.best_within_budget].load.size
-        # Six halvings of the widest gap, of a factor 49, leave 6%; of a factor 4, less than 5.
-        assert true / 1.07 < best <= true
-
-
-def test_without_a_budget_only_the_rates_that_were_asked_for_are_measured() -> None:
-    assert [point.rate_per_s for point in explored([10, 20, 40, 80], None)] == [10, 20, 40, 80]
+    def answer(self, loads: Sequence[float], budget: Budget) -> float | None:
+        """Search, and return the highest rate within the budget."""
+        search_most([LoadLevel(rate_per_s=rate) for rate in loads], self, budget, DURATION_S)
+        series = Series.of("", self.points.values(), budget)
+        return None if series.best_within_budget is None else series.points[series.best_within_budget].rate_per_s
 
 
-def test_users_are_never_halved() -> None:
-    loads = [LoadLevel(1), LoadLevel(16)]
-    measured: list[LoadLevel] = []
+def always(service_s: float) -> Callable[[int], npt.NDArray[np.float64]]:
+    return lambda count: np.full(count, service_s)
 
-    def measure(load: LoadLevel) -> Point:
-        measured.append(load)
-        return make_point(load, 10, load.users)
 
-    explore(loads, measure, Budget(4, "p50"))
-    assert measured == loads
+def exponential(service_s: float, rng: np.random.Generator) -> Callable[[int], npt.NDArray[np.float64]]:
+    return lambda count: rng.exponential(service_s, count)
+
+
+@pytest.mark.parametrize("loads", RATES)
+def test_of_a_noiseless_server_the_answer_is_what_it_bears(loads: list[float]) -> None:
+    """It answers 20/s. A short test of 21.8/s ends before its queue is as long as the budget."""
+    measured, budget = Measured(always(0.05)), Budget(1000, "p95")
+    answer = measured.answer(loads, budget)
+    assert answer is not None
+    assert 20 / CLOSE_ENOUGH <= answer <= 20
+    assert measured.points[answer].confirmed
+    assert not budget.broken_by(measured(LoadLevel(rate_per_s=answer), 120.0))
+
+
+def test_a_latency_that_is_long_and_constant_is_within_a_budget_that_is_longer() -> None:
+    measured = Measured(always(0.75), is_a_queue=False)
+    assert measured.answer([1, 5, 20], Budget(1000, "p95")) == 20
+    assert all(point.grows_ms_per_s == 0 for point in measured.points.values())
+
+
+def test_the_search_stops_at_the_first_rate_beyond() -> None:
+    tried: list[float] = []
+
+    def bears(rate: float) -> bool:
+        tried.append(rate)
+        return rate <= 10 or rate == 40
+
+    found = find_most([10, 20, 40], bears, lambda _rate: True, closer_rate)
+    assert 40 not in tried
+    assert found.borne == 10
+    assert found.beyond == pytest.approx(10.5, abs=0.1)
+
+
+def true_rate(budget_ms: float, capacity: float) -> float:
+    """Return the rate at which a queue D/M/1 has this p95.
+
+    The time in it is exponential with rate mu (1 - s), where s = exp(-(1 - s) / load) (Kleinrock, Queueing Systems I,
+    1975, 6.4).
+    """
+    low, high = 0.0, capacity
+    for _ in range(50):
+        rate = (low + high) / 2
+        sigma = 0.5
+        for _ in range(500):
+            sigma = math.exp(-(1 - sigma) * capacity / rate)
+        low, high = (rate, high) if math.log(20) / (capacity * (1 - sigma)) < budget_ms / 1000 else (low, rate)
+    return low
+
+
+@pytest.mark.parametrize("budget_ms", [80, 400])
+def test_of_a_noisy_server_the_answer_is_too_high_in_one_search_of_twenty(budget_ms: float) -> None:
+    """Its service times are exponential, 20 ms on average, so that it answers 50 requests a second."""
+    budget, true = Budget(budget_ms, "p95"), true_rate(budget_ms, 50)
+    answers = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        answers.append(Measured(exponential(0.02, rng)).answer([5, 10, 20, 40, 80], budget))
+    found = [answer for answer in answers if answer]
+    assert sum(answer > true for answer in found) <= 7, "2 on average, and 4 standard deviations"
+    assert len(found) >= 35
+    assert np.median(found) > 0.6 * true
+
+
+def test_the_gap_is_closed_and_what_is_not_confirmed_is_searched_below() -> None:
+    confirmed: list[float] = []
+
+    def confirms(rate: float) -> bool:
+        confirmed.append(rate)
+        return rate <= 12
+
+    found = find_most([1, 50], lambda rate: rate <= 18, confirms, closer_rate)
+    assert 12 / CLOSE_ENOUGH**2 <= found.borne <= 12
+    assert found.beyond <= CLOSE_ENOUGH * found.borne
+    assert confirmed == sorted(confirmed, reverse=True)
+    nothing = find_most([10, 20], lambda _rate: True, lambda _rate: False, closer_rate)
+    assert (nothing.borne, nothing.beyond) == (0.0, 10)
+
+
+def test_a_longer_run_has_the_requests_that_its_percentile_takes() -> None:
+    for at, fewest_requests in (("p50", 0), ("p90", 64), ("p95", 130), ("p99", 662)):
+        measured = Measured(always(0.05))
+        assert measured.answer([2], Budget(1000, at)) == 2  # type: ignore[arg-type]
+        (_, (rate, seconds)) = measured.loads
+        assert seconds >= 3 * DURATION_S
+        assert rate * seconds >= 1.5 * fewest_requests - 1
 
 
 FPS = 5.0
@@ -100,7 +182,8 @@ def test_the_search_finds_the_most_cameras_of_a_noiseless_server_to_within_one(c
     budget = Budget(1000, "p95", 0.01)
     measured: list[tuple[int, bool]] = []
 
-    def measure(load: LoadLevel, confirmed: bool = False) -> Point:
+    def measure(load: LoadLevel, confirm_s: float | None = None) -> Point:
+        confirmed = confirm_s is not None
         measured.append((load.users, confirmed))
         point = cameras(load, service_s, 60 if confirmed else 20, seed=len(measured))
         return make_point(
@@ -113,7 +196,7 @@ def test_the_search_finds_the_most_cameras_of_a_noiseless_server_to_within_one(c
             confirmed=confirmed,
         )
 
-    find_most_cameras(LoadLevel(start, fps=FPS), measure, lambda load: measure(load, True), budget)
+    search_most([LoadLevel(start, fps=FPS)], measure, budget, 20)
     most, confirmed = measured[-1]
     assert confirmed, "the last step is the longer one"
     assert abs(most - capacity) <= 1
@@ -123,32 +206,25 @@ def test_the_search_finds_the_most_cameras_of_a_noiseless_server_to_within_one(c
 
 def test_a_number_that_a_longer_run_does_not_confirm_is_searched_below() -> None:
     # Short runs bear six cameras, long ones four.
-    def point(load: LoadLevel, most: int, confirmed: bool) -> Point:
-        return make_point(load, 1, 10, fps=FPS, dropped=0.0 if load.users <= most else 0.5, confirmed=confirmed)
+    confirmed: list[float] = []
 
-    confirmed: list[int] = []
+    def confirms(count: float) -> bool:
+        confirmed.append(count)
+        return count <= 4
 
-    def confirm(load: LoadLevel) -> Point:
-        confirmed.append(load.users)
-        return point(load, 4, True)
-
-    find_most_cameras(LoadLevel(1, fps=FPS), lambda load: point(load, 6, False), confirm, Budget(100, "p95", 0.01))
+    assert find_most([1], lambda count: count <= 6, confirms, closer_count).borne == 4
     assert confirmed == [6, 5, 4]
 
 
 def test_where_not_even_one_camera_keeps_the_budget_nothing_is_confirmed() -> None:
-    measured: list[int] = []
+    measured: list[float] = []
 
-    def measure(load: LoadLevel) -> Point:
-        measured.append(load.users)
-        return make_point(load, 1, 10, fps=FPS, dropped=0.5)
+    def bears(count: float) -> bool:
+        measured.append(count)
+        return False
 
-    confirmed: list[LoadLevel] = []
+    def confirms(_count: float) -> bool:
+        raise AssertionError
 
-    def confirm(load: LoadLevel) -> Point:
-        confirmed.append(load)
-        return measure(load)
-
-    find_most_cameras(LoadLevel(4, fps=FPS), measure, confirm, Budget(100, "p95", 0.01))
-    assert (measured, confirmed) == ([4, 2, 1], [])
-    assert next_users([measure(LoadLevel(1, fps=FPS))], Budget(100, "p95", 0.01)) is None
+    assert find_most([4], bears, confirms, closer_count).borne == 0
+    assert measured == [4, 2, 1]

@@ -41,7 +41,8 @@ def test_the_knee_in_words(points: list[Point], sentence: str) -> None:
     [
         (
             rates((40, 20), (47, 50), (49, 90)),
-            "the highest rate within p95 <= 100 ms is 47 requests/s (at a rate of 49/s it is 180.0 ms)",
+            "the highest rate within p95 <= 100 ms is 47/s, confirmed by a longer run, p95 at most 100.0 ms with 99% "
+            "confidence (at a rate of 49/s it is 180.0 ms)",
         ),
         (
             users((1, 20, 50), (4, 49, 50), (8, 50, 160)),
@@ -49,7 +50,12 @@ def test_the_knee_in_words(points: list[Point], sentence: str) -> None:
         ),
         (
             rates((10, 20), (20, 30)),
-            "every rate up to the highest keeps p95 <= 100 ms, 20 requests/s; the limit is beyond",
+            "every rate up to the highest keeps p95 <= 100 ms, 20/s, confirmed by a longer run, p95 at most 60.0 ms "
+            "with 99% confidence; the limit is beyond",
+        ),
+        (
+            [replace(point, confirmed=False) for point in rates((10, 20), (20, 90))],
+            "which rate keeps p95 <= 100 ms is not known: the search ended before a longer run confirmed one",
         ),
         (users((1, 20, 51), (2, 20, 99)), "no concurrency keeps p95 <= 100 ms: at 1 user it is 102.0 ms"),
     ],

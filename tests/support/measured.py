@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from triptych.contract import STAGES
 from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution, Breakdown, Requests
+from triptych.measure.bounds import dependence
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
 from triptych.measure.pool import Side
@@ -91,6 +92,31 @@ def made_up(
     )
 
 
+def open_loop(
+    rate_per_s: float, seconds: float, service_s: npt.NDArray[np.float64], *, queue: bool = True, parts: int = INTERVALS
+) -> Run:
+    """A run of requests at a constant rate; one is answered after the other, or all at once where there is no queue.
+
+    Each takes its own service time, and waits as Lindley's recursion says (1952).
+    """
+    due_s = np.arange(len(service_s)) / rate_per_s
+    behind = np.concatenate([[0.0], np.cumsum(service_s[:-1] - 1 / rate_per_s)])
+    waiting_s = behind - np.minimum.accumulate(behind) if queue else np.zeros(len(service_s))
+    latencies_ms = 1000 * (waiting_s + service_s)
+    at_s = due_s + latencies_ms / 1000
+    part = np.minimum(at_s / seconds * parts, parts - 1).astype(int)
+    plain = made_up(requests=1, intervals=1)
+    means_ms = [latencies_ms[part == number].mean() if (part == number).any() else 0.0 for number in range(parts)]
+    length = seconds / parts
+    intervals = [
+        Interval(number * length, length, int((part == number).sum()), 0, float(mean), 0, 0, 0)
+        for number, mean in enumerate(means_ms)
+    ]
+    in_order = latencies_ms[np.argsort(at_s, kind="stable")]
+    client = ClientSide(Histogram(latencies_ms), {}, {}, float(at_s.max()), 1.0, 0.1, dependence=dependence(in_order))
+    return replace(with_workload(plain, loop="constant", rate_per_s=rate_per_s), client=client, intervals=intervals)
+
+
 def in_turn(
     seed: int = 0, runs: int = FEWEST_RUNS, noise: float = 0.1, a: Mapping[str, Any] | None = None, **b: Any
 ) -> tuple[Side, Side]:
@@ -158,8 +184,13 @@ def users(*points: tuple[int, float, float]) -> list[Point]:
 
 
 def rates(*points: tuple[float, float]) -> list[Point]:
-    """Points of (rate, ms), all of it answered."""
-    return [make_point(LoadLevel(rate_per_s=rate), rate, ms) for rate, ms in points]
+    """Points of (rate, ms), all of it answered, and confirmed."""
+    return [confirmed(make_point(LoadLevel(rate_per_s=rate), rate, ms)) for rate, ms in points]
+
+
+def confirmed(point: Point) -> Point:
+    """A point of a longer run, whose p95 is bounded."""
+    return replace(point, confirmed=True, bounds_ms={"p95": point.p95_ms})
 
 
 SERVICE_MS = 20.0

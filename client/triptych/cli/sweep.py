@@ -132,9 +132,11 @@ def sweep(
 ) -> None:
     """Find the load that a server bears: the knee of its throughput, and the most within a latency budget.
 
-    With --rates and --budget-ms, further rates between those given close in on the highest within the budget, to 5%.
-    With --fps and --budget-ms, numbers of cameras close in on the most whose frames keep the budget; a camera drops the
-    frames that come while it waits for an answer. The answer is confirmed by a run of three times the duration.
+    With --rates and --budget-ms, the rates are tried up to the first beyond the budget, and others close in on the
+    highest within it, to 5%. A rate is beyond it, too, where the latency grows while it is measured. With --fps and
+    --budget-ms, numbers of cameras close in on the most whose frames keep the budget; a camera drops the frames that
+    come while it waits for an answer. The answer is confirmed by a run of three times the duration, or longer: so long
+    that the requests bound the percentile of a rate with 99% confidence.
     --instances and --max-queue-delay-us change the running server, which has its own settings back at the end.
 
     Exit codes: 0 it was measured, 1 it could not be, or no load keeps the budget.

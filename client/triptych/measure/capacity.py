@@ -91,8 +91,8 @@ def of_run(run: Run, name: str, p95_ms: float) -> Capacity:
 def of_sweep(sweep: Sweep, name: str, p95_ms: float) -> Capacity:
     """Return what a server bears by a sweep, in the best of its settings.
 
-    Of rates that is the highest within the latency. Users that wait hold requests back from a busy server, so of users
-    it is the knee, or less where the latency asks for less.
+    Of rates that is the highest within the latency, if a longer run confirmed it. Users that wait hold requests back
+    from a busy server, so of users it is the knee, or less where the latency asks for less.
 
     Raises:
         MeasurementError: as `of_run`.
@@ -111,6 +111,11 @@ def of_sweep(sweep: Sweep, name: str, p95_ms: float) -> Capacity:
             f"than the one before; measure more --{'users' if heaviest.users else 'rates'}"
         )
     point = series.points[_chosen(series, best)]
+    if not point.users_wait and not point.confirmed:
+        raise MeasurementError(
+            f"in {name} no longer run confirms that {point.load} keeps {p95_ms:g} ms; measure it with `triptych sweep "
+            f"--rates {point.load.size:g} --budget-ms {p95_ms:g}`, and higher rates with it"
+        )
     setting = f", {series.label}" if len(sweep.series) > 1 else ""
     return Capacity(
         images_per_s=point.answered_per_s * _batch(sweep.command),

@@ -58,13 +58,28 @@ class Histogram:
         return self._sum_ms / self.count if self.count else 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """Return the latency at a percentile, 0..100; 0 if there are none."""
-        rank, passed = percent / 100 * (self.count - 1), 0
+        """Return the shortest latency that at least so many percent, 0..100, do not exceed; 0 if there are none.
+
+        It is the nearest rank, definition 1 of Hyndman and Fan, "Sample quantiles in statistical packages", 1996.
+        """
+        key = self._bin_of(math.ceil(percent * self.count / 100 - 1e-9))
+        return 0.0 if key is None else self._within(2 * _GAMMA**key / (1 + _GAMMA))
+
+    def longest_ms_of(self, rank: int) -> float:
+        """Return how long the latency of a rank is at most, the shortest one having rank 1; 0 if there are none."""
+        key = self._bin_of(rank)
+        return 0.0 if key is None else self._within(_GAMMA**key)
+
+    def _bin_of(self, rank: int) -> int | None:
+        passed = 0
         for key, count in sorted(self._bins.items()):
             passed += count
-            if passed > rank:
-                return min(max(2 * _GAMMA**key / (1 + _GAMMA), self._min_ms), self._max_ms)
-        return 0.0
+            if passed >= rank:
+                return key
+        return None
+
+    def _within(self, latency_ms: float) -> float:
+        return min(max(latency_ms, self._min_ms), self._max_ms)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers and lists, for `from_json`."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from triptych.measure import bounds
 from triptych.measure.attribution import Attribution
 from triptych.measure.documents import Format
 from triptych.measure.footprint import Footprint
@@ -168,6 +169,7 @@ class ClientSide:
         busiest: the share of one core that the busiest of them used, 0..1 and above.
         truncated: of the requests that succeeded, how many have an answer that was cut off: objects may be missing.
         videos: what became of each of the workload's `sources`, in the same order.
+        dependence: of how many requests one tells something of its own (`triptych.measure.bounds`).
     """
 
     latencies: Histogram
@@ -178,11 +180,18 @@ class ClientSide:
     busiest: float
     truncated: int = 0
     videos: list[VideoSide] = field(default_factory=list)
+    dependence: float = 1.0
 
     @property
     def failed(self) -> int:
         """How many requests failed."""
         return sum(failure.count for failure in self.failures.values())
+
+    @property
+    def bounds_ms(self) -> dict[str, float]:
+        """What the percentiles are at most, with 99% confidence; those that have too few requests are left out."""
+        found = {f"p{percent}": bounds.bound_ms(self.latencies, percent, self.dependence) for percent in bounds.BOUNDED}
+        return {at: bound for at, bound in found.items() if bound is not None}
 
     @property
     def rate_per_s(self) -> float:

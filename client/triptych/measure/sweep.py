@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
+from triptych.measure.bounds import BOUNDED
+from triptych.measure.growth import growth_ms_per_s
 from triptych.measure.run_file import Failure, Run
 from triptych.wire.statistics import Counters
 
-Percentile = Literal["p50", "p95", "p99"]
+Percentile = Literal["p50", "p90", "p95", "p99"]
 
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 
 DROPPED = "FrameDropped"
 """What a run calls the frames that a camera dropped; `triptych_loadtest.loops` raises it."""
 
-KEEPS_UP = 0.9
-"""A server that answers less than this share of an open loop's rate does not keep up: its queue grows."""
+GROWS_MS_PER_S = 1.0
+"""A queue whose requests wait longer by so many milliseconds each second gets 0.1% more than the server answers. What
+grows more slowly may be the machine, and no queue."""
+
+
+TOO_FEW = "too few requests do not wait for each other to bound it"
+"""Why a longer run does not confirm a rate whose latency is within the budget."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,12 @@ class Point:
         busiest: the share of one core that the busiest load generator used, 0..1 and above.
         fps: frames a second of each camera; None for users and rates.
         dropped: the share of the cameras' frames that were dropped, 0..1.
-        confirmed: whether this is the longer run of a search for the most cameras, with other phases.
+        confirmed: whether this is the longer run of a search, which confirms the most within a budget.
+        p90_ms: as the others; 0 in sweeps that were written before there was one.
+        bounds_ms: what the percentiles are at most, with 99% confidence (`triptych.measure.bounds`); too few requests
+            leave a percentile out.
+        grows_ms_per_s: by how much the latency grew in a second, at least (the lower end of a 95% interval); 0 where
+            that may be chance.
     """
 
     users: int
@@ -119,6 +131,9 @@ class Point:
     fps: float | None = None
     dropped: float = 0.0
     confirmed: bool = False
+    p90_ms: float = 0.0
+    bounds_ms: dict[str, float] = field(default_factory=dict)
+    grows_ms_per_s: float = 0.0
 
     @classmethod
     def of(cls, run: Run, load: LoadLevel, setting: Setting, *, confirmed: bool = False) -> Point:
@@ -143,12 +158,20 @@ class Point:
             fps=load.fps,
             dropped=dropped / frames if dropped else 0.0,
             confirmed=confirmed,
+            p90_ms=latencies.percentile_ms(90),
+            bounds_ms=run.client.bounds_ms,
+            grows_ms_per_s=growth_ms_per_s(run.intervals),
         )
 
     @property
     def load(self) -> LoadLevel:
         """What was asked of the server."""
         return LoadLevel(self.users, self.rate_per_s, self.fps)
+
+    @property
+    def users_wait(self) -> bool:
+        """Whether each user waits for its answer, so that a busy server gets fewer requests."""
+        return self.rate_per_s is None and self.fps is None
 
     @property
     def power(self) -> float:
@@ -165,7 +188,7 @@ class Point:
 
     def latency_ms(self, at: Percentile) -> float:
         """Return a percentile of the latency, in milliseconds."""
-        return {"p50": self.p50_ms, "p95": self.p95_ms, "p99": self.p99_ms}[at]
+        return {"p50": self.p50_ms, "p90": self.p90_ms, "p95": self.p95_ms, "p99": self.p99_ms}[at]
 
 
 @dataclass(frozen=True)
@@ -189,17 +212,29 @@ class Budget:
     def broken_by(self, point: Point) -> str:
         """Say why a point is not within the budget; empty if it is.
 
-        Within it every request is answered. At a rate, as many are answered as come: else a short test of a rate that
-        the server cannot bear could end before the queue is as long as the budget.
+        Within it every request is answered. At a rate, the latency does not grow either: else a short test of a rate
+        that the server cannot bear could end before the queue is as long as the budget. What confirms a rate must be
+        within the budget by its bound, and long enough to have one.
         """
         if point.failures:
             return f"{point.failures} request{'s' if point.failures > 1 else ''} failed"
         if point.dropped > (self.max_dropped or 0.0):
             return f"{point.dropped:.1%} of the frames are dropped"
-        if point.rate_per_s is not None and point.answered_per_s < KEEPS_UP * point.rate_per_s:
-            return f"{point.answered_per_s:.1f} requests/s are answered"
+        if point.rate_per_s is not None and point.grows_ms_per_s > GROWS_MS_PER_S:
+            return f"the latency grows by {point.grows_ms_per_s:.0f} ms or more each second"
         latency_ms = point.latency_ms(self.at)
-        return f"it is {latency_ms:.1f} ms" if latency_ms > self.ms or not point.mean_ms else ""
+        if latency_ms > self.ms or not point.mean_ms:
+            return f"it is {latency_ms:.1f} ms"
+        if not point.confirmed or point.rate_per_s is None or self.percent not in BOUNDED:
+            return ""
+        if self.at not in point.bounds_ms:
+            return TOO_FEW
+        return f"it may be up to {point.bounds_ms[self.at]:.1f} ms" if point.bounds_ms[self.at] > self.ms else ""
+
+    @property
+    def percent(self) -> int:
+        """The percentile as a number."""
+        return int(self.at.removeprefix("p"))
 
 
 @dataclass(frozen=True)
@@ -210,8 +245,8 @@ class Series:
         label: the setting.
         points: by load, the lightest first.
         knee: which of them is the knee, as `knee` has it; None for cameras, whose dropped frames keep latency down.
-        best_within_budget: which of them is the heaviest load within the budget; None if there is none, or no budget.
-            A number of cameras counts once a longer run has confirmed it.
+        best_within_budget: which of them is the heaviest load within the budget, with no lighter one beyond it; None if
+            there is none, or no budget. A rate and a number of cameras count once a longer run has confirmed them.
     """
 
     label: str
@@ -224,9 +259,9 @@ class Series:
         """Put points, in any order, into a series."""
         by_load = sorted(points, key=lambda point: point.load.size)
         best = best_within(by_load, budget) if budget else None
-        if not by_load or not by_load[0].fps:
-            return cls(label, by_load, knee(by_load), best)
-        return cls(label, by_load, None, best if best is not None and by_load[best].confirmed else None)
+        if best is not None and not by_load[best].users_wait and not by_load[best].confirmed:
+            best = None
+        return cls(label, by_load, None if by_load and by_load[0].fps else knee(by_load), best)
 
     @property
     def most_per_s(self) -> float:
@@ -247,6 +282,8 @@ def knee(points: Sequence[Point]) -> int | None:
 
 
 def best_within(points: Sequence[Point], budget: Budget) -> int | None:
-    """Return which of the points, by load, is the heaviest within the budget; None if none is."""
-    within = [index for index, point in enumerate(points) if not budget.broken_by(point)]
-    return within[-1] if within else None
+    """Return which of the points, by load, is the heaviest within the budget before the first beyond it."""
+    within = 0
+    while within < len(points) and not budget.broken_by(points[within]):
+        within += 1
+    return within - 1 if within else None

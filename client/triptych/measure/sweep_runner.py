@@ -22,7 +22,7 @@ from triptych.measure import run_file
 from triptych.measure.run_file import Run
 from triptych.measure.sweep import Budget, LoadLevel, Percentile, Point, Series, Setting
 from triptych.measure.sweep_file import Sweep
-from triptych.measure.sweep_search import explore, find_most_cameras
+from triptych.measure.sweep_search import search_most
 from triptych.measure.sweep_sentences import sentences
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
@@ -30,9 +30,6 @@ from triptych.wire.status import Target, explain_rpc_error
 
 LOAD_TIMEOUT_S = 60.0
 """How long the server may take to change the detector's settings."""
-
-CONFIRM_TIMES = 3
-"""How many times as long the most cameras within a budget are measured once more."""
 
 POINT_TIMEOUT_S = 60.0
 """How much longer than warm-up and measurement together a load test may take."""
@@ -75,15 +72,20 @@ class LoadTests:
     runs: list[Run] = field(default_factory=list)
     points: dict[Setting, list[Point]] = field(default_factory=dict)
 
-    def measure(self, load: LoadLevel, setting: Setting, *, confirm: bool = False) -> Point:
+    def measure(self, load: LoadLevel, setting: Setting, confirm_s: float | None = None) -> Point:
         """Run one load test, or a longer one whose point takes the place of what was measured of this load.
+
+        Args:
+            load: what is asked of the server.
+            setting: what the server has.
+            confirm_s: how long the longer one is measured; None for an ordinary one.
 
         Raises:
             TriptychError: it could not be measured; the sentence is the load test's own.
         """
-        name = f"{setting} {load}{' confirmed' if confirm else ''}".replace("µ", "u")
+        name = f"{setting} {load}{' confirmed' if confirm_s else ''}".replace("µ", "u")
         out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', name)}.json"
-        duration_s = self.duration_s * (CONFIRM_TIMES if confirm else 1)
+        duration_s = confirm_s or self.duration_s
         out.unlink(missing_ok=True)
         options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
         options += self.credentials.options()
@@ -97,9 +99,9 @@ class LoadTests:
                 raise ServerUnavailable(reason, grpc.StatusCode.UNAVAILABLE)
             raise TriptychError(reason)
         run = run_file.read(out)
-        point = Point.of(run, load, setting, confirmed=confirm)
+        point = Point.of(run, load, setting, confirmed=confirm_s is not None)
         self.runs.append(run)
-        others = [other for other in self.points.get(setting, []) if not (confirm and other.load == load)]
+        others = [other for other in self.points.get(setting, []) if not (confirm_s and other.load == load)]
         self.points[setting] = [*others, point]
         return point
 
@@ -188,7 +190,7 @@ def measure_all(
     budget: Budget | None,
     progress: Progress,
 ) -> None:
-    """Measure every load with every setting; of cameras, the first load is where the search for the most begins.
+    """Measure every load with every setting; of rates and cameras with a budget, search the most within it.
 
     Raises:
         TriptychError: a setting could not be made, or a load could not be measured.
@@ -200,19 +202,20 @@ def measure_all(
                 progress.under_way(setting, None, [])
                 change(setting)
                 measure = partial(_measure, load_tests, setting, progress)
-                if loads[0].fps and budget:
-                    find_most_cameras(loads[0], measure, partial(measure, confirm=True), budget)
+                if budget and (loads[0].fps or loads[0].rate_per_s):
+                    search_most(loads, measure, budget, load_tests.duration_s)
                 else:
-                    explore(loads, measure, budget)
+                    for load in loads:
+                        measure(load)
             finally:
                 progress.finished(setting, load_tests.points.get(setting, []))
 
 
 def _measure(
-    load_tests: LoadTests, setting: Setting, progress: Progress, load: LoadLevel, *, confirm: bool = False
+    load_tests: LoadTests, setting: Setting, progress: Progress, load: LoadLevel, confirm_s: float | None = None
 ) -> Point:
     progress.under_way(setting, load, load_tests.points.get(setting, []))
-    return load_tests.measure(load, setting, confirm=confirm)
+    return load_tests.measure(load, setting, confirm_s)
 
 
 @contextmanager

@@ -1,75 +1,125 @@
-"""Which loads a sweep measures: those asked for, and those that close in on the most within a budget."""
+"""The search for the most that a server bears: which loads to measure, by whether each was borne. Pure functions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from triptych.measure.sweep import Budget, LoadLevel, Point, best_within
+from triptych.measure.bounds import BOUNDED, fewest
+from triptych.measure.sweep import TOO_FEW, Budget, LoadLevel, Point
 
 CLOSE_ENOUGH = 1.05
-"""The search for the highest rate ends where the lowest rate beyond the budget is at most so many times it..."""
+"""The search for a rate ends where the lowest that is not borne is at most so many times the highest that is."""
 
-MOST_STEPS = 6
-"""...or after so many rates."""
+CONFIRM_TIMES = 3
+"""How many times as long the most within a budget is measured once more, at least."""
 
-Measure = Callable[[LoadLevel], Point]
+ENOUGH_REQUESTS = 1.5
+"""...and so many times the fewest requests that bound the budget's percentile..."""
 
+LONGER_TIMES = 2.0
+"""...and so many times that once more, where they still wait for each other too much to bound it."""
 
-def explore(loads: Sequence[LoadLevel], measure: Measure, budget: Budget | None) -> None:
-    """Measure every load; then, for rates and a budget, those that close in on the highest rate within it."""
-    points = [measure(load) for load in loads]
-    for _ in range(MOST_STEPS if budget and loads[0].rate_per_s is not None else 0):
-        points.sort(key=lambda point: point.load.size)
-        if budget is None or (rate := next_rate(points, budget)) is None:
-            break
-        points.append(measure(LoadLevel(rate_per_s=rate)))
+Between = Callable[[float, float], float | None]
 
 
-def next_rate(points: Sequence[Point], budget: Budget) -> float | None:
-    """Return the rate to try next for the highest one within the budget; None if the points, by rate, say enough.
+@dataclass(frozen=True)
+class Found:
+    """Between which loads the most lies.
 
-    It halves the gap between the highest rate within and the next one beyond, on a scale of ratios.
+    Attributes:
+        borne: the heaviest that was borne, and confirmed; 0 if there is none.
+        beyond: the lightest that was not; infinity if there is none.
     """
-    best = best_within(points, budget)
-    if best is None or best + 1 == len(points):
-        return None
-    within, beyond = points[best].load.size, points[best + 1].load.size
-    return float(f"{math.sqrt(within * beyond):.3g}") if beyond > CLOSE_ENOUGH * within else None
+
+    borne: float
+    beyond: float
 
 
-def find_most_cameras(start: LoadLevel, measure: Measure, confirm: Measure, budget: Budget) -> None:
-    """Measure numbers of cameras until the most within the budget is known, and confirm it.
+def find_most(
+    loads: Iterable[float], bears: Callable[[float], bool], confirms: Callable[[float], bool], between: Between
+) -> Found:
+    """Find the heaviest load that a server bears.
+
+    The loads are tried from the lightest on, up to the first that is not borne: what is borne beyond it was luck. Then
+    the gap is closed, and what was found is tried once more, for longer. If that fails, the search goes on below it.
 
     Args:
-        start: the number to begin with, and what each camera sends.
-        measure: measures a number of cameras.
-        confirm: measures it for longer. If it does not keep the budget then, the search goes on below it.
-        budget: what the cameras' frames must keep.
+        loads: rates, or numbers of users; at least one.
+        bears: measures a load, and says whether the server bore it.
+        confirms: measures it for longer, and says the same.
+        between: says which load to try between the heaviest that was borne (0 if none was) and the lightest that was
+            not (infinity if there is none); None where they are close enough. `closer_rate` and `closer_count` do.
     """
-    points = {start.users: measure(start)}
+    borne, beyond = [0.0], math.inf
+    for first in sorted(loads):
+        if not bears(first):
+            beyond = first
+            break
+        borne.append(first)
     while True:
-        by_load = [points[users] for users in sorted(points)]
-        users = next_users(by_load, budget)
-        if users is not None:
-            points[users] = measure(LoadLevel(users, fps=start.fps))
-            continue
-        best = best_within(by_load, budget)
-        if best is None or by_load[best].confirmed:
-            return
-        points[by_load[best].users] = confirm(by_load[best].load)
+        while (load := between(borne[-1], beyond)) is not None:
+            if bears(load):
+                borne.append(load)
+            else:
+                beyond = load
+        if not borne[-1] or confirms(borne[-1]):
+            return Found(borne[-1], beyond)
+        beyond = borne.pop()
 
 
-def next_users(points: Sequence[Point], budget: Budget) -> int | None:
-    """Return how many cameras to try next; None if the points, by number, say which is the most within the budget.
+def closer_rate(borne: float, beyond: float) -> float | None:
+    """Return the middle of a gap between two rates, on a scale of ratios, to three digits.
 
-    It doubles the number until it is beyond the budget, and then halves the gap, down to one camera.
+    Only between rates that were measured: neither below the lightest nor above the heaviest.
     """
-    best = best_within(points, budget)
-    if best is None:
-        return points[0].users // 2 or None
-    within = points[best].users
-    if best + 1 == len(points):
-        return 2 * within
-    beyond = points[best + 1].users
-    return (within + beyond) // 2 if beyond > within + 1 else None
+    if not borne or math.isinf(beyond) or beyond <= CLOSE_ENOUGH * borne:
+        return None
+    return float(f"{math.sqrt(borne * beyond):.3g}")
+
+
+def closer_count(borne: float, beyond: float) -> float | None:
+    """Return the middle of a gap between two numbers, down to one; twice the number while there is no end of it."""
+    if math.isinf(beyond):
+        return 2 * borne
+    return (borne + beyond) // 2 if beyond > borne + 1 else None
+
+
+class Measure(Protocol):
+    """What measures a load, for the usual time or for longer, to confirm it."""
+
+    def __call__(self, load: LoadLevel, confirm_s: float | None = None) -> Point:
+        """Return what was measured."""
+
+
+def search_most(loads: Sequence[LoadLevel], measure: Measure, budget: Budget, duration_s: float) -> None:
+    """Measure rates, or numbers of cameras, until the most within a budget is known and confirmed.
+
+    Args:
+        loads: rates to try first, or the number of cameras to begin with.
+        measure: measures a load.
+        budget: what it must keep.
+        duration_s: how long a load is measured if it is not to be confirmed.
+    """
+    fps = loads[0].fps
+
+    def load_of(size: float) -> LoadLevel:
+        return LoadLevel(int(size), fps=fps) if fps else LoadLevel(rate_per_s=size)
+
+    def confirms(size: float) -> bool:
+        load, confirm_s = load_of(size), CONFIRM_TIMES * duration_s
+        if load.rate_per_s and budget.percent in BOUNDED:
+            confirm_s = max(confirm_s, ENOUGH_REQUESTS * fewest(budget.percent) / load.rate_per_s)
+        point = measure(load, confirm_s)
+        if budget.broken_by(point) == TOO_FEW:
+            point = measure(load, LONGER_TIMES * confirm_s)
+        return not budget.broken_by(point)
+
+    find_most(
+        [load.size for load in loads],
+        lambda size: not budget.broken_by(measure(load_of(size))),
+        confirms,
+        closer_count if fps else closer_rate,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from triptych.measure.sweep import Budget, Series
+from triptych.measure.sweep import Budget, Point, Series
 
 
 def sentences(series: Sequence[Series], budget: Budget | None) -> list[str]:
@@ -38,18 +38,25 @@ def budget_sentence(series: Series, budget: Budget) -> str:
     """Name the heaviest load within the budget, or say that there is none."""
     if series.points[0].fps:
         return _cameras_sentence(series, budget)
-    what = "concurrency" if series.points[0].users else "rate"
+    what = "concurrency" if series.points[0].users_wait else "rate"
     if series.best_within_budget is None:
         lightest = series.points[0]
-        return f"no {what} keeps {budget}: at {lightest.load} {budget.broken_by(lightest)}"
+        if broken := budget.broken_by(lightest):
+            return f"no {what} keeps {budget}: at {lightest.load} {broken}"
+        return f"which {what} keeps {budget} is not known: the search ended before a longer run confirmed one"
     best = series.points[series.best_within_budget]
-    best_load = (
-        f"{best.load}: {best.answered_per_s:.1f} requests/s" if best.users else f"{best.rate_per_s:g} requests/s"
-    )
+    best_load = f"{best.load}: {best.answered_per_s:.1f} requests/s" if best.users_wait else f"{best.rate_per_s:g}/s"
+    best_load += _how_sure(best, budget)
     if best is series.points[-1]:
         return f"every {what} up to the highest keeps {budget}, {best_load}; the limit is beyond"
     beyond = series.points[series.best_within_budget + 1]
     return f"the highest {what} within {budget} is {best_load} (at {beyond.load} {budget.broken_by(beyond)})"
+
+
+def _how_sure(point: Point, budget: Budget) -> str:
+    confirmed = ", confirmed by a longer run" if point.confirmed else ""
+    bound_ms = point.bounds_ms.get(budget.at)
+    return f"{confirmed}, {budget.at} at most {bound_ms:.1f} ms with 99% confidence" if bound_ms else confirmed
 
 
 def _cameras_sentence(series: Series, budget: Budget) -> str:

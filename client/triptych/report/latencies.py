@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from triptych.measure.attribution import PERCENTS
+from triptych.measure.bounds import BOUNDED
 from triptych.measure.histogram import Histogram
 from triptych.measure.run_file import Run
 from triptych.report.attribution import PERCENTILES
 from triptych.report.blocks import Chart, Charts, Columns, Line, Row, Section, Table
 
+BOUNDED_NAMES = frozenset(f"p{percent}" for percent in BOUNDED)
+
 MOST_COLUMNS = 48
 """Columns of the histogram, at most."""
+
+
+BOUNDS = "≤: at most, with 99% confidence. ?: too few requests to bound it."
+
+
+def with_bound(latency_ms: float, bounds_ms: Mapping[str, float], at: str) -> str:
+    """Write a percentile in milliseconds, and what it is at most, such as `88.5 ≤ 90.1`, or `96.9 ?`."""
+    if at not in BOUNDED_NAMES:
+        return f"{latency_ms:.1f}"
+    return f"{latency_ms:.1f} ≤ {bounds_ms[at]:.1f}" if at in bounds_ms else f"{latency_ms:.1f} ?"
 
 
 def latency_section(run: Run) -> Section:

@@ -8,6 +8,7 @@ from triptych.measure import remarks
 from triptych.measure.sweep import PERCENTILES, Budget, Percentile, Point, Series
 from triptych.measure.sweep_file import Sweep
 from triptych.report.blocks import Block, Chart, Charts, Line, Marks, Note, Page, Row, Section, Table
+from triptych.report.latencies import BOUNDS, with_bound
 from triptych.report.owners import stacked
 from triptych.report.setting import again, environment_sections, started
 
@@ -85,13 +86,16 @@ def _xy(point: Point, at: Percentile) -> tuple[float, float]:
 def _series(series: Series, *, many: bool) -> Section:
     rows = []
     for index, point in enumerate(series.points):
-        latencies = [f"{point.latency_ms(at):.1f}" if point.mean_ms else "–" for at in PERCENTILES]
+        latencies = [
+            with_bound(point.latency_ms(at), point.bounds_ms, at) if point.mean_ms else "–" for at in PERCENTILES
+        ]
         batch = f"{point.mean_batch:.1f}" if point.mean_batch else "–"
         figures = [f"{point.answered_per_s:.1f}", *latencies, batch, point.owner or "–"]
         rows.append(Row([str(point.load), *figures, ", ".join(_notes(series, index)) or "–"]))
     answered = [point for point in series.points if point.mean_ms]
     blocks: list[Block] = [
-        Table(["load", "answered/s", *(f"{at}, ms" for at in PERCENTILES), "mean batch", "owner", "note"], rows)
+        Table(["load", "answered/s", *(f"{at}, ms" for at in PERCENTILES), "mean batch", "owner", "note"], rows),
+        Note(BOUNDS, "small"),
     ]
     if answered:
         owners_ms = {str(point.load): point.owners_ms for point in answered}
@@ -105,6 +109,7 @@ def _notes(series: Series, index: int) -> list[str]:
     return [
         *(["knee"] if index == series.knee else ()),
         *(["most within the budget"] if index == series.best_within_budget else ()),
+        *(["confirmed by a longer run"] if point.confirmed else ()),
         *([f"{point.failures} failed"] if point.failures else ()),
         *([f"{point.dropped:.1%} of the frames dropped"] if point.dropped else ()),
         *(["load generator busy"] if point.busiest >= remarks.BUSY else ()),

@@ -16,8 +16,9 @@ from triptych.measure.overhead import Overhead
 from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
-from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
+from triptych.measure.sweep import PERCENTILES, Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.traces import PARTS
+from triptych.report.latencies import BOUNDS, with_bound
 
 
 def attribution_table(attribution: Attribution) -> Table:
@@ -53,16 +54,17 @@ def attribution_table(attribution: Attribution) -> Table:
 
 def sweep_table(series: Series) -> Table:
     """Show the points of a series."""
-    table = Table(title=f"Detector: {series.label}", title_justify="left")
+    table = Table(title=f"Detector: {series.label}", title_justify="left", caption_justify="left")
+    table.caption = BOUNDS
     cameras = any(point.fps for point in series.points)
     dropped = ("dropped",) if cameras else ()
-    for name in ("load", "answered/s", *dropped, "p50 ms", "p95 ms", "p99 ms", "batch", "owner"):
+    for name in ("load", "answered/s", *dropped, *(f"{at} ms" for at in PERCENTILES), "batch", "owner"):
         table.add_column(name, justify="left" if name == "owner" else "right")
     table.add_column("")
     for index, point in enumerate(series.points):
         notes = ["knee"] if index == series.knee else []
         if index == series.best_within_budget:
-            notes.append("most, confirmed" if cameras else "last within budget")
+            notes.append("most, confirmed" if point.confirmed else "last within budget")
         if point.failures:
             notes.append(f"[red]{point.failures} failed[/red]")
         if point.busiest >= BUSY:
@@ -71,7 +73,7 @@ def sweep_table(series: Series) -> Table:
             str(point.load).removeprefix("a rate of "),
             f"{point.answered_per_s:.1f}",
             *((f"{point.dropped:.1%}",) if cameras else ()),
-            *(f"{value:.1f}" for value in (point.p50_ms, point.p95_ms, point.p99_ms)),
+            *(with_bound(point.latency_ms(at), point.bounds_ms, at) for at in PERCENTILES),
             f"{point.mean_batch:.1f}",
             point.owner,
             ", ".join(notes),
