@@ -20,10 +20,12 @@ from support import ROOT
 from support.detectors import conv_model, raw_model
 from support.reports import report
 from triptych.errors import BuildError, TriptychError
+from triptych.machine import Gpu
 from triptych.serving.repository import versions
 from triptych_build import line as line_module
 from triptych_build.built import Built
 from triptych_build.line import Line, LineOptions
+from triptych_build.publish.target import TargetName
 from triptych_build.quantize.calibrate import Calibration
 from triptych_build.verify.limits import Check, Gate
 from triptych_build.verify.report import Report
@@ -289,7 +291,20 @@ def test_labels_that_fit_no_image(options: LineOptions, tmp_path: Path) -> None:
     refused(replace(options, data=tmp_path / "instances.json"), r"elsewhere\.jpg")
 
 
-def test_a_target_that_needs_what_is_not_installed(options: LineOptions) -> None:
+@pytest.mark.parametrize("target", ["tensorrt", "tensorrt-python"])
+def test_a_target_that_needs_a_gpu(options: LineOptions, monkeypatch: pytest.MonkeyPatch, target: TargetName) -> None:
+    monkeypatch.setattr(line_module, "nvidia_gpus", tuple)
+    refused(replace(options, target=target), f"--target {target} needs an NVIDIA GPU")
+
+
+def test_a_target_that_this_triton_lacks(options: LineOptions) -> None:
+    said: list[str] = []
+    Line(replace(options, target="onnxruntime"), said.append)
+    assert "the Triton from pip has no ONNX Runtime backend" in said[0]
+
+
+def test_a_target_that_needs_what_is_not_installed(options: LineOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_module, "nvidia_gpus", lambda: (Gpu("NVIDIA L4", "8.9", "560"),))
     try:
         import tensorrt  # noqa: F401
     except ImportError:

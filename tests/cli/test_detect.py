@@ -21,7 +21,7 @@ from support.fake_server import FakeServer, Fault
 from triptych.cli.detect import cut_off, detect, summary
 from triptych.contract import Truncated
 from triptych.detections import Detections
-from triptych.errors import ServerUnavailable
+from triptych.errors import DeadlineExceeded, ServerUnavailable
 
 app = typer.Typer()
 app.command()(detect)
@@ -83,6 +83,23 @@ def test_a_bad_image_is_shown_and_the_others_are_done(run: Run, folder: Path) ->
     assert "4 images" in result.output
     assert "1 failed" in result.output
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_detector_that_is_too_slow_for_a_batch(run: Run, server: FakeServer, folder: Path) -> None:
+    server.everywhere = Fault(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+    error = run(folder, "--timeout-s", 2).exception
+    assert isinstance(error, DeadlineExceeded)
+    assert str(error).endswith(
+        "; send fewer images in a request than 3 with --batch 1, or wait longer than 2 s with --timeout-s"
+    )
+    assert str(run(folder / "a.jpg").exception).endswith("; wait longer than 10 s with --timeout-s")
+
+
+def test_a_class_s_name_is_never_broken_over_lines(server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "a_picture_of_a_rather_long_name_from_a_camera_in_a_hall_of_a_factory.jpg"
+    path.write_bytes(b"x")
+    output = CliRunner(env={"COLUMNS": "60"}).invoke(app, [str(path), "--address", server.address]).output
+    assert any("person" in line for line in output.splitlines())
 
 
 def test_pictures(run: Run, folder: Path) -> None:

@@ -25,6 +25,10 @@ STYLES = {"passed": None, "too few": "yellow", "refused": "bold red"}
 STAGES_TITLE = "What each deployed stage costs alone"
 
 
+NO_LABELS = "agreement with the source as Triptych decodes it, since there were no labels, and not accuracy"
+"""What a gate on images alone is about."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What the gate measured.
@@ -117,6 +121,8 @@ class Report:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         latency = ", ".join(f"{name} {value:.1f} ms" for name, value in self.latency_ms.items())
         lines += ["", f"Measured against {against} on {self.images} images. Latency, one request at a time: {latency}."]
+        if self.truth != "labels":
+            lines += [f"This is {NO_LABELS}."]
         lines += [f"Intervals are from {RESAMPLES} resamples of the images.", ""]
         return "\n".join([*lines, f"{self.date}, {self.precision}, {self.machine}, {versions}.", ""])
 
@@ -127,8 +133,9 @@ class Report:
             before = f"{100 * figure(self.source):.2f}" if self.source else ""
             return name, before, f"{100 * figure(self.deployed):.2f}"
 
-        yield row("mAP50-95", lambda measured: measured.map50_95)
-        yield row("mAP50", lambda measured: measured.map50)
+        name = "mAP" if self.truth == "labels" else "agreement "
+        yield row(f"{name}50-95", lambda measured: measured.map50_95)
+        yield row(f"{name}50", lambda measured: measured.map50)
         yield row("precision", lambda measured: measured.precision)
         yield row("recall", lambda measured: measured.recall)
         for label in self.deployed.class_ap:
@@ -153,7 +160,8 @@ def verdict(report: Report) -> str:
     """Return the outcome in words: what failed, which stage has drifted and how, and what to do."""
     outcome = report.outcome
     if outcome == "passed":
-        return "passed: the deployed detector is within every limit of the gate"
+        words = "passed: the deployed detector is within every limit of the gate"
+        return words if report.truth == "labels" else f"{words}; {NO_LABELS}"
     decisive = [check for check in report.checks if check.outcome == outcome]
     reasons = "; ".join(
         f"{check.name} is {check.measured_text}, the limit is {check.limit_text}" for check in decisive[:2]

@@ -103,7 +103,8 @@ def build(
 
 def _print_summary(built: Sequence[Built]) -> None:
     """Print a row for each precision, and a remark where int8 is not worth it."""
-    table = Table("precision", "MB", "mAP50-95", "p50 ms", "p95 ms", "gate", "version")
+    has_labels = all(one.report.get("truth", "labels") == "labels" for one in built if one.report)
+    table = Table("precision", "MB", "mAP50-95" if has_labels else "agreement", "p50 ms", "p95 ms", "gate", "version")
     for column in table.columns[1:5]:
         column.justify = "right"
     for one in built:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -31,9 +32,13 @@ from triptych.cli.options import (
 from triptych.client import DetectionClient
 from triptych.contract import MAX_BATCH
 from triptych.detections import Detections
+from triptych.errors import DeadlineExceeded
 from triptych.pictures import save as save_picture
 from triptych.pictures import save_paths
 from triptych.vision.decode import image_files
+
+WIDEST_NAME = 30
+"""A class name of so many characters is never broken over lines."""
 
 _SHOW_PROGRESS_FROM = 4
 """Fewer images than this are done before a person could read a bar."""
@@ -79,9 +84,10 @@ def detect(
             _progress(len(paths)) as advance,
         ):
             for start in range(0, len(paths), batch):
-                answers = client.detect_batch(
-                    paths[start : start + batch], score_threshold=score_threshold, iou_threshold=iou_threshold
-                )
+                with _way_out(timeout_s, min(batch, len(paths))):
+                    answers = client.detect_batch(
+                        paths[start : start + batch], score_threshold=score_threshold, iou_threshold=iou_threshold
+                    )
                 if save:
                     answers = list(map(save_picture, answers, targets[start : start + batch]))
                 results += answers
@@ -110,9 +116,20 @@ def _expand(images: Iterable[Path]) -> list[Path]:
 
 
 @contextmanager
+def _way_out(timeout_s: float, batch: int) -> Iterator[None]:
+    """Say what helps where a detector is too slow for a request of so many images."""
+    try:
+        yield
+    except DeadlineExceeded as error:
+        smaller = f"send fewer images in a request than {batch} with --batch 1, or " if batch > 1 else ""
+        words = f"{error}; {smaller}wait longer than {timeout_s:g} s with --timeout-s"
+        raise DeadlineExceeded(words, error.code, error.details) from error
+
+
+@contextmanager
 def _progress(images: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on the terminal; give the function that moves it on by so many images."""
-    columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("detecting"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     shown = console.is_terminal and images >= _SHOW_PROGRESS_FROM
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
@@ -122,6 +139,8 @@ def _progress(images: int) -> Iterator[Callable[[int], None]]:
 def _print(results: Sequence[Detections], seconds: float) -> None:
     table = Table("image", "class", "score", "box (x1 y1 x2 y2)")
     table.columns[0].overflow = "fold"
+    names = (name for result in results for name in result.names)
+    table.columns[1].min_width = max((min(cell_len(name), WIDEST_NAME) for name in names), default=0)
     table.columns[2].justify = table.columns[3].justify = "right"
     for result in results:
         source = Text(result.source or "")

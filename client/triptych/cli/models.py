@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -49,8 +50,11 @@ def activate(
 
 
 def _table(published: list[repository.Version]) -> Table:
-    table = Table("version", "served", "source", "head", "precision", "target", "published (UTC)", "MB")
-    table.columns[2].overflow = "fold"
+    # Narrow: at 80 columns nothing but a file's name is broken over lines.
+    headings = ("version", "served", "source", "head", "precision", "target", "published (UTC)", "MB")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, no_wrap=heading != "source", overflow="fold")
     for version in published:
         adapted = version.manifest.get("adapted")
         adapted = adapted if isinstance(adapted, dict) else {}

@@ -107,7 +107,7 @@ def test_a_class_that_is_no_longer_found() -> None:
 def test_without_labels_everything_is_held_to_the_agreement() -> None:
     found = checked({}, Gate(agreement=0.9), has_labels=False)
     assert [found[figure].limit for figure in (MAP, PRECISION, RECALL, class_figure(0))] == [pytest.approx(10)] * 4
-    assert found[MAP].name == "mAP50-95 drop against the source (points)"
+    assert found[MAP].name == "agreement lost with the source, IoU 0.50 to 0.95 (points)"
 
 
 def test_images_must_show_something() -> None:

@@ -29,6 +29,11 @@ STAGES = (
 def test_a_verdict_that_passes() -> None:
     passed = report(FINE)
     assert passed.verdict == "passed: the deployed detector is within every limit of the gate"
+    unlabelled = replace(passed, truth="source")
+    assert unlabelled.verdict.endswith(
+        "; agreement with the source as Triptych decodes it, since there were no labels, and not accuracy"
+    )
+    assert "mAP" not in unlabelled.to_markdown()
     passed.raise_if_not_passed()
 
 
