@@ -193,7 +193,7 @@ class Line:
 
     def _measured(self, adapted: Path, precision: str) -> Path:
         """Return the graph with what it needs float32 for on the images, if there are images."""
-        images = self._images(adapted)
+        images = self._images(adapted)[: extremes.MEASURED_IMAGES]
         if not images:
             self.say(
                 f"quantize: {precision} goes by weights alone, since there are no images to measure activations on; "
@@ -206,17 +206,6 @@ class Line:
         if self.engine:
             self._say_all(extremes.describe(read_adapted_file(path)[0]))
         return path
-
-    def _images(self, adapted: Path) -> Sequence[Path]:
-        """Return images like those that the detector will get: to calibrate with, or else to verify with."""
-        options = self.options
-        if options.calibration:
-            images: Sequence[Path] = options.calibration.images
-        elif options.data:
-            images = read_dataset(options.data, read_adapted_file(adapted)[1].spec.class_names, options.images).images
-        else:
-            images = ()
-        return images[: extremes.MEASURED_IMAGES]
 
     def _quantize(
         self, adapted: Path, precision: str, calibration: Calibration | None, described: dict[str, Any] | None
