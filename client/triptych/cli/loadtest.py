@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -20,9 +21,11 @@ from triptych.measure.attribution import Headroom, owner_sentence
 from triptych.measure.footprint import footprint_sentence
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
+from triptych.measure.scenario import DEFAULT_BUDGET_MS, ScenarioName
 from triptych.measure.window import Window, batch_sentence, summary_line
 from triptych_loadtest.limits import Limits, broken_limits
 from triptych_loadtest.load_test import LoadTest
+from triptych_loadtest.scenarios import carry_out, check_load
 from triptych_loadtest.shapes import Shape
 
 
@@ -73,7 +76,13 @@ class MeasurementOptions:
     warmup_s: Annotated[
         float, typer.Option(metavar="SECONDS", help="How long the load goes on before anything counts.")
     ] = 2
-    duration_s: Annotated[float, typer.Option(metavar="SECONDS", help="How long it is measured.")] = 10
+    duration_s: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long it is measured. Default: 10; with --scenario as long as MLPerf's rules demand, 600 or more.",
+        ),
+    ] = None
     intervals: Annotated[
         int, typer.Option(metavar="N", help="Parts of that time, which the page shows one after the other.")
     ] = 10
@@ -106,6 +115,14 @@ def loadtest(
     measurement: MeasurementOptions,
     limits: LimitOptions,
     access: Access,
+    scenario: Annotated[
+        ScenarioName | None,
+        typer.Option(
+            help="Measure by this scenario of MLPerf: its load, its length, its one figure. For server, --budget-ms is "
+            f"the bound of the p99 (default: {DEFAULT_BUDGET_MS:g}), and --rate the rate; without it, the highest is "
+            "searched."
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Write the run to this JSON file, and its page next to it.")
     ] = None,
@@ -119,10 +136,13 @@ def loadtest(
     """
     from triptych import report as reports
 
+    asked = vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()}
+    if measurement.duration_s is None:
+        del asked["duration_s"]
     try:
-        test = LoadTest(
-            **vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()}, credentials=access.credentials()
-        )
+        test = LoadTest(**asked, credentials=access.credentials())
+        if scenario:
+            check_load(scenario, test)
         page = reports.page_path(out) if out else None
     except ContractError as error:
         raise typer.BadParameter(str(error)) from error
@@ -131,7 +151,19 @@ def loadtest(
     from triptych_loadtest.runner import run
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    result, window = run(test, ["triptych", "loadtest", *sys.argv[1:]], Console(stderr=True))
+    command, quiet = ["triptych", "loadtest", *sys.argv[1:]], Console(stderr=True, highlight=False)
+    if scenario:
+        measured = []
+
+        def measure(test: LoadTest) -> Run:
+            measured.append(run(test, command, quiet))
+            return measured[-1][0]
+
+        say = partial(quiet.print, markup=False)
+        result = carry_out(scenario, test, measurement.duration_s, limits.budget_ms, measure, say)
+        window, limits = measured[-1][1], replace(limits, budget_ms=None)
+    else:
+        result, window = run(test, command, quiet)
     print_run(result, window, limits.budget_ms, console)
     if out and page:
         run_file.write(out, result)
@@ -142,7 +174,7 @@ def loadtest(
     broken = broken_limits(Limits(**vars(limits)), result, window)
     for sentence in broken:
         console.print(Text.assemble(("limit broken: ", "red"), sentence))
-    if broken:
+    if broken or (result.scenario and result.scenario.problem):
         raise typer.Exit(REFUSED)
 
 
@@ -162,6 +194,8 @@ def print_run(run: Run, window: Window, budget_ms: float | None, console: Consol
     from triptych.report.terminal import attribution_table
 
     attribution, client = run.attribution, run.client
+    if run.scenario:
+        console.print(Text(run.scenario.sentence, "bold"))
     console.print(summary_line(window))
     if run.workload.batch > 1:
         images_per_s = client.rate_per_s * run.workload.batch

@@ -29,11 +29,7 @@ class QuantizeOptions:
 
     calibration_images: Annotated[
         Path | None,
-        typer.Option(
-            "--calibration",
-            metavar="DIR",
-            help="Typical images, 200 or more: int8 ranges come from them, and what fp16 loses is measured on them.",
-        ),
+        typer.Option("--calibration", metavar="DIR", help="Typical images that ranges come from, 200 or more."),
     ] = None
     method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "percentile"
     exclude: Annotated[
@@ -80,11 +76,10 @@ def quantize(
     from triptych_build.quantize.calibrate import describe_calibration
     from triptych_build.quantize.quantizer import describe, quantize_file
 
-    measured = QuantizeOptions(int8.calibration_images if precision == "fp16" else None)
-    if precision != "int8" and int8 != measured:
+    if precision != "int8" and int8 != QuantizeOptions():
         raise typer.BadParameter(f"the options of int8 change nothing in {precision}; leave them out")
     calibration = int8.calibration()
-    for line in describe_calibration(calibration) if calibration and precision == "int8" else ():
+    for line in describe_calibration(calibration) if calibration else ():
         typer.echo(line)
     quantized = quantize_file(adapted, out, precision, calibration, min_int8_share=int8.min_int8_share)
     for line in describe(quantized, out, precision):

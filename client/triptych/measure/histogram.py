@@ -70,6 +70,10 @@ class Histogram:
         key = self._bin_of(rank)
         return 0.0 if key is None else self._within(_GAMMA**key)
 
+    def count_above(self, latency_ms: float) -> int:
+        """Return how many are longer, those included that may be, since they share a bin with it."""
+        return sum(count for key, count in self._bins.items() if self._within(_GAMMA**key) > latency_ms)
+
     def _bin_of(self, rank: int) -> int | None:
         passed = 0
         for key, count in sorted(self._bins.items()):

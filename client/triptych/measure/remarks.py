@@ -71,6 +71,7 @@ def of_run(run: Run) -> list[Remark]:
     """Return what makes a run weak evidence, and what in it deserves a look."""
     return [
         *_interrupted(run),
+        *_short_scenario(run),
         *_busy_generator(run),
         *_untraced(run),
         *_truncated(run),
@@ -84,6 +85,13 @@ def _interrupted(run: Run) -> list[Remark]:
         return []
     text = f"{run.interrupted}, so the server's counters are left out"
     return [Remark("server-reloaded", text, "measure again, and look into the server's log for the reason")]
+
+
+def _short_scenario(run: Run) -> list[Remark]:
+    if not (run.scenario and run.scenario.missing):
+        return []
+    text = f"not a valid MLPerf length: {' and '.join(run.scenario.missing)}"
+    return [Remark("scenario-short", text, "leave out --duration-s to measure for as long as the rules demand")]
 
 
 def _busy_generator(run: Run) -> list[Remark]:

@@ -18,6 +18,7 @@ from triptych.measure.documents import Format
 from triptych.measure.footprint import Footprint
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.scenario import Scenario
 from triptych.wire.statistics import Counters
 
 VERSION: Final = 2
@@ -215,6 +216,7 @@ class Run:
         footprint: what the server's processes held; None where the server was not on the load generator's machine, or
             could not be seen from there.
         interrupted: why there are no counters of the server; empty if there are.
+        scenario: what MLPerf's scenario says of it; None of other load tests.
         version: of this format.
     """
 
@@ -228,6 +230,7 @@ class Run:
     command: list[str]
     footprint: Footprint | None = None
     interrupted: str = ""
+    scenario: Scenario | None = None
     version: Literal[2] = VERSION
 
 

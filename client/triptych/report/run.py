@@ -31,9 +31,10 @@ def of_run(run: Run, name: str, budget_ms: float | None = None) -> Page:
     return Page(
         title=name,
         subtitle=f"{workload_sentence(run.workload)}, {started(run.started)}",
-        headline=owner_sentence(run.attribution.breakdowns["mean"], "mean") if answered else "No request succeeded",
+        headline=_headline(run),
         sections=[
             Section("", [_figures(run), *_verdicts(run, budget_ms)]),
+            *_tried_rates(run),
             *([*time_sections(run), latency_section(run)] if answered else ()),
             *video_sections(run),
             *_batches(run),
@@ -42,6 +43,24 @@ def of_run(run: Run, name: str, budget_ms: float | None = None) -> Page:
             *setting(run),
         ],
     )
+
+
+def _headline(run: Run) -> str:
+    if run.scenario:
+        return run.scenario.sentence
+    answered = run.client.latencies.count
+    return owner_sentence(run.attribution.breakdowns["mean"], "mean") if answered else "No request succeeded"
+
+
+def _tried_rates(run: Run) -> list[Section]:
+    if not (run.scenario and run.scenario.tried):
+        return []
+    rows = [
+        Row([f"{rate.rate_per_s:.3g}", f"{rate.seconds:.0f}", Share(rate.over), "yes" if rate.held else "no"])
+        for rate in run.scenario.tried
+    ]
+    columns = ["queries/s", "tried for, s", f"over {run.scenario.budget_ms:g} ms", "kept the bound"]
+    return [Section("Rates that were tried", [Table(columns, rows, words=0)])]
 
 
 def _figures(run: Run) -> Figures:
