@@ -32,7 +32,7 @@ from triptych_build.built import OUTCOMES, Built
 from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
 from triptych_build.publish.publish import copy_without_detector, publish, put_into_service
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
-from triptych_build.quantize import quantizer
+from triptych_build.quantize import extremes, quantizer
 from triptych_build.quantize.calibrate import Calibration, describe_calibration
 from triptych_build.tensorrt import engine
 from triptych_build.tensorrt.network import library
@@ -183,11 +183,29 @@ class Line:
         calibration = self.options.calibration if precision == "int8" else None
         described = _describe_calibration(calibration) if calibration else None
         graph = adapted
+        if precision == "fp16" or (precision == "int8" and self.engine):  # there what int8 leaves runs in fp16
+            graph = self._measured(adapted, precision)
         # A plan's builder narrows the float32 graph itself.
         if precision == "int8" or (precision != "fp32" and not self.engine):
-            graph = self._quantize(adapted, precision, calibration, described)
+            graph = self._quantize(graph, precision, calibration, described)
         model = self._build(graph, precision, self.engine) if self.engine else graph
         return Built(precision, model, described, graph=graph)
+
+    def _measured(self, adapted: Path, precision: str) -> Path:
+        """Return the graph with what it needs float32 for on the images, if there are images."""
+        images = self._images(adapted)[: extremes.MEASURED_IMAGES]
+        if not images:
+            self.say(
+                f"quantize: {precision} goes by weights alone, since there are no images to measure activations on; "
+                "name typical ones with --calibration"
+            )
+            return adapted
+        key = [sha256(adapted), [sha256(image) for image in images], _versions("onnx", "onnxruntime")]
+        key += [code_hashes(HERE / "quantize")]
+        path, _ = self.cache.get("measured", ".onnx", key, lambda out: extremes.measure_file(adapted, out, images))
+        if self.engine:
+            self._say_all(extremes.describe(read_adapted_file(path)[0]))
+        return path
 
     def _quantize(
         self, adapted: Path, precision: str, calibration: Calibration | None, described: dict[str, Any] | None

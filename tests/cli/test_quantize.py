@@ -79,7 +79,7 @@ def test_a_narrow_precision(tmp_path: Path, model: Path, precision: str) -> None
         ["--precision", "int8", "--exclude", "a,,b"],
         ["--precision", "int8", "--scan"],
         ["--precision", "int8", "--exclude", "a"],
-        ["--precision", "fp16", "--calibration", "."],
+        ["--precision", "bf16", "--calibration", "."],
     ],
 )
 def test_a_bad_value_is_a_wrong_command_line(tmp_path: Path, model: Path, words: list[str]) -> None:

@@ -368,6 +368,28 @@ def c2f_model(path: Path) -> Path:
     return add_constants(path, **constants, **RAW_CONSTANTS)
 
 
+def normed_model(path: Path, factor: float) -> Path:
+    """The raw head after a norm over channels, written out as transformers export it, of features of some size."""
+    conv_model(
+        path,
+        f"""large = Mul (cells, factor)
+            mean = ReduceMean <axes = [1]> (large)
+            centred = Sub (large, mean)
+            squared = Mul (centred, centred)
+            variance = ReduceMean <axes = [1]> (squared)
+            guarded = Add (variance, epsilon)
+            deviation = Sqrt (guarded)
+            normed = Div (centred, deviation)
+            maps = Conv (normed, second)
+            {raw_end("maps")}""",
+        f"N, {4 + CLASSES}, 64",
+        8,
+    )
+    second = np.random.default_rng(5).normal(0, 0.5, (4 + CLASSES, 8, 1, 1)).astype(np.float32)
+    constants = {"factor": np.float32(factor), "epsilon": np.float32(1e-12), "second": second}
+    return add_constants(path, **{name: np.asarray(value) for name, value in constants.items()}, **RAW_CONSTANTS)
+
+
 HEADS = [
     pytest.param(raw_model, id="raw"),
     pytest.param(yolox_model, id="yolox"),

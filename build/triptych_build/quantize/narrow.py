@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +14,7 @@ import onnx.version_converter
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from triptych_build.adapt.graph import is_own, reads
+from triptych_build.adapt.graph import QUANTIZING, is_own, reads
 from triptych_build.adapt.onnx_file import opset_of
 from triptych_build.quantize.precision import MATRIX_OPERATORS, NARROW, is_quantized, precision_of
 
@@ -32,6 +33,9 @@ BF16_OPSET = 22
 NARROW_SCALE_OPSET = 19
 """The first in which QuantizeLinear takes fp16."""
 
+NEEDS_FLOAT32 = "triptych.needs_float32"
+"""Where a graph's metadata has the tensors that fp16 does not hold, by name, each with the reason, as JSON."""
+
 
 def narrow(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     """Return the model with fp16 or bf16 tensors wherever that is safe; its input and output keep the contract.
@@ -43,7 +47,7 @@ def narrow(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     oldest = BF16_OPSET if precision == "bf16" else NARROW_SCALE_OPSET if is_quantized(model) else 0
     inferred = onnx.shape_inference.infer_shapes(_at_least_opset(model, oldest), data_prop=True)
     result = onnx_ir.from_proto(inferred)
-    wide = wide_nodes(inferred.graph)
+    wide = wide_nodes(inferred, precision)
     _Narrowing(
         result.graph,
         [node for at, node in enumerate(result.graph) if at not in wide and not _overflows(node, NARROW[precision][1])],
@@ -53,18 +57,43 @@ def narrow(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
     return onnx_ir.to_proto(result)
 
 
-def wide_nodes(graph: onnx.GraphProto) -> set[int]:
-    """Return the nodes, by position, that keep float32: our own, the decode of boxes, sensitive operators."""
+def wide_nodes(model: onnx.ModelProto, precision: str = "fp16") -> set[int]:
+    """Return the nodes, by position, that keep float32.
+
+    They are our own, the decode of boxes, sensitive operators, and for fp16 what reads or writes a tensor that it does
+    not hold.
+    """
     feeds_matrix: set[str] = set()
     wide = set()
-    for at in reversed(range(len(graph.node))):  # ONNX keeps its nodes in topological order
-        node = graph.node[at]
+    nodes = model.graph.node
+    for at in reversed(range(len(nodes))):  # ONNX keeps its nodes in topological order
+        node = nodes[at]
         is_upstream = node.op_type in MATRIX_OPERATORS or not feeds_matrix.isdisjoint(node.output)
         if is_upstream:
             feeds_matrix.update(reads(node))
         if not is_upstream or node.op_type in WIDE_OPERATORS or is_own(node):
             wide.add(at)
-    return wide
+    return wide | _not_held(nodes, set(needs_float32(model))) if precision == "fp16" else wide
+
+
+def _not_held(nodes: Sequence[onnx.NodeProto], tensors: set[str]) -> set[int]:
+    """Return the nodes that read or write tensors; a Q/DQ pair hands on what it stands on."""
+    for node in nodes:
+        if node.op_type in QUANTIZING and node.input[0] in tensors:
+            tensors.update(node.output)
+    return {at for at, node in enumerate(nodes) if not tensors.isdisjoint((*node.input, *node.output))}
+
+
+def narrow_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes that fp16 makes narrow."""
+    wide = wide_nodes(model)
+    return [node for at, node in enumerate(model.graph.node) if at not in wide]
+
+
+def needs_float32(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the tensors that fp16 does not hold, as its metadata says: the reasons by name."""
+    stored = next((entry.value for entry in model.metadata_props if entry.key == NEEDS_FLOAT32), "{}")
+    return dict(json.loads(stored))
 
 
 class _Narrowing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -21,6 +22,16 @@ NARROW = {
 
 MATRIX_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The operators that int8 makes faster; what comes after the last of them decodes boxes, and keeps float32."""
+
+
+NAMED = 3
+"""Layers that a message names."""
+
+
+def named(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:

@@ -19,9 +19,10 @@ from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych_build.adapt.onnx_file import read_adapted_file
+from triptych_build.quantize import extremes
 from triptych_build.quantize.calibrate import Calibration, measure_ranges, read_pixels
 from triptych_build.quantize.narrow import narrow
-from triptych_build.quantize.precision import check_precision, is_quantized
+from triptych_build.quantize.precision import check_precision, is_quantized, named
 from triptych_build.quantize.qdq import Coverage, coverage, prepare, quantizable_layers, quantize_layers
 from triptych_build.quantize.sensitivity import SensitiveLayer, sensitive_layers
 
@@ -30,9 +31,6 @@ SCAN_IMAGES = 8
 
 MIN_INT8_SHARE = 0.5
 """int8 with a smaller share of its layers in int8 is refused, unless the user says another."""
-
-NAMED_LAYERS = 3
-"""Layers left in float that a message names."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ def quantize_file(
         adapted: the model.
         out: the file.
         precision: of `PRECISIONS`.
-        calibration: the images that int8 ranges come from; None for a model that is quantized already.
+        calibration: the images that int8 ranges come from, and on which fp16 is measured; None for a model that is
+            quantized already, or not to be measured.
         min_int8_share: the least share of the layers that int8 must reach, 0..1.
 
     Raises:
@@ -73,6 +72,8 @@ def quantize_file(
     model, record = read_adapted_file(adapted)
     if precision != "int8":
         check_precision(model, precision, adapted)
+        if precision == "fp16" and calibration:
+            extremes.mark(model, read_pixels(calibration.images[: extremes.MEASURED_IMAGES], record.spec))
         result = Quantized(model if precision == "fp32" else narrow(model, precision))
     elif is_quantized(model):
         result = Quantized(model)
@@ -95,18 +96,13 @@ def describe(quantized: Quantized, out: Path, precision: str) -> list[str]:
         for layer in quantized.left_in_float
     ]
     covered = [_covered_line(quantized.coverage)] if quantized.coverage else []
-    return [*layers, *covered, f"quantize: {out} in {precision}, {out.stat().st_size / 1e6:.1f} MB"]
+    kept = extremes.describe(quantized.model) if precision == "fp16" else []
+    return [*layers, *covered, *kept, f"quantize: {out} in {precision}, {out.stat().st_size / 1e6:.1f} MB"]
 
 
 def _covered_line(covered: Coverage) -> str:
     text = f"quantize: {len(covered.quantized)} of {len(covered.quantized) + len(covered.left)} layers in int8"
     return f"{text}; in float: {named(covered.left)}" if covered.left else text
-
-
-def named(layers: Sequence[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    more = len(layers) - NAMED_LAYERS
-    return ", ".join(layers[:NAMED_LAYERS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _covered(model: onnx.ModelProto, least: float) -> Coverage:

@@ -98,7 +98,7 @@ def _set_flags(trt: ModuleType, network: Any, config: Any, model: onnx.ModelProt
         return
     config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-    wide = {name for at in wide_nodes(model.graph) for name in model.graph.node[at].output}
+    wide = {name for at in wide_nodes(model) for name in model.graph.node[at].output}
     for layer in layers_of(network):
         outputs = [layer.get_output(at) for at in range(layer.num_outputs)]
         if layer.type != trt.LayerType.CONSTANT and any(output.name in wide for output in outputs):

@@ -75,7 +75,7 @@ def build(
         precisions=precisions,
         reference=reference,
         overrides=adapt.overrides(),
-        calibration=quantize.calibration() if "int8" in precisions else None,
+        calibration=quantize.calibration() if {"int8", "fp16"}.intersection(precisions) else None,
         min_int8_share=quantize.min_int8_share,
         engine=plan_options,
         data=gate.data,

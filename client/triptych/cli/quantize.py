@@ -29,7 +29,11 @@ class QuantizeOptions:
 
     calibration_images: Annotated[
         Path | None,
-        typer.Option("--calibration", metavar="DIR", help="Typical images that ranges come from, 200 or more."),
+        typer.Option(
+            "--calibration",
+            metavar="DIR",
+            help="Typical images, 200 or more: int8 ranges come from them, and what fp16 loses is measured on them.",
+        ),
     ] = None
     method: Annotated[Method, typer.Option(help="How a range is chosen.")] = "percentile"
     exclude: Annotated[
@@ -76,10 +80,11 @@ def quantize(
     from triptych_build.quantize.calibrate import describe_calibration
     from triptych_build.quantize.quantizer import describe, quantize_file
 
-    if precision != "int8" and int8 != QuantizeOptions():
+    measured = QuantizeOptions(int8.calibration_images if precision == "fp16" else None)
+    if precision != "int8" and int8 != measured:
         raise typer.BadParameter(f"the options of int8 change nothing in {precision}; leave them out")
     calibration = int8.calibration()
-    for line in describe_calibration(calibration) if calibration else ():
+    for line in describe_calibration(calibration) if calibration and precision == "int8" else ():
         typer.echo(line)
     quantized = quantize_file(adapted, out, precision, calibration, min_int8_share=int8.min_int8_share)
     for line in describe(quantized, out, precision):

@@ -22,6 +22,7 @@ from triptych_build.quantize.qdq import (
     activation_limits,
     coverage,
     layers_with_weights,
+    prepare,
     quantizable_layers,
     quantized_layers,
     without_pairs,
@@ -95,7 +96,7 @@ def test_limits_are_127_steps(quantized: onnx.ModelProto) -> None:
 
 
 def test_without_its_pairs_a_model_is_what_it_was(deep: Path, quantized_deep: onnx.ModelProto) -> None:
-    bare, model = without_pairs(quantized_deep), read_onnx(deep)
+    bare, model = without_pairs(quantized_deep), prepare(read_onnx(deep))
     assert not quantized_layers(bare)
     assert len(quantized_layers(quantized_deep)) == len(quantizable_layers(model))
     wiring = [
