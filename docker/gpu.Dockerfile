@@ -27,7 +27,7 @@ COPY docker/triton.sh /usr/local/bin/triton
 WORKDIR /srv/triptych
 RUN mkdir .triptych && chown triptych: . .triptych
 USER triptych
-RUN triptych init .
+RUN triptych init . && python3 -m triptych.serving.queues model_repository "${TRITONCLIENT_VERSION}"
 # As `triptych serve` sets it: freed image buffers stay with the process. Getting each anew costs a page fault every 4 KB.
 ENV MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
 ENTRYPOINT []

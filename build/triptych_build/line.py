@@ -23,6 +23,7 @@ from triptych.machine import cpu_features, nvidia_gpus
 from triptych.serving.doctor.gathering import describe_machine
 from triptych.serving.repository import DEFAULT_REPOSITORY, activate
 from triptych.serving.server import Ports, TritonServer
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych_build import ultralytics
 from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides
@@ -67,6 +68,7 @@ class LineOptions:
         group: how the detector is spread over the machine.
         keep: how many versions stay.
         address: a running server that switches over at the end.
+        credentials: how to connect to it.
         force: publish what the gate refuses, too.
         cache: the directory of what was made before.
     """
@@ -86,6 +88,7 @@ class LineOptions:
     group: InstanceGroup = field(default_factory=lambda: InstanceGroup(1))
     keep: int = 5
     address: str | None = None
+    credentials: Credentials = LOCAL
     force: bool = False
     cache: Path = DEFAULT_CACHE
 
@@ -147,7 +150,14 @@ class Line:
         if published:
             best = min(published, key=lambda one: (not one.passed, one.p50_ms))
             assert best.version is not None
-            put_into_service(best.version, options.repository, keep=options.keep, address=options.address, say=self.say)
+            put_into_service(
+                best.version,
+                options.repository,
+                keep=options.keep,
+                address=options.address,
+                credentials=options.credentials,
+                say=self.say,
+            )
         return built
 
     def _adapt_source(self) -> Path:

@@ -14,10 +14,11 @@ from triptych.errors import ContractError
 
 
 def read_config(model_directory: Path) -> model_config_pb2.ModelConfig:
-    """Read the `config.pbtxt` of one model. A file without a name gets that of its directory.
+    """Read the `config.pbtxt` of one model, or of one version of it. A file without a name gets that of the model.
 
     Raises:
-        ContractError: there is no such file, or it cannot be parsed.
+        ContractError: there is no such file, it cannot be parsed, or it is of a model of another name, which Triton
+            would not load from there.
     """
     path = model_directory / "config.pbtxt"
     config = model_config_pb2.ModelConfig()
@@ -28,7 +29,13 @@ def read_config(model_directory: Path) -> model_config_pb2.ModelConfig:
         raise ContractError(f"there is no {path}; {hint}") from error
     except text_format.ParseError as error:
         raise ContractError(f"{path} is not a model configuration: {error}") from error
-    config.name = config.name or model_directory.name
+    is_version = model_directory.name.isdecimal()
+    name = model_directory.parent.name if is_version else model_directory.name
+    if config.name not in ("", name):
+        raise ContractError(
+            f"{path} is of a model called {config.name!r}, but lies in the directory of {name!r}; leave the name out"
+        )
+    config.name = name
     return config
 
 

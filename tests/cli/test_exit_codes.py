@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import ROOT
+from support.commands import triptych
 from triptych.cli import console
 from triptych.cli.app import COMMANDS, main
 from triptych.cli.console import INTERRUPTED, OK, REFUSED, SERVER_DEAD, USAGE
@@ -128,3 +129,25 @@ def test_an_unexpected_error_is_not_hidden() -> None:
 
 def test_every_code_is_documented() -> None:
     assert set(console.EXIT_CODES) == {OK, REFUSED, USAGE, SERVER_DEAD, INTERRUPTED}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ready",),
+        ("doctor", "--model-repository", "published"),
+        ("activate", "1", "--model-repository", "published"),
+        ("build", DEMO),
+        ("publish", "missing.onnx"),
+        ("verify", DEMO, "--data", "images"),
+    ],
+)
+def test_what_is_done_with_one_server_says_so_when_it_gets_several(arguments: tuple[str, ...], folder: Path) -> None:
+    detector = folder / "published" / "detector"
+    (detector / "1").mkdir(parents=True)
+    for directory in (detector, detector / "1"):
+        (directory / "config.pbtxt").write_text('backend: "python" version_policy { specific { versions: 1 } }')
+    done = triptych(*arguments, "--address", "one:8001,two:8001")
+    assert done.returncode == REFUSED
+    assert "this is done with one server, but got several addresses (one:8001,two:8001)" in done.stderr
+    assert (detector / "config.pbtxt").exists()

@@ -56,6 +56,8 @@ def test_every_service_is_locked_down(engine: Engine, env_file: Path) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert int(service["user"].split(":")[0]) > 0, name
+        assert int(service["mem_limit"]) >= 2**30, name
+        assert service["pids_limit"] >= 512, name
         assert not {"privileged", "cap_add", "pid", "devices", "env_file"} & set(service), name
         assert service.get("networks") or service["network_mode"] == "none", name
         assert "healthcheck" in service or service["restart"] == "no", name
@@ -194,16 +196,24 @@ def test_a_detector_is_published_while_load_flows_and_no_request_fails(
     print(f"{len(answers['objects'])} requests while a version was published, 0 failed")
 
 
-def test_a_detector_that_no_server_would_load_ends_up_with_the_reason(engine: Engine, env_file: Path) -> None:
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("rm model_repository/detector/1/model.onnx", "model.onnx"),
+        ("""sed -i '1i name: "wrong"' model_repository/detector/config.pbtxt""", "is of a model called 'wrong'"),
+    ],
+)
+def test_a_detector_that_no_server_would_load_ends_up_with_the_reason(
+    engine: Engine, env_file: Path, script: str, reason: str
+) -> None:
     broken = Project(engine, "triptych-broken", env_file)
     try:
-        script = "rm model_repository/detector/1/model.onnx"
         broken("--profile", "build", "run", "--rm", "--entrypoint", "sh", "builder", "-c", script)
         began = time.monotonic()
         done = broken("up", "--detach", "--wait", "--wait-timeout", "120", "triton-cpu", check=False)
         assert done.returncode == 1
         assert time.monotonic() - began < 60
-        assert "model.onnx" in broken("logs", "--no-color", "doctor-cpu").stdout
+        assert reason in broken("logs", "--no-color", "doctor-cpu").stdout
     finally:
         broken("--profile", "*", "down", "--volumes", "--remove-orphans")
     assert broken.leftovers() == []

@@ -180,3 +180,16 @@ def test_a_configuration_that_is_off_is_one_sentence(
         (detector / "config.pbtxt").write_text(text)
     with pytest.raises(ContractError, match=message):
         detector_spec(read_config(detector))
+
+
+@pytest.mark.parametrize("directory", ["preprocess", "preprocess/3"])
+def test_a_model_of_another_name_than_its_directory_is_refused(tmp_path: Path, directory: str) -> None:
+    """Triton would not load it from there."""
+    path = tmp_path / directory / "config.pbtxt"
+    path.parent.mkdir(parents=True)
+    for text in ("", 'name: "preprocess"'):
+        path.write_text(text)
+        assert read_config(path.parent).name == "preprocess"
+    path.write_text('name: "other"')
+    with pytest.raises(ContractError, match="is of a model called 'other', but lies in the directory of 'preprocess'"):
+        read_config(path.parent)

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
 
 from support.steady import Planted, measured_in_peace
 from triptych.client import AsyncDetectionClient, DetectionClient
-from triptych.contract import DETECTOR, PREPROCESS
+from triptych.contract import DETECTION, DETECTOR, PREPROCESS
 from triptych.errors import DeadlineExceeded, RequestError, ServerOverloaded
-from triptych.serving.queues import limit_queue
+from triptych.serving.queues import limit_inflight, limit_queue
 
 pytestmark = pytest.mark.triton
 
@@ -122,6 +123,21 @@ async def _overload(address: str, image: bytes, seconds: float) -> tuple[int, Co
         capacity = sum(await asyncio.gather(*(user(end) for _ in range(8))))
         sends = [_send(client, image, seconds * number / (3 * capacity)) for number in range(3 * capacity)]
         return capacity, Counter(await asyncio.gather(*sends))
+
+
+def test_this_triton_does_not_know_a_limit_for_a_step_and_is_given_none(
+    planted: Planted, client: DetectionClient
+) -> None:
+    """An unknown field stops it from loading the ensemble, so the field may only be where it is known."""
+    control = planted.server.control
+    config = control.config(DETECTION.name)
+    assert config.ensemble_scheduling.max_inflight_requests == 0
+    assert not limit_inflight(config, client.server_version())
+    assert limit_inflight(config, "2.63.0")
+    with pytest.raises(grpc.RpcError, match="failed to load 'detection'"):
+        control.load(DETECTION.name, LOAD_TIMEOUT_S, config)
+    assert "max_inflight_requests" in planted.server.log_path.read_text(), "it says why"
+    assert client.is_ready(), "what was served stays"
 
 
 @pytest.mark.timing

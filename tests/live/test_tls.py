@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,10 +33,16 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tls_server(demo_repository: Path, tls: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def repository(demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo detector; versions may be added."""
+    return shutil.copytree(demo_repository, tmp_path_factory.mktemp("served") / "model_repository")
+
+
+@pytest.fixture(scope="module")
+def tls_server(repository: Path, tls: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     encryption = ServerTls(tls / "server.pem", tls / "server.key", tls / "ca.pem")
     log = tmp_path_factory.mktemp("log") / "log"
-    with TritonServer(demo_repository, ports=Ports.free(), log_path=log, tls=encryption) as server:
+    with TritonServer(repository, ports=Ports.free(), log_path=log, tls=encryption) as server:
         yield server
 
 
@@ -70,21 +77,40 @@ def test_refused_with_its_own_reason(
         assert words in str(caught.value)
 
 
-def test_every_command(
-    tls_server: TritonServer, demo_repository: Path, shown: Credentials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address = ("--address", tls_server.grpc_address)
-    images = ("--images", IMAGE.parent)
+@pytest.fixture
+def shown_by_environment(shown: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ca", "certificate", "certificate_key"):
         monkeypatch.setenv(f"TRIPTYCH_{name.upper()}", str(getattr(shown, name)))
+
+
+@pytest.mark.usefixtures("shown_by_environment")
+def test_the_build_line(tls_server: TritonServer, repository: Path, tmp_path: Path) -> None:
+    """The servers that it starts for itself have no TLS; the one that it is to switch over has."""
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(IMAGE, data)
+    options = ("--data", data, "--cache", tmp_path / "cache", "--force", "--model-repository", repository)
+    built = triptych("build", ROOT / "demo" / "pcb.onnx", *options, "--address", tls_server.grpc_address)
+    assert built.returncode == 0, built.stderr
+    assert f"{tls_server.grpc_address} serves version 2" in built.stdout
+    adapted, out = tmp_path / "adapted.onnx", tmp_path / "report"
+    assert triptych("adapt", ROOT / "demo" / "pcb.onnx", "--out", adapted).returncode == 0
+    verified = triptych("verify", adapted, "--data", data, "--address", tls_server.grpc_address, "--out", out)
+    assert (out / "report.json").exists(), verified.stderr
+
+
+@pytest.mark.usefixtures("shown_by_environment")
+def test_every_command(tls_server: TritonServer, repository: Path, tmp_path: Path) -> None:
+    address = ("--address", tls_server.grpc_address)
+    images = ("--images", IMAGE.parent)
     assert triptych("detect", IMAGE, *address).returncode == 0
     assert triptych("ready", *address).returncode == 0
-    assert triptych("doctor", "--model-repository", demo_repository, *address).returncode == 0
-    activated = triptych("activate", 1, "--model-repository", demo_repository, *address)
+    assert triptych("doctor", "--model-repository", repository, *address).returncode == 0
+    activated = triptych("activate", 1, "--model-repository", repository, *address)
     assert activated.returncode == 0, activated.stderr
     wrong = tmp_path / "key"
     wrong.write_text("wrong")
-    refused = triptych("activate", 1, "--model-repository", demo_repository, *address, "--server-key", wrong)
+    refused = triptych("activate", 1, "--model-repository", repository, *address, "--server-key", wrong)
     assert refused.returncode != 0
     assert "--server-key FILE" in refused.stderr
     run = tmp_path / "run.json"

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from tritonclient.grpc import model_config_pb2
 
 from support import ROOT
-from triptych.contract import POSTPROCESS, PREPROCESS
+from triptych.contract import DETECTION, POSTPROCESS, PREPROCESS
 from triptych.model_config import read_config
-from triptych.serving.queues import DEFAULT_BUDGET_MS, FILE_CORES, cores_of, fit_queue, limit_queue, queue_size
+from triptych.serving.queues import (
+    DEFAULT_BUDGET_MS,
+    FILE_CORES,
+    MOST_INFLIGHT,
+    cores_of,
+    fit_queue,
+    limit_queue,
+    queue_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +64,29 @@ def test_the_files_say_what_two_cores_get() -> None:
     limit_queue(expected, queue_size(FILE_CORES), DEFAULT_BUDGET_MS)
     assert preprocess.dynamic_batching == expected.dynamic_batching
     assert not read_config(ROOT / "model_repository" / POSTPROCESS.name).HasField("dynamic_batching")
+
+
+@pytest.mark.parametrize(
+    ("triton", "knows"),
+    [("2.51.0", False), ("2.62.0", False), ("2.63.0", True), ("2.71.0", True), ("3.0.0", True)],
+)
+def test_requests_at_a_step_are_limited_only_where_triton_knows_how(triton: str, knows: bool, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "model_repository" / DETECTION.name, tmp_path / DETECTION.name)
+    file = tmp_path / DETECTION.name / "config.pbtxt"
+    before, written = read_config(file.parent), file.read_text()
+    command = [sys.executable, "-m", "triptych.serving.queues", str(tmp_path), triton]
+    subprocess.run(command, check=True)
+    if not knows:
+        assert file.read_text() == written
+        return
+    after = read_config(file.parent)
+    assert after.ensemble_scheduling.max_inflight_requests == MOST_INFLIGHT
+    after.ensemble_scheduling.ClearField("max_inflight_requests")
+    assert after == before
+
+
+def test_queues_refuse_before_the_limit_of_a_step_makes_anybody_wait() -> None:
+    assert max(queue_size(1, on_gpu=True), queue_size(FILE_CORES)) * 2 <= MOST_INFLIGHT
 
 
 def stage(name: str, size: int = 0, budget_ms: int = DEFAULT_BUDGET_MS) -> model_config_pb2.ModelConfig:

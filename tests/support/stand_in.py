@@ -24,6 +24,7 @@ from triptych import Detections
 from triptych.contract import DetectorSpec
 from triptych.runtimes import open_runtime
 from triptych.vision import boxes, letterbox
+from triptych.wire.credentials import Credentials
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.verify import gate
 from triptych_build.verify.datasets import read_dataset
@@ -132,7 +133,9 @@ class _Client:
 
 def _deployed(served: StandIn) -> Callable[..., Any]:
     @contextmanager
-    def stages(address: str, spec: DetectorSpec, score_threshold: float, timeout_s: float) -> Iterator[Stages]:
+    def stages(
+        address: str, spec: DetectorSpec, score_threshold: float, timeout_s: float, _: Credentials
+    ) -> Iterator[Stages]:
         yield Stages(
             served.preprocess,
             served.detector,

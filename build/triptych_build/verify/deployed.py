@@ -32,6 +32,7 @@ from triptych.contract import (
 )
 from triptych.errors import BuildError
 from triptych.wire.channel import open_channel
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.protocol import encode_bytes
 from triptych_build.verify.metrics import Floats, Predictions
 from triptych_build.verify.reference import Pixels, Stages
@@ -43,7 +44,9 @@ _Input = tuple[bytes, tuple[int, ...]]
 
 
 @contextmanager
-def deployed_stages(address: str, spec: DetectorSpec, score_threshold: float, timeout_s: float) -> Iterator[Stages]:
+def deployed_stages(
+    address: str, spec: DetectorSpec, score_threshold: float, timeout_s: float, credentials: Credentials = LOCAL
+) -> Iterator[Stages]:
     """Yield the served models as stages; a call raises a BuildError if its model does not answer.
 
     Args:
@@ -51,8 +54,9 @@ def deployed_stages(address: str, spec: DetectorSpec, score_threshold: float, ti
         spec: of the deployed detector.
         score_threshold: of postprocess, 0..1.
         timeout_s: for each call.
+        credentials: how to connect to the server.
     """
-    with open_channel(grpc, address) as channel:
+    with open_channel(grpc, address, credentials) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
         def preprocess(encoded: bytes) -> tuple[Pixels, Floats]:

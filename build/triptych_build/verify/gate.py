@@ -25,6 +25,7 @@ from triptych import DetectionClient, Detections, __version__
 from triptych.contract import DETECTOR, DetectorSpec
 from triptych.errors import BuildError
 from triptych.machine import cpu_model, nvidia_gpus
+from triptych.wire.credentials import LOCAL, Credentials
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.verify.deployed import deployed_stages
 from triptych_build.verify.drift import Compared, Drift, compare_stages, costs, drifted_stage
@@ -73,6 +74,7 @@ def verify(
     dataset: Dataset,
     gate: Gate,
     *,
+    credentials: Credentials = LOCAL,
     precision: str = "fp32",
     graph: Path | None = None,
     calibration: Sequence[Path] = (),
@@ -84,6 +86,7 @@ def verify(
         source: the adapted FP32 ONNX.
         dataset: images, with or without labels.
         gate: the limits.
+        credentials: how to connect to the server.
         precision: what the deployed detector was built for; the verdict names the next one up.
         graph: the ONNX that the server's detector runs or was built from, if it is at hand.
         calibration: the images that its ranges came from.
@@ -96,7 +99,7 @@ def verify(
     _, record = read_adapted_file(source)
     spec = record.spec
     reference = reference_stages(source, spec, SCORE_FLOOR)
-    with DetectionClient(address, timeout_s=TIMEOUT_S) as client:
+    with DetectionClient(address, timeout_s=TIMEOUT_S, credentials=credentials) as client:
         _check_same_detector(spec, client.spec(), source)
         server = client.server_version()
         candidates, expected = _source_predictions(reference, dataset)
@@ -112,7 +115,7 @@ def verify(
         checks += [calibrated_check(shared_images(dataset.images, calibration))] if calibration else []
         checks.append(_cut_check(client, dataset, detected))
         checks += _repeat_checks(client, dataset.images[:REPEATED], spec, gate)
-    latency_ms = measure_latency(address, dataset.images)
+    latency_ms = measure_latency(address, dataset.images, credentials)
     stages: tuple[Drift, ...] = ()
     drifted, graph_loss = None, None
     figure = next((check.figure for check in checks if check.figure and check.outcome == "refused"), None)
@@ -121,7 +124,7 @@ def verify(
         def loss(some: Sequence[Predictions]) -> float:
             return yardstick.loss(some, figure)
 
-        stages = _stage_costs(address, reference, dataset, spec, candidates, loss)
+        stages = _stage_costs(address, credentials, reference, dataset, spec, candidates, loss)
         drifted = drifted_stage(stages, float(losses[figure][0]))
         if graph and drifted == DETECTOR.name:
             graph_loss = _graph_loss(graph, reference, dataset, loss)
@@ -207,13 +210,14 @@ def _cut_check(client: DetectionClient, dataset: Dataset, at_floor: Sequence[Det
 
 def _stage_costs(
     address: str,
+    credentials: Credentials,
     reference: Stages,
     dataset: Dataset,
     spec: DetectorSpec,
     candidates: Sequence[Floats],
     loss: Callable[[Sequence[Predictions]], float],
 ) -> tuple[Drift, ...]:
-    with deployed_stages(address, spec, SCORE_FLOOR, TIMEOUT_S) as served:
+    with deployed_stages(address, spec, SCORE_FLOOR, TIMEOUT_S, credentials) as served:
 
         def compared(number: int) -> Compared:
             encoded = read_image(dataset.images[number])
@@ -257,7 +261,7 @@ def _repeat_checks(client: DetectionClient, images: Sequence[Path], spec: Detect
     return checks
 
 
-def measure_latency(address: str, images: Sequence[Path]) -> dict[str, float]:
+def measure_latency(address: str, images: Sequence[Path], credentials: Credentials = LOCAL) -> dict[str, float]:
     """Return percentiles of the client's latency in milliseconds, one request at a time: p50, p95 and p99.
 
     Raises:
@@ -265,7 +269,7 @@ def measure_latency(address: str, images: Sequence[Path]) -> dict[str, float]:
     """
     encoded = [read_image(image) for image in images[:LATENCY_REQUESTS]]
     latencies_ms: list[float] = []
-    with DetectionClient(address, timeout_s=TIMEOUT_S) as client:
+    with DetectionClient(address, timeout_s=TIMEOUT_S, credentials=credentials) as client:
         for number in range(WARM_UP):
             client.detect(encoded[number % len(encoded)])
         deadline = time.monotonic() + LATENCY_TIME_S

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from triptych.cli.adapt import AdaptOptions
 from triptych.cli.engine import EngineOptions
-from triptych.cli.options import AsJson, Precision, Words, grouped
+from triptych.cli.options import Access, AsJson, Precision, Words, grouped
 from triptych.cli.publish import PublishOptions
 from triptych.cli.quantize import QuantizeOptions
 from triptych.cli.verify import GateOptions
@@ -50,6 +50,8 @@ def build(
         Path, typer.Option(file_okay=False, metavar="DIR", help="Where what is made is kept for next time.")
     ] = DEFAULT_CACHE,
     as_json: AsJson = False,
+    *,
+    access: Access,
 ) -> None:
     """Build a detector: adapt, quantize, build, verify and publish it, each step only if it was not done before.
 
@@ -85,7 +87,8 @@ def build(
         repository=publish.model_repository,
         group=publish.group(),
         keep=publish.keep,
-        address=publish.address,
+        address=publish.server(),
+        credentials=access.credentials(),
         force=force,
         cache=cache,
     )

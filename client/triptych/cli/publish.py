@@ -10,6 +10,7 @@ import typer
 
 from triptych.cli.options import DEFAULT_REPOSITORY, Access, ModelRepository, grouped
 from triptych.machine import available_cores
+from triptych.wire.channel import check_address
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 
 
@@ -71,6 +72,14 @@ class PublishOptions:
         typer.Option("--address", metavar="HOST:PORT", help="A running server that switches over at the end."),
     ] = None
 
+    def server(self) -> str | None:
+        """Return the address of the server that switches over, so that a wrong one is known before anything is done.
+
+        Raises:
+            ContractError: it is no address, or several.
+        """
+        return None if self.address is None else check_address(self.address)
+
     def group(self) -> InstanceGroup:
         """Return how the detector is spread over the machine."""
         usual = InstanceGroup.for_cores(available_cores())
@@ -98,13 +107,14 @@ def publish(
     from triptych_build.publish.publish import publish as publish_model
     from triptych_build.publish.publish import put_into_service
 
+    address = publish.server()
     directory = publish_model(model, publish.target, publish.model_repository, publish.group())
     typer.echo(f"publish: {directory} for {publish.target}")
     put_into_service(
         directory,
         publish.model_repository,
         keep=publish.keep,
-        address=publish.address,
+        address=address,
         credentials=access.credentials(),
         say=typer.echo,
     )

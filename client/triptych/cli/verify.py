@@ -13,9 +13,11 @@ from typing import Annotated, ClassVar
 import typer
 from rich.console import Console
 
-from triptych.cli.options import AsJson, Precision, grouped
+from triptych.cli.options import Access, AsJson, Precision, grouped
 from triptych.serving.repository import versions
 from triptych.serving.server import Ports, TritonServer
+from triptych.wire.channel import check_address
+from triptych.wire.credentials import LOCAL
 from triptych_build.verify.limits import Gate
 
 
@@ -98,6 +100,8 @@ def verify(
         Path | None, typer.Option(file_okay=False, metavar="DIR", help="Write report.json and report.md there.")
     ] = None,
     as_json: AsJson = False,
+    *,
+    access: Access,
 ) -> None:
     """Hold a deployed detector against its FP32 source: accuracy, determinism, latency.
 
@@ -108,6 +112,8 @@ def verify(
         raise typer.BadParameter("name the images to verify with: --data LABELS")
     if (address is None) == (model_repository is None):
         raise typer.BadParameter("name either a running server with --address, or a --model-repository to serve")
+    if address is not None:
+        check_address(address)
 
     from triptych.vision.decode import image_files
     from triptych_build.adapt.onnx_file import read_adapted_file
@@ -120,6 +126,7 @@ def verify(
     with _server(address, model_repository) as running:
         report = verify(
             *(running, source, dataset, gate.gate(precision)),
+            credentials=access.credentials() if address else LOCAL,
             precision=precision,
             graph=served_graph(model_repository) if model_repository else None,
             calibration=image_files(calibration) if calibration else (),

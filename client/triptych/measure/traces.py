@@ -25,7 +25,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import DETECTION, STAGES
-from triptych.wire.channel import check_address, open_channel
+from triptych.wire.channel import open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 
 NS_PER_MS = 1e6
@@ -166,7 +166,7 @@ class Tracing:
         """Trace the server at `address`, host:port."""
         self.rate = 1
         self._address, self._credentials = address, credentials
-        self._channel = open_channel(grpc, check_address(address), credentials)
+        self._channel = open_channel(grpc, address, credentials)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._before: dict[str, list[str]] = {}
         self._file: Path | None = None

@@ -3,13 +3,23 @@
 A queue without an end collapses under overload. Every request waits until nobody wants its answer any more, and is
 worked on all the same. So the two stages that take time have limits of both kinds. How fast a stage is depends on the
 detector and on the images, so the limit of time is the one that always holds. The limit of number refuses at once.
+
+Newer Tritons can also limit how many requests are at a step of the ensemble (`limit_inflight`). That does not refuse,
+it makes the step before wait. The image for GPUs has it: `python -m triptych.serving.queues REPOSITORY TRITON_VERSION`.
 """
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import DETECTOR, PREPROCESS
+from triptych.contract import DETECTION, DETECTOR, PREPROCESS
+from triptych.files import atomic_write
+from triptych.model_config import read_config
 
 QUEUED_STAGES = (PREPROCESS, DETECTOR)
 """Both have limits, since either may be the slower one. Postprocess is never: it takes under a millisecond."""
@@ -30,6 +40,12 @@ THREADS = ("threads", "intra_op_thread_count")
 
 GPU_IMAGES_S = 128
 """How many images a detector on a GPU is counted on to answer in a second; they make hundreds and thousands."""
+
+INFLIGHT_SINCE = (2, 63)
+"""The first Triton that knows `max_inflight_requests`. An older one does not load an ensemble that has it."""
+
+MOST_INFLIGHT = 2 * GPU_IMAGES_S * DEFAULT_BUDGET_MS // 1000
+"""At a step: twice the longest queue, so that queues refuse first. Only postprocess has no other limit."""
 
 FILE_CORES = 2
 """What the number in preprocess's file is meant for."""
@@ -91,3 +107,24 @@ def cores_of(config: model_config_pb2.ModelConfig) -> int:
     threads = next((config.parameters[key].string_value for key in THREADS if key in config.parameters), "1")
     instances: int = sum(group.count for group in config.instance_group)
     return instances * int(threads)
+
+
+def limit_inflight(config: model_config_pb2.ModelConfig, triton: str) -> bool:
+    """Limit the requests at each step of the ensemble where a Triton of this version can; return whether it can.
+
+    At first the limit was of the parts of one request, which holds back nothing of ours; since the spring of 2026 it is
+    of all requests together.
+    """
+    version = tuple(map(int, re.findall(r"\d+", triton)[:2]))
+    if version < INFLIGHT_SINCE:
+        return False
+    config.ensemble_scheduling.max_inflight_requests = MOST_INFLIGHT
+    return True
+
+
+if __name__ == "__main__":
+    ensemble = Path(sys.argv[1]) / DETECTION.name
+    limited = read_config(ensemble)
+    if limit_inflight(limited, sys.argv[2]):
+        with atomic_write(ensemble / "config.pbtxt") as aside:
+            aside.write_text(text_format.MessageToString(limited))

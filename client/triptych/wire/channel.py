@@ -100,8 +100,10 @@ def open_channel(
     """Open a channel of `module`, which is `grpc` or `grpc.aio`; `options` go before ours of the same name.
 
     Raises:
-        ContractError: a file of the credentials is missing, cannot be read or is not PEM.
+        ContractError: the address is none, or several; or a file of the credentials is missing, cannot be read or is
+            not PEM.
     """
+    check_address(address)
     name = (("grpc.ssl_target_name_override", credentials.server_name),) if credentials.server_name else ()
     options_and_name = (*{**dict(OPTIONS), **dict(options)}.items(), *proxy_options(address), *name)
     encryption = credentials.for_channel()

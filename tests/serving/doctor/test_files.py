@@ -33,6 +33,10 @@ from triptych.serving.doctor import PublishedVersion, examine
             "says pixels [320, 640, 3], but the model has [640, 640, 3]",
         ),
         (
+            replace(plan(), config=config(CONFIG.replace('"pixels"', '"pixelz"'))),
+            "its config.pbtxt does not say pixels, but the model has it",
+        ),
+        (
             replace(plan(), config=config(CONFIG.replace("300, 6", "300, 7"))),
             "says candidates [300, 7], but the model has [300, 6]",
         ),

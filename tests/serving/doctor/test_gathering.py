@@ -79,3 +79,13 @@ def test_no_repository_and_no_server_are_one_sentence(tmp_path: Path, nobody: st
         gathering.ask_server(nobody)
     with pytest.raises(ContractError, match="must be host:port"):
         gathering.ask_server("http://127.0.0.1:8000")
+
+
+def test_a_version_that_is_served_is_judged_by_the_file_that_it_is_served_with(tmp_path: Path) -> None:
+    detector = tmp_path / "detector"
+    for number, batch in (("1", 1), ("2", 2)):
+        (detector / number).mkdir(parents=True)
+        (detector / number / "config.pbtxt").write_text(f"max_batch_size: {batch}")
+    (detector / "config.pbtxt").write_text("max_batch_size: 16 version_policy { specific { versions: 2 } }")
+    sizes = [version.config.max_batch_size for version in gathering.read_versions(tmp_path) if version.config]
+    assert sizes == [1, 16]

@@ -42,7 +42,9 @@ def check_config(version: PublishedVersion, ensemble_batch: int) -> Iterator[Fin
     if list(config.version_policy.specific.versions) not in ([], [version.number]):
         yield refusal("config-version", f"its config.pbtxt serves another version than {version.number}", PUBLISH_AGAIN)
     for name, dims, expected in _tensors(version, config):
-        if not _fit(dims, expected):
+        if dims is None:
+            yield refusal("config-shape", f"its config.pbtxt does not say {name}, but the model has it", PUBLISH_AGAIN)
+        elif not _fit(dims, expected):
             yield refusal(
                 "config-shape", f"its config.pbtxt says {name} {dims}, but the model has {expected}", PUBLISH_AGAIN
             )
@@ -72,8 +74,8 @@ def _check_batch(version: PublishedVersion, configured: int, ensemble_batch: int
 
 def _tensors(
     version: PublishedVersion, config: model_config_pb2.ModelConfig
-) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Yield name, dims of the configuration and dims of the model of each tensor whose dims are known from both."""
+) -> Iterator[tuple[str, list[int] | None, list[int]]]:
+    """Yield name, dims of the configuration (None where it has none) and dims of the model of each known tensor."""
     engine, adapted = version.engine, version.manifest.get("adapted") or {}
     known = {
         tensor["name"]: list(tensor["shape"][1:]) for side in ("inputs", "outputs") for tensor in engine.get(side, ())
@@ -81,12 +83,11 @@ def _tensors(
     spec = adapted.get("spec") or {}
     if not known and spec and "candidates" in adapted:
         known = {PIXELS.name: [spec["height"], spec["width"], 3], CANDIDATES.name: [adapted["candidates"], 6]}
-    for tensor in (*config.input, *config.output):
-        if tensor.name in known:
-            dims = list(tensor.dims)
-            if tensor.name == CANDIDATES.name and names_itself(config):
-                dims[-1] = len(CANDIDATE_FIELDS)
-            yield tensor.name, dims, known[tensor.name]
+    said = {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)}
+    if names_itself(config):
+        said[CANDIDATES.name][-1] = len(CANDIDATE_FIELDS)
+    for name, dims in known.items():
+        yield name, said.get(name), dims
 
 
 def _fit(one: list[int], other: list[int]) -> bool:

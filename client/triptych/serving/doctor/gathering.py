@@ -27,7 +27,7 @@ from triptych.serving.doctor.age import check_layout
 from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
-from triptych.wire.channel import check_address, is_here, open_channel
+from triptych.wire.channel import is_here, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
 from triptych.wire.status import Target, explain_rpc_error
@@ -113,7 +113,8 @@ def read_versions(model_repository: Path) -> list[PublishedVersion]:
 def _read_version(published: repository.Version) -> PublishedVersion:
     config, config_error = None, ""
     try:
-        config = read_config(published.directory)
+        # What is served is loaded with the file above it, which somebody may have edited.
+        config = read_config(published.directory.parent if published.is_served else published.directory)
     except ContractError as error:
         config_error = " ".join(str(error).partition("; ")[0].split())
     plans = published.manifest.get("plans") or {}
@@ -179,7 +180,7 @@ def ask_server(address: str, credentials: Credentials = LOCAL) -> Deployment:
         RequestError: it does not answer.
         ContractError: the address is not HOST:PORT.
     """
-    channel = open_channel(grpc, check_address(address), credentials)
+    channel = open_channel(grpc, address, credentials)
     control = ModelControl(address, credentials=credentials)
     try:
         service = service_pb2_grpc.GRPCInferenceServiceStub(channel)
