@@ -28,6 +28,7 @@ from triptych.measure.footprint import Footprint, ProcessFootprint, Trend
 from triptych.measure.pool import Side
 from triptych.measure.remarks import Remark, differences, of_pair, of_run, of_sides, of_sweep
 from triptych.measure.run_file import Failure, ImageSet, Run, ServedDetector
+from triptych.measure.scenario import Scenario
 from triptych.measure.slope import Slope
 from triptych.measure.sweep import Series
 from triptych.measure.sweep_file import Sweep
@@ -55,6 +56,14 @@ def test_a_busy_generator() -> None:
     assert "used 93% of a core" in remark.text
     assert remark.advice == "share the load with --processes 3", "it had 2"
     assert of_run(with_workload(busy, loop="video")) == []
+
+
+def test_a_scenario_that_was_too_short() -> None:
+    scenario = Scenario("offline", 40.0, "", None, 480, 12.0, ["12 s of 600 s", "480 images of 24,576"], None, [])
+    (remark,) = of_run(replace(made_up(), scenario=scenario))
+    assert remark.id == "scenario-short"
+    assert remark.text == "not a valid MLPerf length: 12 s of 600 s and 480 images of 24,576"
+    assert of_run(replace(made_up(), scenario=replace(scenario, missing=[]))) == []
 
 
 def test_answers_that_were_cut_off() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 
 from support.pages import Reader, make_run
 from triptych import report
+from triptych.measure.scenario import Scenario, TriedRate
 from triptych.report.blocks import Page
 
 
@@ -38,6 +39,16 @@ def test_the_figures_of_a_run_are_in_both(every_page: dict[str, Page]) -> None:
 def test_a_budget_that_is_broken_is_shown() -> None:
     page = report.html(report.of_run(make_run(), "run", budget_ms=1))
     assert '<p class="note bad">over the budget of 1 ms at p95' in page
+
+
+def test_a_scenario_comes_first_and_with_every_rate_that_was_tried() -> None:
+    tried = [TriedRate(40.0, 7.5, 0.25, False), TriedRate(20.0, 60.0, 0.005, True)]
+    scenario = Scenario("server", 20.0, "", 81.5, 1200, 60.0, ["60 s of 600 s"], 100.0, tried)
+    markdown = report.markdown(report.of_run(dataclasses.replace(make_run(), scenario=scenario), "run"))
+    assert "**server: 20 queries/s within 100 ms at p99 (1,200 queries in 60 s)**" in markdown
+    assert "not a valid MLPerf length: 60 s of 600 s" in markdown
+    rows = [line for line in markdown.splitlines() if line.endswith(("| yes |", "| no |"))]
+    assert [row.split("|")[1].strip() for row in rows] == ["40", "20"]
 
 
 def test_a_busy_load_generator_is_shown() -> None:
