@@ -77,7 +77,7 @@ def points(manifest: dict[str, Any], side: str) -> float:
 @pytest.mark.timeout(400)
 def test_what_is_built_keeps_its_accuracy_and_is_built_once(shop: Path, held_out: MakeBoards) -> None:
     """The gate lets fp32 and fp16 pass; the second time nothing is made, verified or published."""
-    words = (DEMO, "--precision", "fp32,fp16", "--data", held_out(28))
+    words = (DEMO, "--precision", "fp32,fp16", "--data", held_out(48))
     first = build(*words, "--json", repository=shop)
     assert first.returncode == 0, first.stderr
     made = json.loads(first.stdout)
@@ -102,7 +102,7 @@ def test_what_is_built_keeps_its_accuracy_and_is_built_once(shop: Path, held_out
 
 @pytest.mark.slow
 def test_what_the_gate_refuses_is_not_published(shop: Path, held_out: MakeBoards) -> None:
-    words = (DEMO, "--data", held_out(28), "--max-p95-ms", "0.1")
+    words = (DEMO, "--data", held_out(48), "--max-p95-ms", "0.1")
     refused = build(*words, repository=shop)
     assert refused.returncode == 1
     assert "fp32 was not published: p95 latency" in refused.stderr

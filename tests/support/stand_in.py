@@ -50,12 +50,14 @@ class StandIn:
         detector: pixels to candidates.
         detect: candidates, geometry, score and IoU threshold to predictions.
         is_batch_mixed: whether a batch's answers come in the wrong order.
+        spec: what the server says of the detector; None: what is true of it.
     """
 
     preprocess: Callable[[bytes], tuple[Pixels, Floats]]
     detector: Detector
     detect: Detect
     is_batch_mixed: bool = False
+    spec: DetectorSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class _Client:
     def __exit__(self, *_: object) -> None: ...
 
     def spec(self) -> DetectorSpec:
-        return self._spec
+        return self._served.spec or self._spec
 
     def server_version(self) -> str:
         return "stand-in"

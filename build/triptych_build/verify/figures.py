@@ -34,6 +34,11 @@ def class_figure(label: int) -> str:
     return f"AP of class {label}"
 
 
+def score_figure(label: int) -> str:
+    """Return the name of by how much a class's mean score changes."""
+    return f"score of class {label}"
+
+
 @dataclass(frozen=True)
 class Yardstick:
     """What detections are held against, so that all of them get the same figures over the same resamples.
@@ -57,7 +62,8 @@ class Yardstick:
         """Return what is lost against the source, each figure [1 + RESAMPLES], the whole set first.
 
         In points of 100: mAP50-95, the AP of each class (`class_figure`), precision and recall at the served threshold,
-        and by how much the mean score changes, up or down. And the number of classes that are lost.
+        and by how much the mean score changes, up or down, of all classes together and of each (`score_figure`). And
+        the number of classes that are lost.
         """
         return self._losses(predictions, self.times)
 
@@ -69,11 +75,12 @@ class Yardstick:
         matches = match(self.truth, predictions)
         measured = self._measure(matches, times)
         losses = {figure: values[: len(times)] - measured[figure] for figure, values in self._of_source.items()}
-        sums, counts = score_changes(self.source, predictions, self.score_threshold)
-        change = times @ sums / np.maximum(times @ counts, 1)
+        changes = score_changes(self.source, predictions, self.score_threshold)
+        of_scores = {score_figure(label): _change([one], times) for label, one in changes.items()}
         found, expected = self._found(matches), self._found(self._source_matches)
         lost = sum(count >= LEAST_FOUND and not found.get(label) for label, count in expected.items())
-        return losses | {SCORE: 100 * np.abs(change), LOST: np.full(len(change), float(lost))}
+        overall = {SCORE: _change(list(changes.values()), times), LOST: np.full(len(times), float(lost))}
+        return losses | of_scores | overall
 
     @cached_property
     def _source_matches(self) -> dict[int, ClassMatches]:
@@ -98,3 +105,14 @@ class Yardstick:
         return {
             label: int((one.is_right[0] & (one.scores >= self.score_threshold)).sum()) for label, one in matches.items()
         }
+
+
+def _change(changes: Sequence[tuple[Reals, Counts]], times: Counts) -> Reals:
+    """Return by how many points the mean score of some classes changes, over resamples: [B].
+
+    The whole set's is at least 0, up or down; a resample's is below 0 where it changes the other way.
+    """
+    sums = sum((times @ by for by, _ in changes), np.zeros(len(times)))
+    counts = sum((times @ of for _, of in changes), np.zeros(len(times)))
+    change = 100 * sums / np.maximum(counts, 1)
+    return np.asarray(-change if change[0] < 0 else change)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from triptych_build.verify.limits import (
     batch_check,
     calibrated_check,
     cut_check,
+    defaults_check,
     images_check,
     latency_check,
     loss_checks,
@@ -100,7 +102,8 @@ def verify(
     spec = record.spec
     reference = reference_stages(source, spec, SCORE_FLOOR)
     with DetectionClient(address, timeout_s=TIMEOUT_S, credentials=credentials) as client:
-        _check_same_detector(spec, client.spec(), source)
+        served_spec = client.spec()
+        _check_same_detector(spec, served_spec, source)
         server = client.server_version()
         candidates, expected = _source_predictions(reference, dataset)
         yardstick = Yardstick(dataset.truth or _confident(expected, spec), expected, spec.score_threshold)
@@ -110,8 +113,9 @@ def verify(
         predictions = [_predictions(detections) for detections in detected]
         losses = yardstick.losses(predictions)
         has_labels = dataset.truth is not None
-        checks = loss_checks(gate, losses, yardstick.truth, spec.score_threshold, has_labels=has_labels)
-        checks.append(images_check(yardstick.truth))
+        files = [sha256(read_image(image)).digest() for image in dataset.images]
+        checks = [images_check(yardstick.truth, files), defaults_check(spec, served_spec)]
+        checks += loss_checks(gate, losses, yardstick.truth, spec.score_threshold, has_labels=has_labels)
         checks += [calibrated_check(shared_images(dataset.images, calibration))] if calibration else []
         checks.append(_cut_check(client, dataset, detected))
         checks += _repeat_checks(client, dataset.images[:REPEATED], spec, gate)

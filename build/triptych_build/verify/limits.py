@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
-from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure
+from triptych.contract import IOU_THRESHOLD, SCORE_THRESHOLD, DetectorSpec
+from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure, score_figure
 from triptych_build.verify.matches import Reals
 
 Outcome = Literal["passed", "refused", "too few"]
 
 RISK = 0.05
-"""How often chance alone may pass what is at its limit, and how often it may refuse it."""
+"""How often chance alone may pass what is at its limit, and how often it may refuse it.
+
+That of mAP is of losses that all boxes share; what befalls a few boxes is held by precision and recall.
+"""
 
 LEAST_IMAGES = 20
 """With fewer images that show an object, resampling them says little, and the gate says nothing."""
@@ -37,7 +41,8 @@ class Gate:
         map_points: most that mAP50-95 may lose against the source, in points of 100.
         class_points: most that the AP of a class may lose, in points, beyond chance.
         served_points: most that precision and recall may lose at the served score threshold, in points.
-        score_points: most that the mean score of what the source detects may change, in points.
+        score_points: most that the mean score of what the source detects may change, in points; and that of a class,
+            beyond chance.
         agreement: without labels, least mAP50-95, precision and recall (0..1) against the source's own detections; and
             least mAP50-95 of a batch against its images alone.
         p95_ms: most that the 95th percentile of the client's latency may be; None has no limit.
@@ -73,7 +78,7 @@ class Check:
     name: str
     measured: float
     limit: float | None
-    outcome: Outcome
+    outcome: Outcome = "passed"
     interval: tuple[float, float] | None = None
     figure: str = ""
     note: str = ""
@@ -126,26 +131,64 @@ def loss_checks(
     drop = "mAP50-95 drop" if has_labels else "agreement lost with the source, IoU 0.50 to 0.95"
     names = {MAP: drop, PRECISION: f"precision drop{at}", RECALL: f"recall drop{at}"}
     images = len(truth["images"])
-    risk = NormalDist().inv_cdf(1 - RISK)
+    one_box = 100 / max(sum(not row["iscrowd"] for row in truth["annotations"]), 1)
+    deviations, both_ways = NormalDist().inv_cdf(1 - RISK), NormalDist().inv_cdf(1 - RISK / 2)
     checks = [
-        _bounded(f"{name} (points)", losses[figure], limits[figure] if has_labels else least, figure, risk, images)
+        _bounded(
+            Check(f"{name} (points)", float(losses[figure][0]), limits[figure] if has_labels else least, figure=figure),
+            _Chance(float(np.nanstd(losses[figure][1:])), deviations, 0.0 if figure == MAP else one_box, images),
+        )
         for figure, name in names.items()
     ]
-    change = f"change of the mean score{at} (points)"
-    checks.append(_bounded(change, losses[SCORE], gate.score_points, SCORE, risk, images))
+    change = Check(f"change of the mean score{at} (points)", float(losses[SCORE][0]), gate.score_points, figure=SCORE)
+    checks.append(_bounded(change, _Chance(float(np.nanstd(losses[SCORE][1:])), both_ways, 0.0, images)))
     lost = float(losses[LOST][0])
     checks.append(Check("classes no longer found", lost, 0, "refused" if lost else "passed", figure=LOST))
-    return checks + _class_checks(gate.class_points if has_labels else least, losses, truth)
+    return checks + _class_checks(gate.class_points if has_labels else least, gate.score_points, losses, truth)
 
 
-def _bounded(name: str, losses: Reals, limit: float, figure: str, deviations: float, images: int) -> Check:
-    """Hold the whole interval of a loss [1 + resamples] to its limit."""
-    measured, width = float(losses[0]), deviations * float(np.nanstd(losses[1:]))
-    low, high = measured - width, measured + width
-    outcome: Outcome = "refused" if low > limit else "passed" if high <= limit else "too few"
-    needed = images * (width / max(abs(limit - measured), 1e-3)) ** 2
-    note = f"About {_rounded_up(needed)} images like these would tell" if outcome == "too few" else ""
-    return Check(name, measured, limit, outcome, (low, high), figure, note)
+@dataclass(frozen=True)
+class _Chance:
+    """What chance does to a figure of some images.
+
+    Attributes:
+        deviation: of the figure over resamples of the images.
+        deviations: to how many of them the interval reaches on each side.
+        one_box: what one box more or less would change, in points; 0 for a figure that moves with all of them.
+        images: how many there are.
+    """
+
+    deviation: float
+    deviations: float
+    one_box: float
+    images: int
+
+    def width(self, times: float = 1.0) -> float:
+        """Return how far the interval reaches on each side, with so many times as many images.
+
+        Resamples of images in which nothing is lost lose nothing, and of few losses they show too little. So what one
+        box weighs widens the interval as in Wilson's for a share (JASA 1927): of n boxes of which none is lost, up to
+        2.7 / n may be.
+        """
+        shift = self.deviations * self.one_box / (2 * times)
+        return self.deviations * (shift + math.hypot(self.deviation / math.sqrt(times), shift))
+
+    def images_to_tell(self, distance: float) -> float:
+        """Return about how many images would make the interval as narrow as that."""
+        times = 1.0
+        while self.width(times) > distance:
+            times *= 1.05
+        return times * self.images
+
+
+def _bounded(check: Check, chance: _Chance) -> Check:
+    """Hold the whole interval of a loss to its limit."""
+    assert check.limit is not None
+    low, high = check.measured - chance.width(), check.measured + chance.width()
+    outcome: Outcome = "refused" if low > check.limit else "passed" if high <= check.limit else "too few"
+    needed = chance.images_to_tell(max(abs(check.limit - check.measured), 1e-3)) if outcome == "too few" else 0.0
+    note = f"About {_rounded_up(needed)} images like these would tell" if needed else ""
+    return replace(check, outcome=outcome, interval=(low, high), note=note)
 
 
 def _rounded_up(count: float) -> int:
@@ -154,7 +197,9 @@ def _rounded_up(count: float) -> int:
     return math.ceil(count / step) * step
 
 
-def _class_checks(limit: float, losses: Mapping[str, Reals], truth: dict[str, Any]) -> list[Check]:
+def _class_checks(
+    ap_limit: float, score_limit: float, losses: Mapping[str, Reals], truth: dict[str, Any]
+) -> list[Check]:
     """Check each class that has enough boxes; what chance may explain passes, as small classes vary widely."""
     rows = [row for row in truth["annotations"] if not row["iscrowd"]]
     names = {category["id"]: category["name"] for category in truth["categories"]}
@@ -162,25 +207,35 @@ def _class_checks(limit: float, losses: Mapping[str, Reals], truth: dict[str, An
     for row in rows:
         boxes.setdefault(row["category_id"], []).append(row["image_id"])
     enough = [label for label in sorted(boxes) if min(len(boxes[label]), len(set(boxes[label]))) >= CLASS_BOXES]
+    asked = [(label, class_figure(label), f"AP drop of {names[label]}", ap_limit) for label in enough]
+    asked += [
+        (label, score_figure(label), f"change of the mean score of {names[label]}", score_limit)
+        for label in enough
+        if score_figure(label) in losses
+    ]
     checks = []
-    for label in enough:
-        values = losses[class_figure(label)]
+    for label, figure, what, limit in asked:
         # The more classes are looked at, the more often chance would refuse one.
-        width = NormalDist().inv_cdf(1 - RISK / len(enough)) * float(np.nanstd(values[1:]))
-        measured = float(values[0])
+        width = NormalDist().inv_cdf(1 - RISK / len(enough)) * float(np.nanstd(losses[figure][1:]))
+        measured = float(losses[figure][0])
         outcome: Outcome = "refused" if measured - width > limit else "passed"
-        name = f"AP drop of {names[label]} (points, {len(boxes[label])} boxes)"
         interval = (measured - width, measured + width)
-        checks.append(Check(name, measured, limit, outcome, interval, class_figure(label)))
+        checks.append(Check(f"{what} (points, {len(boxes[label])} boxes)", measured, limit, outcome, interval, figure))
     return checks
 
 
-def images_check(truth: dict[str, Any]) -> Check:
-    """Check that enough images show an object."""
-    showing = len({row["image_id"] for row in truth["annotations"]})
+def images_check(truth: dict[str, Any], files: Sequence[bytes]) -> Check:
+    """Check that enough images show an object; copies of a file are one image, however many resamples hold them.
+
+    Args:
+        truth: what was measured against.
+        files: the images, in its order.
+    """
+    of_images = {image["id"]: file for image, file in zip(truth["images"], files, strict=True)}
+    showing = len({of_images[row["image_id"]] for row in truth["annotations"]})
     outcome: Outcome = "passed" if showing >= LEAST_IMAGES else "too few"
     note = "" if outcome == "passed" else f"Add images until {LEAST_IMAGES} show an object: fewer say too little"
-    return Check("images that show an object (at least)", showing, LEAST_IMAGES, outcome, note=note)
+    return Check("different images that show an object (at least)", showing, LEAST_IMAGES, outcome, note=note)
 
 
 def calibrated_check(shared: Sequence[str]) -> Check:
@@ -188,6 +243,18 @@ def calibrated_check(shared: Sequence[str]) -> Check:
     some = ", ".join(shared[:3]) + (f" and {len(shared) - 3} more" if len(shared) > 3 else "")
     note = f"It was calibrated on images that it is verified with: {some}; take them out of one set" if shared else ""
     return Check("images that it was calibrated on", len(shared), 0, "refused" if shared else "passed", note=note)
+
+
+def defaults_check(source: DetectorSpec, served: DetectorSpec) -> Check:
+    """Check that who asks for no thresholds gets those of the source, at which all the others are measured."""
+    others = [
+        f"{name} {getattr(served, name):g} in place of {getattr(source, name):g}"
+        for name in (SCORE_THRESHOLD, IOU_THRESHOLD)
+        if getattr(served, name) != getattr(source, name)
+    ]
+    note = f"It is served with {' and '.join(others)}; adapt the source with those, or publish it again"
+    outcome: Outcome = "refused" if others else "passed"
+    return Check("default thresholds that differ", len(others), 0, outcome, note=note if others else "")
 
 
 def latency_check(gate: Gate, p95_ms: float) -> Check:

@@ -164,12 +164,12 @@ def at_threshold(matches: dict[int, ClassMatches], score_threshold: float, times
 
 def score_changes(
     expected: Sequence[Predictions], detected: Sequence[Predictions], score_threshold: float
-) -> tuple[Reals, Counts]:
-    """Return for each image the sum of what scores changed by, and of how many detections.
+) -> dict[int, tuple[Reals, Counts]]:
+    """Return, by class and for each image, the sum of what scores changed by, and of how many detections.
 
     The source's detections from the threshold on are compared with the best overlap of their class, from IoU 0.5 on.
     """
-    sums, counts = np.zeros(len(expected)), np.zeros(len(expected), np.int64)
+    changes: dict[int, tuple[Reals, Counts]] = {}
     for image, (one, other) in enumerate(zip(expected, detected, strict=True)):
         sure = one.scores >= score_threshold
         if not sure.any() or not len(other.scores):
@@ -177,8 +177,11 @@ def score_changes(
         overlaps = iou_xyxy(one.boxes_xyxy[sure], other.boxes_xyxy) * (one.labels[sure][:, None] == other.labels)
         has_match = overlaps.max(1) >= 0.5
         change = other.scores[overlaps[has_match].argmax(1)] - one.scores[sure][has_match]
-        sums[image], counts[image] = change.sum(), len(change)
-    return sums, counts
+        for label, by in zip(one.labels[sure][has_match].tolist(), change.tolist(), strict=True):
+            sums, counts = changes.setdefault(label, (np.zeros(len(expected)), np.zeros(len(expected), np.int64)))
+            sums[image] += by
+            counts[image] += 1
+    return changes
 
 
 def resamples(images: int, count: int, seed: int = 0) -> Counts:

@@ -63,15 +63,36 @@ def test_int8_may_lose_more() -> None:
         (-3, 1, "passed"),
     ],
 )
-@pytest.mark.parametrize("figure", [MAP, PRECISION, RECALL, SCORE])
-def test_the_whole_interval_is_held_to_the_limit(
-    figure: str, measured: float, deviation: float, outcome: Outcome
-) -> None:
-    gate = Gate(map_points=0.5, served_points=0.5, score_points=0.5)
-    check = checked({figure: spread(measured, deviation)}, gate)[figure]
+def test_the_whole_interval_is_held_to_the_limit(measured: float, deviation: float, outcome: Outcome) -> None:
+    check = checked({MAP: spread(measured, deviation)}, Gate(map_points=0.5))[MAP]
     assert check.outcome == outcome
     assert check.interval == pytest.approx((measured - 1.645 * deviation, measured + 1.645 * deviation), abs=1e-3)
     assert bool(check.note) is (outcome == "too few")
+
+
+def test_a_score_that_may_change_either_way_has_two_ways_to_be_beyond_chance() -> None:
+    check = checked({SCORE: spread(1.5, 0.1)})[SCORE]
+    assert check.interval == pytest.approx((1.5 - 0.196, 1.5 + 0.196), abs=1e-3)
+
+
+@pytest.mark.parametrize("figure", [PRECISION, RECALL])
+@pytest.mark.parametrize(("boxes", "outcome"), [(200, "too few"), (300, "passed")])
+def test_of_boxes_of_which_none_is_lost_some_may_be(figure: str, boxes: int, outcome: Outcome) -> None:
+    """Up to 2.7 of them: resamples in which nothing is lost would say that nothing can be."""
+    found = loss_checks(Gate(), losses(), truth(boxes), 0.25, has_labels=True)
+    check = next(check for check in found if check.figure == figure)
+    assert check.interval == pytest.approx((-270.6 / boxes, 270.6 / boxes), rel=1e-3)
+    assert check.outcome == outcome
+    assert check.note == ("" if outcome == "passed" else "About 600 images like these would tell")
+
+
+def test_few_losses_may_be_a_few_more() -> None:
+    """Of 5 of 200 boxes Wilson's interval for a share reaches to 0.0504 at 95% on one side (JASA 1927), here as far."""
+    deviation = 100 * (0.025 * 0.975 / 200) ** 0.5
+    found = loss_checks(Gate(), losses(**{RECALL: spread(2.5, deviation)}), truth(200), 0.25, has_labels=True)
+    check = next(check for check in found if check.figure == RECALL)
+    assert check.interval
+    assert check.interval[1] == pytest.approx(5.04, abs=0.1)
 
 
 def test_how_many_images_would_tell() -> None:
@@ -111,8 +132,10 @@ def test_without_labels_everything_is_held_to_the_agreement() -> None:
 
 
 def test_images_must_show_something() -> None:
-    assert images_check(truth(19)).outcome == "too few"
-    assert images_check(truth(20)).outcome == "passed"
+    files = [str(number).encode() for number in range(400)]
+    assert images_check(truth(19), files).outcome == "too few"
+    assert images_check(truth(20), files).outcome == "passed"
+    assert images_check(truth(20), [files[0], *files[:-1]]).outcome == "too few", "one of them is there twice"
 
 
 def test_the_other_checks() -> None:

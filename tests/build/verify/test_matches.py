@@ -98,7 +98,9 @@ def test_scores_change_from_the_sources_confident_detections() -> None:
     source = Predictions(boxes, np.array([0.9, 0.1], np.float32), labels)
     served = Predictions(boxes + 1, np.array([0.6, 0.9], np.float32), labels)
     nothing = Predictions(boxes[:0], source.scores[:0], labels[:0])
-    sums, counts = score_changes([source, source], [served, nothing], 0.25)
+    changes = score_changes([source, source], [served, nothing], 0.25)
+    assert list(changes) == [0], "of a class that is not sure nothing is said"
+    sums, counts = changes[0]
     assert sums.tolist() == pytest.approx([-0.3, 0])
     assert counts.tolist() == [1, 0]
 

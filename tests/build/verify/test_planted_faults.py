@@ -136,6 +136,9 @@ DETECTOR_FAULTS: dict[str, Candidates] = {
     "one class below the threshold": lambda rows: best_first(
         np.where((np.arange(6) == 4) & (rows[:, 5:] == 2), rows * 0.25, rows)
     ),
+    "one class less sure": lambda rows: best_first(
+        np.where((np.arange(6) == 4) & (rows[:, 5:] == 2), rows * 0.8, rows)
+    ),
     "two classes exchanged": relabelled(lambda labels: np.array([0, 1, 2, 4, 3, 5], np.float32)[labels.astype(int)]),
     "classes counted from 1": relabelled(lambda labels: (labels + 1) % 6),
     "boxes moved by 4 px": reboxed(lambda boxes: boxes + 4),
@@ -332,8 +335,27 @@ def test_too_few_images_are_neither_passed_nor_refused(made: Workshop) -> None:
     report = made.verify(made.right, dataset=first_images(made.dataset, 12))
     assert report.outcome == "too few"
     assert report.to_dict()["passed"] is False
-    assert report.verdict.startswith("too few images to tell: images that show an object (at least) is ")
+    assert report.verdict.startswith("too few images to tell: different images that show an object (at least) is ")
     assert "Add images until 20 show an object" in report.verdict
+
+
+def test_copies_of_an_image_are_one(made: Workshop, tmp_path: Path) -> None:
+    """Resamples of copies do not differ, so that each loss would look certain."""
+    few = first_images(made.dataset, 5)
+    assert few.truth is not None
+    images = [
+        Path(shutil.copy(image, tmp_path / f"{number}-{image.name}")) for number in range(5) for image in few.images
+    ]
+    rows = [
+        row | {"image_id": row["image_id"] + 5 * number, "id": row["id"] + 1000 * number}
+        for number in range(5)
+        for row in few.truth["annotations"]
+    ]
+    documents = [{"id": number, "file_name": image.name} for number, image in enumerate(images, 1)]
+    many = Dataset(tuple(images), few.truth | {"images": documents, "annotations": rows})
+    report = made.verify(made.right, dataset=many)
+    assert report.outcome == "too few"
+    assert "different images that show an object (at least) is 5" in report.verdict
 
 
 def test_a_loss_that_may_be_chance_is_neither_passed_nor_refused(made: Workshop) -> None:
@@ -352,6 +374,13 @@ def test_an_answer_that_changes(made: Workshop) -> None:
 def test_a_batch_in_the_wrong_order(made: Workshop) -> None:
     report = made.verify(replace(made.right, is_batch_mixed=True))
     assert failed(report) == ["agreement of a batch with its images alone (mAP50-95)"]
+
+
+def test_other_default_thresholds(made: Workshop) -> None:
+    """Whoever asks for no threshold would find less, though what the gate asks for is all there."""
+    report = made.verify(replace(made.right, spec=replace(made.spec, score_threshold=0.6)))
+    assert failed(report) == ["default thresholds that differ"]
+    assert "It is served with score_threshold 0.6 in place of 0.25" in report.verdict
 
 
 def test_a_latency_beyond_its_limit(made: Workshop) -> None:
