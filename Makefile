@@ -25,7 +25,7 @@ test: $(INSTALLED)  ## run every test that needs no GPU and no quiet machine
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
 
 test-long: $(INSTALLED)  ## run the long tests, then those that measure, alone
-	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu and not compose"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu and not compose" || $(BIN)/python -m pytest -m "slow and not timing and not gpu and not compose" --last-failed
 	$(BIN)/python -m pytest -m "timing and not gpu" || $(BIN)/python -m pytest -m "timing and not gpu" --last-failed
 
 test-compose: $(INSTALLED)  ## bring up docker-compose.yml and try it out, where there is Docker

@@ -16,11 +16,14 @@ import numpy as np
 import psutil
 import pytest
 
+from support import ROOT
 from support.steady import planted_repository
 from support.traffic import Traffic
 from triptych.client import DetectionClient
-from triptych.errors import RequestError, ServerUnavailable
+from triptych.errors import RequestError, ServerFault, ServerUnavailable
+from triptych.serving import Ports, TritonServer, launch
 from triptych.serving.processes import model_processes
+from triptych.serving.supervisor import Supervisor
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
@@ -96,3 +99,54 @@ def test_a_stage_that_hangs_is_ended_and_reloaded(make_repository: Callable[...,
         with DetectionClient(address, timeout_s=30) as client:
             client.detect(np.zeros((64, 64, 3), np.uint8))
             assert client.statistics()["detector"].requests > 0
+
+
+ONE_HANGS = """
+
+from pathlib import Path
+
+_comes_back = TritonPythonModel.respond
+
+
+def _hangs_once(self, request):
+    try:
+        (Path(__file__).parent / "hang").unlink()
+    except FileNotFoundError:
+        return _comes_back(self, request)
+    while True:
+        pass
+
+
+TritonPythonModel.respond = _hangs_once
+"""
+
+
+def test_one_process_of_several_that_hangs_is_ended(
+    make_repository: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "EXECUTE_WITHIN_S", 3.0)
+    repository = make_repository(ROOT / "demo" / "pcb.onnx")
+    model = repository / "detector" / "1" / "model.py"
+    model.write_text(model.read_text() + ONE_HANGS)
+    said: list[str] = []
+    with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
+        supervisor = Supervisor(server, said.append)
+        before = [process.pid for process in server.processes() if process.model == "detector"]
+        assert len(before) == 2
+        with DetectionClient(server.grpc_address, timeout_s=60, retries=0) as client:
+
+            def watch_until(done: Callable[[], object]) -> None:
+                until = time.monotonic() + 60
+                while not done() and time.monotonic() < until:
+                    supervisor.check()
+                    time.sleep(0.1)
+
+            watch_until(lambda: client.statistics()["postprocess"].requests)  # the supervisor's own image has passed
+            (model.parent / "hang").touch()
+            with pytest.raises(ServerFault):
+                client.detect(np.zeros((64, 64, 3), np.uint8))
+            watch_until(lambda: said)
+            [line] = said
+            assert re.match(rf"detector: its process ({before[0]}|{before[1]}) died; reloaded in", line)
+            client.detect(np.zeros((64, 64, 3), np.uint8))
+    assert "in _hangs_once" in (tmp_path / "log").read_text()

@@ -21,7 +21,7 @@ from triptych.serving import Ports, TritonServer
 pytest.importorskip("opentelemetry.sdk")
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -29,6 +29,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 
 Span = dict[str, Any]
+
+TRIES = 4
+"""Triton 2.51 loses a trace now and then: 14 of 360 in two runs on two busy cores."""
 
 
 class Collector:
@@ -55,12 +58,16 @@ class Collector:
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1/traces"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
-    def wait_for(self, count: int) -> list[Span]:
-        for _ in range(400):
-            if len(self.spans) >= count:
-                return self.spans
+    def of(self, trace_id: str) -> list[Span]:
+        return [span for span in self.spans if span["traceId"] == trace_id]
+
+    def has_all_of(self, trace_ids: set[str]) -> bool:
+        """Wait for the eight spans of each trace."""
+        for _ in range(100):
+            if all(len(self.of(trace_id)) >= 8 for trace_id in trace_ids):
+                return True
             time.sleep(0.1)
-        raise AssertionError(f"{len(self.spans)} spans came, not {count}")
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -89,16 +96,25 @@ def client_spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
+def trace_id(span: ReadableSpan) -> str:
+    context = span.get_span_context()
+    assert context is not None
+    return f"{context.trace_id:032x}"
+
+
 def test_each_step_hangs_under_the_client_s_span(
     server: TritonServer, collector: Collector, client_spans: InMemorySpanExporter
 ) -> None:
-    with DetectionClient(server.grpc_address, timeout_s=30) as client:
-        client.detect(JPEG, request_id="order-7")
-    [ours] = [span for span in client_spans.get_finished_spans() if span.name == "triptych detect"]
+    for _ in range(TRIES):
+        client_spans.clear()
+        with DetectionClient(server.grpc_address, timeout_s=30) as client:
+            client.detect(JPEG, request_id="order-7")
+        [ours] = [span for span in client_spans.get_finished_spans() if span.name == "triptych detect"]
+        if collector.has_all_of({trace_id(ours)}):
+            break
     context = ours.get_span_context()
     assert context is not None
-    spans = collector.wait_for(8)
-    assert {span["traceId"] for span in spans} == {f"{context.trace_id:032x}"}
+    spans = collector.of(trace_id(ours))
     by_id = {span["spanId"]: span for span in spans}
     roots = [span for span in spans if span["parentSpanId"] not in by_id]
     assert [(span["name"], span["parentSpanId"]) for span in roots] == [("InferRequest", f"{context.span_id:016x}")]
@@ -122,16 +138,19 @@ def test_what_the_client_does_not_sample_the_server_does_not_trace(
 def test_the_asyncio_client_has_spans_of_its_own_and_errors_are_in_them(
     server: TritonServer, collector: Collector, client_spans: InMemorySpanExporter
 ) -> None:
-    before = len(collector.spans)
-
     async def ask() -> None:
         async with AsyncDetectionClient(server.grpc_address, timeout_s=30) as client:
             await asyncio.gather(client.detect(JPEG), client.detect_batch([JPEG]))
             with pytest.raises(ImageError):
                 await client.detect(b"nonsense")
 
-    asyncio.run(ask())
-    assert len({span["traceId"] for span in collector.wait_for(before + 24)[before:]}) == 3
-    spans = client_spans.get_finished_spans()
+    for _ in range(TRIES):
+        client_spans.clear()
+        asyncio.run(ask())
+        spans = client_spans.get_finished_spans()
+        if collector.has_all_of({trace_id(span) for span in spans}):
+            break
+    else:
+        raise AssertionError(f"in none of {TRIES} tries the server's spans of all three requests came")
     assert sorted(span.name for span in spans) == ["triptych detect", "triptych detect", "triptych detect_batch"]
     assert [span.status.is_ok for span in spans].count(False) == 1

@@ -139,3 +139,18 @@ def test_the_queue_of_a_gpu_knows_no_cores() -> None:
     config.instance_group[0].kind = model_config_pb2.ModelInstanceGroup.KIND_GPU
     fit_queue(config, 1, cores_of(config))
     assert limits_of(config) == (512, 4000)
+
+
+@pytest.mark.parametrize(("count", "preferred"), [(1, []), (2, [1])])
+def test_a_detector_of_one_process_gets_all_that_wait_at_once(count: int, preferred: list[int]) -> None:
+    config = stage("detector", queue_size(6))
+    config.backend, config.instance_group[0].count = "python", count
+    fit_queue(config, 16, 6)
+    assert list(config.dynamic_batching.preferred_batch_size) == preferred
+
+
+def test_preprocess_never_waits_for_others() -> None:
+    config = stage("preprocess", queue_size(FILE_CORES))
+    config.backend, config.instance_group[0].count = "python", 1
+    fit_queue(config, 1, FILE_CORES)
+    assert list(config.dynamic_batching.preferred_batch_size) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,12 @@ def test_a_server_that_was_not_started(tmp_path: Path) -> None:
         server.wait_ready()
     with pytest.raises(ServerStartError, match=r"call start\(\)"):
         _ = server.pid
+
+
+def test_a_model_that_was_changed_since_it_was_published_is_not_served(repository: Path) -> None:
+    detector = repository / "detector"
+    (detector / "config.pbtxt").write_text('backend: "python" version_policy { specific { versions: 1 } }')
+    (detector / "1" / "model.onnx").write_bytes(b"changed")
+    (detector / "1" / "manifest.json").write_text(json.dumps({"model_sha256": "0" * 64}))
+    with pytest.raises(ServerStartError, match=r"version 1 cannot be served: its model\.onnx is not the file that"):
+        TritonServer(repository, ports=Ports.free()).start()

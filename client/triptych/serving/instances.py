@@ -58,8 +58,12 @@ def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: 
 
 
 def fit_alike(config: model_config_pb2.ModelConfig, served: model_config_pb2.ModelConfig) -> None:
-    """Give a version of the detector the instances of the one that is served, if nobody has chosen those of either."""
-    if CHOSEN_FOR_CORES in served.parameters:
+    """Give a version of the detector the instances and the queue of the one that is served.
+
+    That is, if nobody has chosen the instances of either.
+    """
+    if CHOSEN_FOR_CORES in served.parameters and CHOSEN_FOR_CORES in config.parameters:
+        config.dynamic_batching.CopyFrom(served.dynamic_batching)
         _fit_detector(config, int(served.parameters[CHOSEN_FOR_CORES].string_value))
 
 

@@ -20,6 +20,7 @@ from tritonclient.grpc import model_config_pb2
 from triptych.contract import DETECTION, DETECTOR, PREPROCESS
 from triptych.files import atomic_write
 from triptych.model_config import read_config
+from triptych.wire.model_control import processes_of
 
 QUEUED_STAGES = (PREPROCESS, DETECTOR)
 """Both have limits, since either may be the slower one. Postprocess is never: it takes under a millisecond."""
@@ -47,6 +48,9 @@ INFLIGHT_SINCE = (2, 63)
 MOST_INFLIGHT = 2 * GPU_IMAGES_S * DEFAULT_BUDGET_MS // 1000
 """At a step: twice the longest queue, so that queues refuse first. Only postprocess has no other limit."""
 
+ONE_BY_ONE = [1]
+"""The preferred batch sizes of a stage that gathers no batches."""
+
 FILE_CORES = 2
 """What the number in preprocess's file is meant for."""
 
@@ -63,7 +67,7 @@ def limit_queue(config: model_config_pb2.ModelConfig, size: int, budget_ms: int 
     by one: each is as large a batch as is preferred.
     """
     if not config.HasField("dynamic_batching"):
-        config.dynamic_batching.preferred_batch_size.append(1)
+        config.dynamic_batching.preferred_batch_size.extend(ONE_BY_ONE)
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = policy.REJECT
     policy.default_timeout_microseconds = budget_ms * 1000
@@ -74,7 +78,9 @@ def limit_queue(config: model_config_pb2.ModelConfig, size: int, budget_ms: int 
 def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int, budget_ms: int | None = None) -> None:
     """Limit the queue of a stage for the machine that serves it; the detector's and preprocess's, no other.
 
-    A detector that uses fewer cores than there are answers fewer requests, so fewer may wait.
+    A detector that uses fewer cores than there are answers fewer requests, so fewer may wait. A detector of one process
+    gets all that wait at once: one by one, Triton 2.51 pauses for about 20 ms after each while the queue is full. With
+    several processes it would give one of them what another could do meanwhile.
 
     Without a budget, limits that somebody wrote into the stage's file by hand are left as they are.
 
@@ -93,6 +99,8 @@ def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int
         budget_ms = budget_ms or DEFAULT_BUDGET_MS
         if config.name == DETECTOR.name:
             cores = min(cores, cores_of(config))
+            if processes_of(config) == 1 and list(config.dynamic_batching.preferred_batch_size) == ONE_BY_ONE:
+                config.dynamic_batching.ClearField("preferred_batch_size")
         limit_queue(config, queue_size(cores, budget_ms, on_gpu=on_gpu), budget_ms)
 
 

@@ -111,7 +111,7 @@ def activate(repository: Path, number: int, address: str | None = None, credenti
             switch over to it (see `switch_server`). The repository then serves what it served before.
         ServerUnavailable: no server answers at the address. The repository serves what it served before.
     """
-    _check_files(repository / DETECTOR.name / str(number))
+    check_files(repository / DETECTOR.name / str(number))
     before = next((version.number for version in versions(repository) if version.is_served), None)
     _select(repository, number)
     if address is None:
@@ -124,7 +124,7 @@ def activate(repository: Path, number: int, address: str | None = None, credenti
         raise
 
 
-def _check_files(version: Path) -> None:
+def check_files(version: Path) -> None:
     """Make sure that the models of a version are those that its manifest describes, as far as it does.
 
     Raises:

@@ -25,7 +25,7 @@ import psutil
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, STAGES
-from triptych.errors import ContractError, ServerCrashed, ServerStartError
+from triptych.errors import BuildError, ContractError, ServerCrashed, ServerStartError
 from triptych.files import Hold
 from triptych.machine import available_cores
 from triptych.model_config import read_config, read_detector_spec
@@ -38,6 +38,7 @@ from triptych.serving.log_output import LogOutput
 from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
 from triptych.serving.queues import cores_of, fit_queue
+from triptych.serving.repository import check_files, versions
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
 from triptych.wire.credentials import LOCAL
@@ -217,7 +218,8 @@ class TritonServer:
             raise ServerStartError("this server was started already; make another TritonServer to start again")
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
-        preflight.check_shared_memory(self._shared_memory_bytes())
+        self._check_served_files()
+        preflight.check_shared_memory(self.shared_memory_bytes())
         preflight.check_temporary_directory()
         preflight.check_ports(self.ports, http=self.listening.http, host=self.listening.host)
         if self.listening.tls:
@@ -284,6 +286,14 @@ class TritonServer:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
 
+    def _check_served_files(self) -> None:
+        served = next((version for version in versions(self._model_repository) if version.is_served), None)
+        if served is not None:
+            try:
+                check_files(served.directory)
+            except BuildError as error:
+                raise ServerStartError(str(error)) from error
+
     def _key_file(self) -> str:
         """Return where our commands find the key; empty if there is no place, and it is written down elsewhere."""
         try:
@@ -296,13 +306,13 @@ class TritonServer:
                 "give a key with --key-file"
             ) from error
 
-    def _shared_memory_bytes(self) -> int | None:
+    def shared_memory_bytes(self) -> int | None:
         """Return what the stages need at most, with as many instances as they will have; None if it is not known."""
-        configs = [read_config(self._model_repository / stage.name) for stage in STAGES]
-        for config in configs:
-            self._fit(config)
-        instances = {config.name: processes_of(config) for config in configs}
         try:
+            configs = [read_config(self._model_repository / stage.name) for stage in STAGES]
+            for config in configs:
+                self._fit(config)
+            instances = {config.name: processes_of(config) for config in configs}
             return preflight.shared_memory_bytes(instances, read_detector_spec(self._model_repository))
         except ContractError:
             return None  # when it is loaded, the stage says what is wrong with it

@@ -9,6 +9,7 @@ from triptych.errors import ContractError
 from triptych.files import Hold
 from triptych.model_config import detector_of_stage, detector_spec, version_directory
 from triptych.serving.stages.observers import PostprocessObserver
+from triptych.serving.stages.time_limit import time_limit
 from triptych.vision.boxes import postprocess
 from triptych.vision.stamp import read_stamp
 
@@ -25,7 +26,8 @@ class TritonPythonModel:
         self.observer = PostprocessObserver(pb_utils, spec, version)
 
     def execute(self, requests):
-        return [self.respond(request) for request in requests]
+        with time_limit():
+            return [self.respond(request) for request in requests]
 
     def respond(self, request):
         asked = json.loads(request.parameters())

@@ -9,6 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from triptych.model_config import detector_of_stage, detector_spec
 from triptych.serving.stages.observers import PreprocessObserver
+from triptych.serving.stages.time_limit import time_limit
 from triptych.vision.decoder_process import DecoderProcess
 from triptych.vision.letterbox import preprocess
 
@@ -28,7 +29,8 @@ class TritonPythonModel:
         self.observer = PreprocessObserver(pb_utils)
 
     def execute(self, requests):
-        return [self.respond(request) for request in requests]
+        with time_limit():
+            return [self.respond(request) for request in requests]
 
     def respond(self, request):
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()

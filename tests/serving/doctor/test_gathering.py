@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_another_python3_on_path_is_a_warning(tmp_path: Path) -> None:
 
 def test_numpy_that_pytriton_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gathering, "version", {"numpy": "2.1.0", "nvidia-pytriton": "0.7.0"}.__getitem__)
-    assert any("numpy 2.1.0 is installed" in error for error in gathering._pip_errors())
+    assert any("numpy 2.1.0 is installed" in error for error in gathering._pip_errors(None))
 
 
 def test_a_python_that_pytriton_has_no_stub_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +71,13 @@ def test_a_python_that_pytriton_has_no_stub_for(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(preflight, "find_installation", refuse)
     assert "but this is 3.13" in gathering.inspect_machine({}).errors[0]
+
+
+def test_room_for_what_the_models_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(preflight, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("os.statvfs", lambda _path: SimpleNamespace(f_bavail=64_000, f_frsize=1000))
+    assert not [error for error in gathering.inspect_machine({}, 60_000_000).errors if "64 MB" in error]
+    assert [error for error in gathering.inspect_machine({}, 85_000_000).errors if "64 MB left" in error]
 
 
 def test_no_repository_and_no_server_are_one_sentence(tmp_path: Path, nobody: str) -> None:

@@ -9,6 +9,7 @@ import triton_python_backend_utils as pb_utils
 from triptych.contract import names_id
 from triptych.files import Hold
 from triptych.runtimes import open_runtime
+from triptych.serving.stages.time_limit import time_limit
 from triptych.vision.stamp import stamp
 
 
@@ -22,7 +23,8 @@ class TritonPythonModel:
         self.runtime = open_runtime(runtime, version / "model.onnx", threads=int(threads))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self.respond(request) for request in requests]
+        with time_limit():
+            return [self.respond(request) for request in requests]
 
     def respond(self, request: Any) -> Any:
         pixels = pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy()

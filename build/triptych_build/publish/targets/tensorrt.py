@@ -10,6 +10,7 @@ import triton_python_backend_utils as pb_utils
 from triptych.contract import names_id
 from triptych.files import Hold
 from triptych.runtimes import open_runtime
+from triptych.serving.stages.time_limit import time_limit
 from triptych.vision.stamp import stamp
 
 
@@ -26,5 +27,7 @@ class TritonPythonModel:
         pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
         together = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
         ends = np.cumsum([len(images) for images in pixels])
-        parts = np.split(stamp(self.runtime.detect(together), self.names), ends[:-1])
+        with time_limit():
+            candidates = self.runtime.detect(together)
+        parts = np.split(stamp(candidates, self.names), ends[:-1])
         return [pb_utils.InferenceResponse([pb_utils.Tensor("candidates", part)]) for part in parts]

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from triptych.serving.doctor.age import check_layout
 from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
+from triptych.serving.server import TritonServer
 from triptych.wire.channel import is_here, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
@@ -84,7 +86,10 @@ def diagnose(
         ContractError: the address is not HOST:PORT.
     """
     versions = read_versions(model_repository)
-    deployment = ask_server(address, credentials) if address else inspect_machine(os.environ)
+    if address:
+        deployment = ask_server(address, credentials)
+    else:
+        deployment = inspect_machine(os.environ, TritonServer(model_repository).shared_memory_bytes())
     configs, errors = read_models(model_repository)
     ensemble = configs.get(DETECTION.name)
     ensemble_batch = ensemble.max_batch_size if ensemble else MAX_BATCH
@@ -146,8 +151,13 @@ def read_models(model_repository: Path) -> tuple[dict[str, model_config_pb2.Mode
 # --- The deployment ---------------------------------------------------------------------------------------------------
 
 
-def inspect_machine(environment: Mapping[str, str]) -> Deployment:
-    """Return the facts about this machine: the Triton container that this process runs in, or else Triton from pip."""
+def inspect_machine(environment: Mapping[str, str], shared_memory_bytes: int | None = None) -> Deployment:
+    """Return the facts about this machine: the Triton container that this process runs in, or else Triton from pip.
+
+    Args:
+        environment: the variables of a process, which say what container this is.
+        shared_memory_bytes: what the models need to exchange tensors, if that is known.
+    """
     triton = environment.get("TRITON_SERVER_VERSION", "")
     container = environment.get("NVIDIA_TRITON_SERVER_VERSION", "")
     if container and not triton:
@@ -168,7 +178,7 @@ def inspect_machine(environment: Mapping[str, str]) -> Deployment:
         is_pip=True,
         packages=installed_packages(),
         gpus=visible_gpus(),
-        errors=(*_pip_errors(), *_opencv_errors()),
+        errors=(*_pip_errors(shared_memory_bytes), *_opencv_errors()),
         warnings=(*_python_warnings(environment), *_opencv_warnings()),
     )
 
@@ -224,10 +234,10 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return gpus
 
 
-def _pip_errors() -> list[str]:
+def _pip_errors(shared_memory_bytes: int | None) -> list[str]:
     """Return what keeps Triton from pip from starting, in sentences."""
     errors = []
-    for check in (preflight.find_installation, preflight.check_shared_memory):
+    for check in (preflight.find_installation, partial(preflight.check_shared_memory, shared_memory_bytes)):
         try:
             check()
         except ServerStartError as error:  # noqa: PERF203  (one failure must not hide another)
