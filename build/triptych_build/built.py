@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from triptych_build.publish.layers import Layers
+from triptych_build.quantize.precision import named
+
 OUTCOMES = {"passed": "passed", "refused": "refused", "too few": "has too few images to tell"}
 """The gate's outcomes in words."""
 
@@ -24,6 +27,7 @@ class Built:
         calibration: what the manifest says of the images that its ranges came from; None without any.
         report: the gate's, as plain values; None if there was nothing to verify with.
         graph: the ONNX that it is, or was built from.
+        layers: the precision of each of its layers.
         version: where it was published; None if the gate refused it.
     """
 
@@ -33,6 +37,7 @@ class Built:
     report: dict[str, Any] | None = None
     version: Path | None = None
     graph: Path | None = None
+    layers: Layers | None = None
 
     @property
     def passed(self) -> bool:
@@ -81,19 +86,35 @@ def refusal(built: Sequence[Built], *, force: bool) -> str:
 
 def remarks(built: Sequence[Built]) -> list[str]:
     """Return a sentence for each reason why int8 is not worth it here."""
-    verified = {one.precision: one for one in built if one.report}
-    int8, fp16 = verified.get("int8"), verified.get("fp16")
-    if not int8 or not fp16 or int8.map50_95 is None or fp16.map50_95 is None:
+    by_precision = {one.precision: one for one in built}
+    int8, fp16, fp32 = (by_precision.get(name) for name in ("int8", "fp16", "fp32"))
+    if not int8:
         return []
-    sentences = []
-    if int8.p50_ms >= fp16.p50_ms:
+    faster = [other for other in (fp16, fp32) if other and other.report and int8.report and other.p50_ms <= int8.p50_ms]
+    sentences = [_slower(int8, faster)] if faster else []
+    if fp16 and fp16.map50_95 is not None and int8.map50_95 is not None:
+        lost = fp16.map50_95 - int8.map50_95
+        if lost > NOTABLE_POINTS:
+            sentences.append(
+                f"int8 costs {lost:.2f} points of mAP50-95 against fp16: more calibration images, --scan or --exclude "
+                "may win them back"
+            )
+    if fp32 and int8.model.suffix == ".onnx" and int8.megabytes > 0.9 * fp32.megabytes:
         sentences.append(
-            f"int8 is no faster than fp16 here ({int8.p50_ms:.1f} against {fp16.p50_ms:.1f} ms): serve fp16"
-        )
-    lost = fp16.map50_95 - int8.map50_95
-    if lost > NOTABLE_POINTS:
-        sentences.append(
-            f"int8 costs {lost:.2f} points of mAP50-95 against fp16: more calibration images, --scan or --exclude "
-            "may win them back"
+            "int8 is no smaller on disk than fp32: its weights stay in float32 beside their scales, as TensorRT wants "
+            "them, and become int8 when the file is loaded"
         )
     return sentences
+
+
+def _slower(int8: Built, faster: Sequence[Built]) -> str:
+    """Return what int8 is slower than, and which of its layers stayed in floats."""
+    others = " and ".join(f"{other.precision} ({other.p50_ms:.1f} ms)" for other in faster)
+    best = min(faster, key=lambda other: other.p50_ms)
+    sentence = f"int8 ({int8.p50_ms:.1f} ms) is no faster here than {others}: serve {best.precision}"
+    if int8.layers is None:
+        return sentence
+    floats = int8.layers.outside("int8")
+    if not floats:
+        return f"{sentence}; all its {int8.layers.count} layers with weights run in int8"
+    return f"{sentence}; {len(floats)} of its {int8.layers.count} layers with weights run in floats: {named(floats)}"

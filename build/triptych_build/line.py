@@ -31,6 +31,8 @@ from triptych_build.adapt.on_images import look_at_images
 from triptych_build.adapt.onnx_file import read_adapted_file, source_sha256
 from triptych_build.built import OUTCOMES, Built
 from triptych_build.cache import DEFAULT_CACHE, Cache, code_hashes
+from triptych_build.publish.artifact import read_artifact
+from triptych_build.publish.layers import read_layers
 from triptych_build.publish.publish import copy_without_detector, publish, put_into_service
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 from triptych_build.quantize import extremes, quantizer
@@ -199,7 +201,9 @@ class Line:
         if precision == "int8" or (precision != "fp32" and not self.engine):
             graph = self._quantize(graph, precision, calibration, described)
         model = self._build(graph, precision, self.engine) if self.engine else graph
-        return Built(precision, model, described, graph=graph)
+        return Built(
+            precision, model, described, graph=graph, layers=read_layers(read_artifact(model), self.options.target)
+        )
 
     def _measured(self, adapted: Path, precision: str) -> Path:
         """Return the graph with what it needs float32 for on the images, if there are images."""
@@ -301,7 +305,8 @@ class Line:
         """Serve one precision with the repository's other models, and yield the address."""
         with tempfile.TemporaryDirectory(prefix="triptych-verify-") as scratch:
             repository = copy_without_detector(self.options.repository, Path(scratch) / "models")
-            activate(repository, int(publish(built.model, served_as, repository, self.options.group).name))
+            version = publish(built.model, served_as, repository, self.options.group, layers=built.layers)
+            activate(repository, int(version.name))
             try:
                 with TritonServer(repository, ports=Ports.free(), log_path=log) as server:
                     yield server.grpc_address
@@ -324,6 +329,7 @@ class Line:
             options.group,
             calibration=built.calibration,
             verification=built.report,
+            layers=built.layers,
         )
         self.say(f"publish: {built.version} for {options.target} in {built.precision}")
 

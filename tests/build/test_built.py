@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from triptych_build.built import Built, refusal, remarks
+from triptych_build.publish.layers import Layers
 
 
 def verified(precision: str, *, p50_ms: float = 10, map50_95: float = 0.8, verdict: str = "passed: fine") -> Built:
@@ -35,17 +37,42 @@ def test_each_refusal_with_its_reason() -> None:
     assert refusal(built[:2], force=True).startswith("fp16 was published all the same, as --force says: p95 latency")
 
 
+def layers(int8: int, floats: int) -> Layers:
+    rows = [{"name": f"conv{n}", "kind": "Convolution", "precision": "int8" if n < int8 else "fp32"} for n in range(9)]
+    return Layers("openvino", (*rows[: int8 + floats], {"name": "add", "kind": "Eltwise", "precision": "fp32"}))
+
+
 def test_int8_that_is_worth_it() -> None:
-    assert remarks([verified("fp16"), verified("int8", p50_ms=5, map50_95=0.797)]) == []
-    assert remarks([verified("int8")]) == []
+    fast = verified("int8", p50_ms=5, map50_95=0.797)
+    assert remarks([verified("fp32"), verified("fp16"), fast]) == []
+    assert remarks([fast]) == []
+    assert remarks([verified("fp32")]) == []
 
 
 def test_int8_that_is_not() -> None:
-    assert remarks([verified("fp16"), verified("int8", p50_ms=11, map50_95=0.78)]) == [
-        "int8 is no faster than fp16 here (11.0 against 10.0 ms): serve fp16",
+    slow = replace(verified("int8", p50_ms=11, map50_95=0.78), layers=layers(5, 4))
+    assert remarks([verified("fp16"), slow]) == [
+        "int8 (11.0 ms) is no faster here than fp16 (10.0 ms): serve fp16; 4 of its 9 layers with weights run in "
+        "floats: conv5, conv6, conv7 and 1 more",
         "int8 costs 2.00 points of mAP50-95 against fp16: more calibration images, --scan or --exclude may win them "
         "back",
     ]
+    slow = replace(verified("int8", p50_ms=11), layers=layers(3, 0))
+    assert remarks([verified("fp32", p50_ms=9), verified("fp16"), slow]) == [
+        "int8 (11.0 ms) is no faster here than fp16 (10.0 ms) and fp32 (9.0 ms): serve fp32; all its 3 layers with "
+        "weights run in int8",
+    ]
+
+
+def test_int8_that_is_no_smaller(tmp_path: Path) -> None:
+    files = {precision: tmp_path / f"{precision}.onnx" for precision in ("fp32", "int8")}
+    for path in files.values():
+        path.write_bytes(bytes(1000))
+    built = [Built(precision, path, None) for precision, path in files.items()]
+    (sentence,) = remarks(built)
+    assert sentence.startswith("int8 is no smaller on disk than fp32: its weights stay in float32")
+    files["int8"].write_bytes(bytes(300))
+    assert remarks(built) == []
 
 
 def test_as_plain_values(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from triptych.contract import MAX_BATCH
 from triptych.errors import BuildError
 from triptych_build.adapt.onnx_file import Adapted, read_adapted_file
 from triptych_build.publish.target import TARGETS, TargetName
 from triptych_build.quantize.precision import precision_of
+from triptych_build.quantize.qdq import coverage
 from triptych_build.tensorrt.plan import Engine, read_record
 
 
@@ -24,6 +26,7 @@ class Artifact:
         precision: "fp32", "fp16", "bf16" or "int8".
         engine: the plan's record; None for an ONNX.
         batch: the batch that an ONNX is fixed at; None where it is dynamic, and for a plan.
+        int8: how much of it is quantized, as `Coverage.to_dict` says; None in another precision.
     """
 
     path: Path
@@ -31,6 +34,7 @@ class Artifact:
     precision: str
     engine: Engine | None = None
     batch: int | None = None
+    int8: dict[str, Any] | None = None
 
     @property
     def shapes(self) -> tuple[Sequence[int], Sequence[int]]:
@@ -49,10 +53,12 @@ def read_artifact(path: Path) -> Artifact:
     """
     if path.suffix == ".plan":
         record = read_record(path)
-        return Artifact(path, record.adapted, record.engine.precision, record.engine)
+        return Artifact(path, record.adapted, record.engine.precision, record.engine, int8=record.int8)
     model, adapted = read_adapted_file(path)
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or None
-    return Artifact(path, adapted, precision_of(model), batch=batch)
+    precision = precision_of(model)
+    int8 = coverage(model).to_dict() if precision == "int8" else None
+    return Artifact(path, adapted, precision, batch=batch, int8=int8)
 
 
 def check_fit(artifact: Artifact, target: TargetName) -> None:

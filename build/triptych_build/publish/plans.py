@@ -12,7 +12,7 @@ from typing import Any
 OWN = ""
 """Stands for the version's first file, where others are named by their compute capability."""
 
-OF_ONE_FILE = ("published", "model_sha256", "engine", "verification")
+OF_ONE_FILE = ("published", "model_sha256", "layers", "engine", "verification")
 """What a manifest says of one file; all else it says of the version."""
 
 

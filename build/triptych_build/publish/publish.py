@@ -23,6 +23,7 @@ from triptych.serving.repository import Version, activate, prune, versions
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych_build.publish.artifact import Artifact, check_fit, read_artifact
 from triptych_build.publish.config_pbtxt import config_text
+from triptych_build.publish.layers import Layers, read_layers
 from triptych_build.publish.plans import OWN, filename, filenames, merged, place_of
 from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
 
@@ -35,6 +36,7 @@ def publish(
     *,
     calibration: dict[str, Any] | None = None,
     verification: dict[str, Any] | None = None,
+    layers: Layers | None = None,
 ) -> Path:
     """Publish an adapted ONNX or a plan as a version; `triptych.serving.repository.activate` serves it.
 
@@ -45,6 +47,7 @@ def publish(
         group: how the detector is spread over the machine.
         calibration: what int8 ranges came from, for the manifest.
         verification: the gate's report, for the manifest.
+        layers: the precision of each layer, for the manifest; None asks whoever runs it.
 
     Returns:
         The version's directory; an older one, if it holds this very model for this target, or the same model for other
@@ -58,7 +61,8 @@ def publish(
     if not repository.is_dir():
         raise BuildError(f"there is no model repository {repository}; name it with --model-repository")
     # As it will be read again, to be compared with what is there.
-    record = json.loads(json.dumps(manifest(artifact, target, calibration, verification)))
+    layers = layers or read_layers(artifact, target)
+    record = json.loads(json.dumps(manifest(artifact, target, layers, calibration, verification)))
     try:
         (repository / DETECTOR.name).mkdir(exist_ok=True)
         with locked(repository / DETECTOR.name / ".publishing.lock"):
@@ -139,6 +143,7 @@ def copy_without_detector(repository: Path, copy: Path) -> Path:
 def manifest(
     artifact: Artifact,
     target: TargetName,
+    layers: Layers,
     calibration: dict[str, Any] | None = None,
     verification: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -148,6 +153,8 @@ def manifest(
     return {
         "target": target,
         "precision": artifact.precision,
+        "int8": artifact.int8,
+        "layers": layers.to_dict(),
         "published": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model_sha256": sha256(artifact.path),
         "adapted": asdict(artifact.adapted),

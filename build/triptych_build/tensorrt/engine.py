@@ -16,7 +16,8 @@ from triptych.machine import nvidia_gpus
 from triptych.runtimes._tensorrt import make_logger
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.quantize.precision import check_precision
-from triptych_build.tensorrt.layers import dtype_of, layer_table
+from triptych_build.quantize.qdq import coverage
+from triptych_build.tensorrt.layers import UNKNOWN, dtype_of, layer_table
 from triptych_build.tensorrt.network import describe, library
 from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import Binding, Engine, record_path
@@ -53,6 +54,7 @@ def build(graph: Path, precision: str, out: Path, options: Options) -> Engine:
             aside.write_bytes(memoryview(config.get_timing_cache().serialize()))
     plan = bytes(memoryview(serialized))
     layers, layers_from = layer_table(trt, logger, network, plan, options.builder, options.profiles)
+    _check_realised(layers, precision, graph, f"{options.builder} {trt.__version__}")
     engine = Engine(
         builder=options.builder,
         version=trt.__version__,
@@ -68,8 +70,20 @@ def build(graph: Path, precision: str, out: Path, options: Options) -> Engine:
         layers=dict(Counter(layer["precision"] for layer in layers)),
         layers_from=layers_from,
     )
-    _write(out, plan, {"adapted": asdict(adapted), "engine": engine.to_dict(), "layers": layers})
+    int8 = coverage(source).to_dict() if precision == "int8" else None
+    _write(out, plan, {"adapted": asdict(adapted), "engine": engine.to_dict(), "layers": layers, "int8": int8})
     return engine
+
+
+def _check_realised(layers: list[dict[str, str]], precision: str, graph: Path, builder: str) -> None:
+    """Refuse a plan none of whose layers has the precision that it is to have: the graph alone says it from 11 on."""
+    found = Counter(layer["precision"] for layer in layers if layer["precision"] not in UNKNOWN)
+    if found and precision not in found:
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+        raise BuildError(
+            f"{builder} built no layer of {graph} in {precision} ({counts}); its weights or activations are "
+            "beyond that precision, or it has no Conv, Gemm or MatMul: build fp32"
+        )
 
 
 def _builder(trt: ModuleType, logger: Any, options: Options) -> Any:

@@ -12,6 +12,8 @@ from triptych_build.tensorrt.options import Builder, Profile
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8"}
 
+UNKNOWN = ("?", "unknown")
+"""The precision of a layer that the inspector says nothing of."""
 
 KNOWN_FORMATS = {
     "int8": "int8",

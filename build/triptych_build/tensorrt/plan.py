@@ -92,11 +92,19 @@ class Engine:
 
 @dataclass(frozen=True)
 class Record:
-    """The file next to a plan: what it was made of, what was built, and each layer's name, kind and precision."""
+    """The file next to a plan.
+
+    Attributes:
+        adapted: what it was made of.
+        engine: what was built.
+        layers: each layer's name, kind and precision.
+        int8: how much of the graph is quantized, as `Coverage.to_dict` says; None in another precision.
+    """
 
     adapted: Adapted
     engine: Engine
     layers: list[dict[str, str]]
+    int8: dict[str, Any] | None = None
 
 
 def record_path(plan: Path) -> Path:
@@ -112,7 +120,8 @@ def read_record(plan: Path) -> Record:
     """
     try:
         stored = json.loads(record_path(plan).read_text())
-        return Record(Adapted.from_dict(stored["adapted"]), Engine.from_dict(stored["engine"]), stored["layers"])
+        adapted, engine = Adapted.from_dict(stored["adapted"]), Engine.from_dict(stored["engine"])
+        return Record(adapted, engine, stored["layers"], stored.get("int8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildError(
             f"{plan} has no record {record_path(plan).name} that can be read ({error}); build it with `triptych engine`"

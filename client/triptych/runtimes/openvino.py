@@ -19,6 +19,9 @@ PRECISIONS = ("f32", "bf16")
 PRECISION_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 """What Triptych calls OpenVINO's element types."""
 
+NO_LAYERS = ("Const", "Input", "Output", "Reorder")
+"""Kinds of operators that calculate nothing."""
+
 
 class OpenVinoRuntime:
     """A detector compiled for one image at a time.
@@ -68,14 +71,26 @@ class OpenVinoRuntime:
     def layers(self) -> list[dict[str, str]]:
         """Return each operator that OpenVINO runs after fusion: name, kind and the precision that it calculates in."""
         operators = self._compiled.get_runtime_model().get_ordered_ops()
-        return [row for row in map(_layer, operators) if row["kind"] not in ("Const", "Input", "Output")]
+        return [row for row in map(_layer, operators) if row["kind"] not in NO_LAYERS]
+
+
+def read_layers(model: Path) -> list[dict[str, str]]:
+    """Return the layers of an adapted model as OpenVINO runs them on this machine.
+
+    Raises:
+        BuildError: it cannot run the model.
+    """
+    try:
+        return OpenVinoRuntime(model, threads=1).layers()
+    except RuntimeError as error:
+        raise BuildError(f"openvino cannot read {model}: {error}") from error
 
 
 def _layer(operator: openvino.Node) -> dict[str, str]:
     facts = {key: str(operator.get_rt_info()[key].astype(str)) for key in ("layerType", "runtimePrecision")}
     precision = facts["runtimePrecision"]
     return {
-        "name": operator.get_friendly_name(),
+        "name": operator.get_friendly_name().removesuffix("/WithoutBiases"),
         "kind": facts["layerType"],
         "precision": PRECISION_NAMES.get(precision, precision),
     }

@@ -274,3 +274,14 @@ def test_tensorrt_that_is_not_installed(small: Path, out: Path) -> None:
     with pytest.raises(BuildError, match=r"tensorrt is not installed \(.*\); run `pip install .*'tensorrt<"):
         engine.build(small, "fp32", out, Options())
     assert not list(out.parent.iterdir())
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_plan_without_one_layer_in_its_precision_is_refused(
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT 11 takes the precision from the graph alone: one that stayed float32 would build without a word."""
+    monkeypatch.setattr("triptych_build.tensorrt.network.narrow", lambda model, _precision: model)
+    with pytest.raises(BuildError, match=r"tensorrt-rtx .* built no layer of .* in fp16 \(\d+ fp32\); .* build fp32"):
+        engine.build(small, "fp16", tmp_path / "model.plan", RTX)
+    assert not list(tmp_path.iterdir())
