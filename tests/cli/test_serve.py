@@ -110,7 +110,7 @@ def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (server,) = Server.made
     assert server.ports == Ports(grpc=1, http=2, metrics=3)
     assert (server._model_repository, server._ready_timeout_s) == (tmp_path, 90)
-    assert server._queue_budget_ms == 500
+    assert server._fitting._queue_budget_ms == 500
     assert "  HTTP         http://127.0.0.1:2\n" in result.stdout
     assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
 

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from triptych.contract import DETECTION, DETECTOR, MAX_BATCH, MODELS, POSTPROCESS, PREPROCESS, DetectorSpec
-from triptych.errors import ContractError, ServerStartError
+from triptych.errors import BuildError, ContractError, ServerStartError
 from triptych.model_config import read_config
 from triptych.serving.processes import STUB, holder_of_port
+from triptych.serving.repository import check_files, versions
 
 LOOPBACK = "127.0.0.1"
 """The embedded server listens only here unless told otherwise: its Triton has published vulnerabilities."""
@@ -256,6 +257,20 @@ def check_repository(model_repository: Path) -> None:
         for version in versions:
             if not (version / filename).is_file():
                 raise ServerStartError(f"there is no {version / filename}; restore it, or remove {version}")
+
+
+def check_served_files(model_repository: Path) -> None:
+    """Make sure that the model that is served is the one that was published.
+
+    Raises:
+        ServerStartError: it is not.
+    """
+    served = next((version for version in versions(model_repository) if version.is_served), None)
+    if served is not None:
+        try:
+            check_files(served.directory)
+        except BuildError as error:
+            raise ServerStartError(str(error)) from error
 
 
 def _libpython_directory(version: str) -> Path:

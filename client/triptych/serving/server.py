@@ -24,21 +24,17 @@ import grpc
 import psutil
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, STAGES
-from triptych.errors import BuildError, ContractError, ServerCrashed, ServerStartError
+from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS
+from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.files import Hold
-from triptych.machine import available_cores
-from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import log as server_log
 from triptych.serving import preflight
-from triptych.serving.instances import fit_instances
+from triptych.serving.fitting import Fitting
 from triptych.serving.launch import Launch
 from triptych.serving.listening import Listening
 from triptych.serving.log_output import LogOutput
 from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
-from triptych.serving.queues import cores_of, fit_queue
-from triptych.serving.repository import check_files, versions
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
 from triptych.wire.credentials import LOCAL
@@ -117,10 +113,6 @@ class TritonServer:
             ContractError: `instances` names a model that does not exist, or a count below 1; `host` is no IP address;
                 `key` is too short or has other characters than a key has; `otel_url` is no URL.
         """
-        names = [stage.name for stage in STAGES]
-        for name, count in (instances or {}).items():
-            if name not in names or count < 1:
-                raise ContractError(f"instances must be at least 1 of {', '.join(names)}, but got {count} of {name}")
         if otel_url is not None and not _URL.fullmatch(otel_url):
             raise ContractError(
                 f"traces go to a URL such as http://127.0.0.1:4318/v1/traces, but got {otel_url!r}; name all of it"
@@ -133,14 +125,13 @@ class TritonServer:
         self.listening = Listening(host, ports or Ports(), http, tls)
         self.log_path = log_path or default_log_path(self.ports)
         self.ready_s = 0.0
-        self.decisions: dict[str, str] = {}
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
-        self._instances = dict(instances or {})
+        self._fitting = Fitting(model_repository, instances, queue_budget_ms)
+        self.decisions = self._fitting.decisions
         self._otel_url = otel_url
         self._exit_timeout_s = exit_timeout_s
         self._log = LogOutput(self.log_path)
-        self._queue_budget_ms = queue_budget_ms
         token = secrets.token_hex(4)
         self._id = f"triptych-{token}"
         self._shm_prefix = f"triptych_{token}_"
@@ -218,8 +209,8 @@ class TritonServer:
             raise ServerStartError("this server was started already; make another TritonServer to start again")
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
-        self._check_served_files()
-        preflight.check_shared_memory(self.shared_memory_bytes())
+        preflight.check_served_files(self._model_repository)
+        preflight.check_shared_memory(self._fitting.shared_memory_bytes())
         preflight.check_temporary_directory()
         preflight.check_ports(self.ports, http=self.listening.http, host=self.listening.host)
         if self.listening.tls:
@@ -275,9 +266,7 @@ class TritonServer:
             with launch.no_stage_loads(), contextlib.suppress(grpc.RpcError):
                 control.load(DETECTION.name, _remaining_s(deadline))
             for model in (DETECTOR.name, PREPROCESS.name, POSTPROCESS.name):
-                config = read_config(self._model_repository / model)
-                self._fit(config)
-                control.load(model, _remaining_s(deadline), config)
+                control.load(model, _remaining_s(deadline), self._fitting.config(model))
             model = DETECTION.name
             if all(served != model for served, _ in self.served()):
                 control.load(model, _remaining_s(deadline))  # which says what is wrong with it
@@ -285,14 +274,6 @@ class TritonServer:
         except grpc.RpcError as error:
             raise ServerStartError(self._load_error(model, error)) from error
         self.ready_s = time.monotonic() - self._started
-
-    def _check_served_files(self) -> None:
-        served = next((version for version in versions(self._model_repository) if version.is_served), None)
-        if served is not None:
-            try:
-                check_files(served.directory)
-            except BuildError as error:
-                raise ServerStartError(str(error)) from error
 
     def _key_file(self) -> str:
         """Return where our commands find the key; empty if there is no place, and it is written down elsewhere."""
@@ -305,25 +286,6 @@ class TritonServer:
                 f"there is no place for the server's key ({error}); set XDG_STATE_HOME to a directory of yours, or "
                 "give a key with --key-file"
             ) from error
-
-    def shared_memory_bytes(self) -> int | None:
-        """Return what the stages need at most, with as many instances as they will have; None if it is not known."""
-        try:
-            configs = [read_config(self._model_repository / stage.name) for stage in STAGES]
-            for config in configs:
-                self._fit(config)
-            instances = {config.name: processes_of(config) for config in configs}
-            return preflight.shared_memory_bytes(instances, read_detector_spec(self._model_repository))
-        except ContractError:
-            return None  # when it is loaded, the stage says what is wrong with it
-
-    def _fit(self, config: model_config_pb2.ModelConfig) -> None:
-        """Give a stage its queue and its instances on this machine."""
-        cores, written_for = available_cores(), cores_of(config)
-        groups = read_config(self._model_repository / config.name).instance_group
-        written = sum(group.count for group in groups)
-        self.decisions[config.name] = fit_instances(config, cores, written=written, asked=self._instances)
-        fit_queue(config, cores, written_for, self._queue_budget_ms)
 
     def drain(self) -> None:
         """Take no more requests, and wait until those that were taken have their answers, or until time is up.

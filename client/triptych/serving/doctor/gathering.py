@@ -28,7 +28,7 @@ from triptych.serving.doctor.age import check_layout
 from triptych.serving.doctor.examination import examine
 from triptych.serving.doctor.facts import MODEL_FILES, RELEASES, Deployment, PublishedVersion
 from triptych.serving.doctor.findings import Finding
-from triptych.serving.server import TritonServer
+from triptych.serving.fitting import Fitting
 from triptych.wire.channel import is_here, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
@@ -89,7 +89,7 @@ def diagnose(
     if address:
         deployment = ask_server(address, credentials)
     else:
-        deployment = inspect_machine(os.environ, TritonServer(model_repository).shared_memory_bytes())
+        deployment = inspect_machine(os.environ, Fitting(model_repository).shared_memory_bytes())
     configs, errors = read_models(model_repository)
     ensemble = configs.get(DETECTION.name)
     ensemble_batch = ensemble.max_batch_size if ensemble else MAX_BATCH

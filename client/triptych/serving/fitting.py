@@ -1,0 +1,68 @@
+"""The configurations with which the stages are loaded on this machine: their files', with instances and queues for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2
+
+from triptych.contract import STAGES
+from triptych.errors import ContractError
+from triptych.machine import available_cores
+from triptych.model_config import read_config, read_detector_spec
+from triptych.serving import preflight
+from triptych.serving.instances import fit_instances
+from triptych.serving.queues import cores_of, fit_queue
+from triptych.wire.model_control import processes_of
+
+
+class Fitting:
+    """Fits the stages of a model repository to this machine.
+
+    Attributes:
+        decisions: who decided how many instances a stage has, in a few words by its name; of those that were fitted.
+    """
+
+    def __init__(
+        self, model_repository: Path, instances: Mapping[str, int] | None = None, queue_budget_ms: int | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            model_repository: the directory with the models of the contract.
+            instances: instance counts by stage, over what `fit_instances` decides and over the files' own.
+            queue_budget_ms: how long a request may wait in one queue; None: as the files say.
+
+        Raises:
+            ContractError: `instances` names a stage that does not exist, or a count below 1.
+        """
+        names = [stage.name for stage in STAGES]
+        for name, count in (instances or {}).items():
+            if name not in names or count < 1:
+                raise ContractError(f"instances must be at least 1 of {', '.join(names)}, but got {count} of {name}")
+        self.decisions: dict[str, str] = {}
+        self._model_repository = model_repository
+        self._instances = dict(instances or {})
+        self._queue_budget_ms = queue_budget_ms
+
+    def config(self, stage: str) -> model_config_pb2.ModelConfig:
+        """Return the configuration to load a stage with.
+
+        Raises:
+            ContractError: its file is not there or cannot be read.
+        """
+        config = read_config(self._model_repository / stage)
+        cores, written_for = available_cores(), cores_of(config)
+        written = sum(group.count for group in config.instance_group)
+        self.decisions[stage] = fit_instances(config, cores, written=written, asked=self._instances)
+        fit_queue(config, cores, written_for, self._queue_budget_ms)
+        return config
+
+    def shared_memory_bytes(self) -> int | None:
+        """Return what the stages need at most, with as many instances as they will have; None if it is not known."""
+        try:
+            instances = {stage.name: processes_of(self.config(stage.name)) for stage in STAGES}
+            return preflight.shared_memory_bytes(instances, read_detector_spec(self._model_repository))
+        except ContractError:
+            return None  # when it is loaded, the stage says what is wrong with it
