@@ -1,9 +1,9 @@
-"""A headless load test: `python loadtest --images DIR --users 4 --duration-s 10 --out RUN.json`."""
+"""`python loadtest ARGS` is `triptych loadtest ARGS`."""
 
 import sys
 
 try:
-    from triptych_loadtest.__main__ import main
+    from triptych.cli.app import main
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed in {sys.executable}; run `source .venv/bin/activate` after `make demo`, "
@@ -11,4 +11,5 @@ except ModuleNotFoundError as error:
     )
 
 if __name__ == "__main__":
+    sys.argv.insert(1, "loadtest")
     main()

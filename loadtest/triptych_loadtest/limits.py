@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
-from triptych.measure.window import Window
 
 
 @dataclass(frozen=True)
@@ -28,12 +27,16 @@ class Limits:
     min_rate_per_s: float | None = None
 
 
-def broken_limits(limits: Limits, run: Run, window: Window) -> list[str]:
-    """Return a sentence for each limit that a run broke; it must have answered at least one request anyway."""
+def broken_limits(limits: Limits, run: Run) -> list[str]:
+    """Return a sentence for each limit that a run broke.
+
+    Whatever the limits, all that was due must have been sent, and at least one request answered.
+    """
+    latencies = run.client.latencies
     percentiles = (
-        ("p95", window.percentile_ms(95), limits.max_p95_ms),
-        ("p99", window.percentile_ms(99), limits.max_p99_ms),
-        (f"p{BUDGET_AT}, against the budget,", window.percentile_ms(BUDGET_AT), limits.budget_ms),
+        ("p95", latencies.percentile_ms(95), limits.max_p95_ms),
+        ("p99", latencies.percentile_ms(99), limits.max_p99_ms),
+        (f"p{BUDGET_AT}, against the budget,", latencies.percentile_ms(BUDGET_AT), limits.budget_ms),
     )
     broken = [
         f"{name} is {value:.1f} ms; {limit:g} are allowed"
@@ -44,8 +47,10 @@ def broken_limits(limits: Limits, run: Run, window: Window) -> list[str]:
         broken.append(f"{run.client.failed} requests failed; {limits.max_failures} are allowed")
     if limits.min_rate_per_s is not None and run.client.rate_per_s < limits.min_rate_per_s:
         broken.append(f"{run.client.rate_per_s:.1f} requests/s were answered; {limits.min_rate_per_s:g} are required")
+    if run.client.unsent:
+        broken.append(f"{run.client.unsent} requests that were due were not sent; none may be left out")
     if run.interrupted:
         broken.append(f"{run.interrupted}; measure again")
-    if not window.latencies_ms:
+    if not latencies.count:
         broken.append("no request succeeded")
     return broken

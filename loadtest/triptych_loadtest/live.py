@@ -11,6 +11,7 @@ from triptych.contract import DETECTION, STAGES
 from triptych.errors import TriptychError
 from triptych.measure import attribution
 from triptych.measure.attribution import NETWORK, OVERHEAD
+from triptych.measure.histogram import Histogram
 from triptych.measure.traces import PARTS
 from triptych.measure.window import Window, difference
 from triptych.wire.statistics import Counters, Snapshot
@@ -42,7 +43,7 @@ def rows(window: Window, failures: int) -> list[dict[str, Any]]:
         )
     table += [{"stage": name, "total": owners[name]} for name in (OVERHEAD, NETWORK)]
     table += [{"stage": "client, end to end", "total": mean.total_ms, "failures": failures}]
-    table[-1]["rate"] = len(window.latencies_ms) / window.duration_s
+    table[-1]["rate"] = window.latencies.count / window.duration_s
     for row in table:
         row["share"] = row["total"] / mean.total_ms
         if row["stage"] == max(owners, key=lambda name: owners[name]):
@@ -82,7 +83,7 @@ class Live:
             self.polls.clear()  # the server was restarted, and counts from zero
         self.polls.append((at_s, counters, latencies_ms, failures))
         window = self.window
-        seen = window.latencies_ms and _requests(window.counters)
+        seen = window.latencies.count and _requests(window.counters)
         self.why_empty = "" if seen else "no request was answered in the last seconds"
 
     @property
@@ -91,7 +92,7 @@ class Live:
         (first_s, before, *_), *later = self.polls
         last_s, after, *_ = self.polls[-1]
         latencies_ms = [latency_ms for _, _, latencies_ms, _ in later for latency_ms in latencies_ms]
-        return Window(latencies_ms, last_s - first_s, difference(before, after))
+        return Window(Histogram(latencies_ms), last_s - first_s, difference(before, after))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table; while there is none, one row that says why."""

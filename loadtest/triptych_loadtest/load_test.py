@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from triptych.client import DEFAULT_ADDRESS
@@ -11,7 +12,7 @@ from triptych.measure.run_file import Loop
 from triptych.wire.channel import check_address
 from triptych.wire.credentials import LOCAL, Credentials
 from triptych_loadtest.payloads import check_batch, check_sizes
-from triptych_loadtest.shapes import Shape, share
+from triptych_loadtest.shapes import RESOLUTION_S, Shape, share, users_at
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LoadProfile:
         fps: cameras: frames a second of each; 0 for none.
         shape: how an open loop's rate changes over `duration_s`. Other loops change their users.
         duration_s: of the whole load; 0 if it has no end.
-        seed: of what is random: a camera's phase, an open loop's gaps; 0 for others each time.
+        seed: of what is random: the order of the images, a camera's phase, an open loop's gaps; 0 for others each time.
     """
 
     rate_per_s: float = 0.0
@@ -57,6 +58,22 @@ class LoadProfile:
         return self.rate_per_s * share(self.shape, elapsed_s / self.duration_s if self.duration_s else 0.0)
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A part of a load test: its warm-up, or what is measured.
+
+    Attributes:
+        begins_s, ends_s: on the clock of `time.monotonic`, which the processes of a machine share. Nothing is due
+            outside of them.
+    """
+
+    begins_s: float
+    ends_s: float
+
+
+MOST_SEEDS = 2**31
+
+
 _ANSWERS_PER_S = 50.0
 """What a user who waits for each answer may have, before anything is known."""
 
@@ -66,7 +83,7 @@ class LoadTest:
     """One load test.
 
     Attributes:
-        images: the directory of the images to send, in turn.
+        images: the directory of the images to send, drawn at random.
         address: the server's gRPC address.
         users: users that each wait for their answer, or cameras; an open loop has none.
         rate_per_s: open loop: requests a second of all users together; 0 for none.
@@ -76,7 +93,7 @@ class LoadTest:
         batch: images in a request.
         sizes_wh: width and height that each image is scaled to, one after the other; none for the images as they are.
         processes: processes that share the load.
-        seed: of what is random: the cameras' phases, an open loop's gaps; 0 for others each time.
+        seed: of what is random: the order of the images, the cameras' phases, an open loop's gaps; another each time.
         warmup_s: how long the load goes on before anything counts.
         duration_s: how long it is measured.
         intervals: parts of that time, one after the other, for the report.
@@ -98,7 +115,7 @@ class LoadTest:
     batch: int = 1
     sizes_wh: tuple[tuple[int, int], ...] = ()
     processes: int = 1
-    seed: int = 0
+    seed: int = field(default_factory=lambda: secrets.randbelow(MOST_SEEDS - 1) + 1)
     warmup_s: float = 2.0
     duration_s: float = 10.0
     intervals: int = 10
@@ -113,6 +130,8 @@ class LoadTest:
                 "users, processes and intervals must be at least 1, but are "
                 f"{self.users}, {self.processes} and {self.intervals}"
             )
+        if not 0 < self.seed < MOST_SEEDS:
+            raise ContractError(f"the seed must be 1 to {MOST_SEEDS - 1}, but is {self.seed}")
         check_batch(self.batch)
         check_sizes(self.sizes_wh)
         if self.duration_s <= 0 or self.warmup_s < 0:
@@ -126,6 +145,21 @@ class LoadTest:
     def expected_per_s(self) -> float:
         """Requests a second, at a guess where the users wait for their answers."""
         return self.rate_per_s or self.users * (self.fps or _ANSWERS_PER_S)
+
+    def numbers(self, process: int) -> range:
+        """Return the numbers of the users of a process; an open loop has one user in each."""
+        return range(process, self.processes if self.rate_per_s else self.users, self.processes)
+
+    def turn_s(self, number: int, elapsed_s: float) -> float:
+        """Return when a user of this number is next among those that the shape has, at `elapsed_s` or later.
+
+        At the latest that is at the end. The user of an open loop always is: its rate takes the shape.
+        """
+        while not self.rate_per_s and elapsed_s < self.duration_s:
+            if number < users_at(self.shape, elapsed_s / self.duration_s, self.users):
+                break
+            elapsed_s += RESOLUTION_S
+        return elapsed_s
 
     @property
     def profile(self) -> LoadProfile:

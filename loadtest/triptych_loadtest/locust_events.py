@@ -17,7 +17,6 @@ from locust.util.timespan import parse_timespan
 from triptych.errors import TriptychError
 from triptych.wire.channel import check_address
 from triptych_loadtest.locust_options import add_options, payloads_of, profile_of
-from triptych_loadtest.recorder import Recorder
 from triptych_loadtest.shapes import users_at
 from triptych_loadtest.users import DetectionUser
 
@@ -119,13 +118,24 @@ def _options_of(form: Mapping[str, str]) -> Namespace:
 
 
 def _record(environment: Any) -> None:
-    """Have a worker's reports carry what it recorded."""
-    recorder = Recorder()
-    environment.events.request.add_listener(recorder)
+    """Have a worker's reports carry what its users saw since the last one, for the web page."""
+    latencies_ms: list[float] = []
+    failures = 0
+
+    def ended(response_time: float, exception: BaseException | None, **_other: object) -> None:
+        nonlocal failures
+        if exception is None:
+            latencies_ms.append(response_time)
+        else:
+            failures += 1
 
     def add(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001  # Locust names them
-        data["triptych"] = recorder.take()
+        nonlocal failures
+        data["triptych"] = {"latencies_ms": latencies_ms.copy(), "failures": failures}
+        latencies_ms.clear()
+        failures = 0
 
+    environment.events.request.add_listener(ended)
     environment.events.report_to_master.add_listener(add)
 
     def report(**_other: object) -> None:

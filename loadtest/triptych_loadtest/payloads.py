@@ -1,12 +1,13 @@
-"""What users send: images as they are, or a mix of sizes; alone or in batches."""
+"""What users send: images drawn at random, as they are or in a mix of sizes; alone or in batches."""
 
 from __future__ import annotations
 
-import itertools
+import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from triptych.contract import MAX_BATCH, MAX_PIXELS
 from triptych.errors import ContractError, ImageError
@@ -14,6 +15,8 @@ from triptych.opencv import cv2
 from triptych.vision.decode import decode, image_files
 
 JPEG_QUALITY = 92
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,32 @@ class Payload:
 
     name: str
     images: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """What requests are drawn from.
+
+    Attributes:
+        kinds: the same images, encoded, by the name of the requests that send them so.
+        batch: images in a request.
+    """
+
+    kinds: Mapping[str, Sequence[bytes]]
+    batch: int
+
+    def draw(self, random_numbers: random.Random) -> Iterator[Payload]:
+        """Yield requests whose images are drawn at random, each as often as every other; the same of the kinds."""
+        names = _rounds(list(self.kinds), random_numbers)
+        numbers = _rounds(range(len(next(iter(self.kinds.values())))), random_numbers)
+        for name in names:
+            yield Payload(name, tuple(self.kinds[name][next(numbers)] for _ in range(self.batch)))
+
+
+def _rounds(items: Sequence[Item], random_numbers: random.Random) -> Iterator[Item]:
+    """Yield all items in one order after the other, each at random."""
+    while True:
+        yield from random_numbers.sample(items, len(items))
 
 
 def read_images(directory: Path) -> list[bytes]:
@@ -84,12 +113,12 @@ def check_batch(batch: int) -> None:
         raise ContractError(f"a batch must be of 1 to {MAX_BATCH} images, but is of {batch}")
 
 
-def payloads(images: Sequence[bytes], batch: int = 1, sizes_wh: Sequence[tuple[int, int]] = ()) -> list[Payload]:
-    """Return requests that send every image in turn; with sizes, each image in one size after the other.
+def payloads(images: Sequence[bytes], batch: int = 1, sizes_wh: Sequence[tuple[int, int]] = ()) -> Payloads:
+    """Return what requests with these images are drawn from; with sizes, each image in each of them.
 
     Args:
         images: encoded; with sizes they are scaled and encoded again as JPEG.
-        batch: images in a request; a batch that begins near the end goes on with the first image.
+        batch: images in a request, all of one size.
         sizes_wh: widths and heights.
 
     Raises:
@@ -99,12 +128,7 @@ def payloads(images: Sequence[bytes], batch: int = 1, sizes_wh: Sequence[tuple[i
     check_batch(batch)
     suffix = f" x{batch}" if batch > 1 else ""
     kinds = {f"detect {width}x{height}{suffix}": _scaled(images, (width, height)) for width, height in sizes_wh}
-    kinds = kinds or {f"detect{suffix}": list(images)}
-    return [
-        Payload(name, tuple(itertools.islice(itertools.cycle(kind), first, first + batch)))
-        for first in range(0, len(images), batch)
-        for name, kind in kinds.items()
-    ]
+    return Payloads(kinds or {f"detect{suffix}": list(images)}, batch)
 
 
 def _scaled(images: Sequence[bytes], size_wh: tuple[int, int]) -> list[bytes]:

@@ -1,41 +1,60 @@
-"""What the load generator saw of its requests; what several processes saw can be added up."""
+"""What the load generator saw of its requests: a process reports it, and the reports of all are added up."""
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from triptych.measure.attribution import LATENESS, Answer
 from triptych.measure.histogram import Histogram
-from triptych.measure.intervals import Answer
+from triptych.measure.intervals import Timeline
+from triptych.measure.joining import Joined
 from triptych.measure.run_file import Failure
+from triptych.measure.traces import TracedRequest
+from triptych_loadtest.load_test import LoadTest, Phase
+from triptych_loadtest.loops import RequestUnsent
+
+
+class Answered(NamedTuple):
+    """A request that succeeded.
+
+    Attributes:
+        name: of its kind.
+        request_id: which it carried.
+        latency_ms: from when it was due.
+        late_ms: from when it was due until it was sent.
+        at_s: when its answer came, in seconds of `time.monotonic`, which the processes of a machine share.
+    """
+
+    name: str
+    request_id: str
+    latency_ms: float
+    late_ms: float
+    at_s: float
 
 
 @dataclass
-class Recorder:
-    """Latencies of the requests that succeeded, and failures by kind; a listener for Locust's request event.
+class Report:
+    """What one process saw since its last report; a listener for Locust's request event.
 
     Attributes:
-        latencies: in milliseconds, by the request's name.
-        answers: by the id that the request carried.
-        failures: by the name of the error's class.
-        failed_at_s: when each failed, in seconds of `time.time`.
-        truncated: how many of the requests that succeeded have an answer that was cut off.
-        cpu_s: CPU time of each process that sent requests, since it began to.
-        last_s: when the last request ended, in seconds of `time.time`, which several machines share.
+        answers: the requests that succeeded.
+        failures: of those that failed, the name of the error's class, its message and when, as in `Answered`.
+        unsent: how many were due and were not sent.
+        truncated: how many of those that succeeded have an answer that was cut off.
+        cpu_s: CPU time of the process.
+        done: whether the phase is over.
     """
 
-    latencies: defaultdict[str, Histogram] = field(default_factory=lambda: defaultdict(Histogram))
-    answers: dict[str, Answer] = field(default_factory=dict)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    failed_at_s: list[float] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
+    failures: list[tuple[str, str, float]] = field(default_factory=list)
+    unsent: int = 0
     truncated: int = 0
-    cpu_s: dict[str, float] = field(default_factory=dict)
-    last_s: float = 0.0
-    _cpu_began_s: float = field(default_factory=time.process_time)
+    cpu_s: float = 0.0
+    done: bool = False
 
     def __call__(
         self,
@@ -46,18 +65,42 @@ class Recorder:
         **_other: object,
     ) -> None:
         """Take one request from Locust's event."""
-        self.last_s = time.time()
+        now = time.monotonic()
         if exception is None:
-            self.latencies[name].add(response_time)
-            self.answers[context["request_id"]] = Answer(response_time, self.last_s)
-            self.truncated += context.get("truncated", False)
+            self.answers.append(Answered(name, context["request_id"], response_time, context["late_ms"], now))
+            self.truncated += context["truncated"]
+        elif isinstance(exception, RequestUnsent):
+            self.unsent += 1
         else:
-            self.failed_at_s.append(self.last_s)
-            self._fail(type(exception).__name__, Failure(1, str(exception)))
+            self.failures.append((type(exception).__name__, str(exception), now))
 
-    def _fail(self, kind: str, failure: Failure) -> None:
-        known = self.failures.get(kind, Failure(0, failure.example))
-        self.failures[kind] = Failure(known.count + failure.count, known.example)
+
+class Recorder:
+    """All that was seen of the requests of a phase, in memory that does not grow with their number.
+
+    Attributes:
+        latencies: of the requests that succeeded, by their name.
+        failures: by the name of the error's class.
+        unsent: how many were due and were not sent.
+        truncated: how many of the requests that succeeded have an answer that was cut off.
+        late_ms: of those that succeeded, in sum, from when they were due until they were sent.
+        cpu_s: CPU time of each process.
+        last_s: when the last request ended, in seconds of `time.monotonic`.
+        timeline: the same in parts of the phase.
+        joined: the requests that succeeded and that the server traced.
+    """
+
+    def __init__(self, test: LoadTest, phase: Phase, *, traced: bool = False) -> None:
+        """Record a phase of a load test; `traced` says whether traces are to come."""
+        self.latencies: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.failures: dict[str, Failure] = {}
+        self.unsent = self.truncated = 0
+        self.late_ms = 0.0
+        self.cpu_s: defaultdict[int, float] = defaultdict(float)
+        self.last_s = phase.begins_s
+        self.timeline = Timeline(phase.begins_s, phase.ends_s - phase.begins_s, test.intervals)
+        self.joined = Joined()
+        self._traced, self._on_time = traced, test.profile.loop != "closed"
 
     @property
     def all_latencies(self) -> Histogram:
@@ -67,32 +110,31 @@ class Recorder:
             together.merge(latencies)
         return together
 
-    def take(self) -> dict[str, Any]:
-        """Return all of it as plain data for another process, and empty this recorder."""
-        cpu_s = time.process_time()
-        taken = {
-            "latencies": {name: latencies.to_json() for name, latencies in self.latencies.items()},
-            "answers": {request_id: (answer.latency_ms, answer.at_s) for request_id, answer in self.answers.items()},
-            "failures": {kind: (failure.count, failure.example) for kind, failure in self.failures.items()},
-            "failed_at_s": self.failed_at_s,
-            "truncated": self.truncated,
-            "cpu_s": {f"{platform.node()}:{os.getpid()}": cpu_s - self._cpu_began_s},
-            "last_s": self.last_s,
-        }
-        self.latencies, self.answers, self.failures, self.failed_at_s = defaultdict(Histogram), {}, {}, []
-        self.truncated, self._cpu_began_s = 0, cpu_s
-        return taken
+    @property
+    def own_ms(self) -> dict[str, float]:
+        """Means of the client's own stages."""
+        count = self.all_latencies.count
+        return {LATENESS: self.late_ms / count} if self._on_time and count else {}
 
-    def merge(self, taken: dict[str, Any]) -> None:
-        """Add what a recorder has taken."""
-        for name, latencies in taken["latencies"].items():
-            self.latencies[name].merge(Histogram.from_json(latencies))
-        for request_id, answer in taken["answers"].items():
-            self.answers[request_id] = Answer(*answer)
-        for kind, (count, example) in taken["failures"].items():
-            self._fail(kind, Failure(count, example))
-        self.failed_at_s += taken["failed_at_s"]
-        self.truncated += taken["truncated"]
-        for process, cpu_s in taken["cpu_s"].items():
-            self.cpu_s[process] = self.cpu_s.get(process, 0.0) + cpu_s
-        self.last_s = max(self.last_s, taken["last_s"])
+    def take(self, process: int, report: Report) -> None:
+        """Add what a process saw."""
+        for answered in report.answers:
+            self.latencies[answered.name].add(answered.latency_ms)
+            self.timeline.answer(answered.at_s, answered.latency_ms)
+            self.late_ms += answered.late_ms
+            self.last_s = max(self.last_s, answered.at_s)
+            if self._traced:
+                own_ms = {LATENESS: answered.late_ms} if self._on_time else {}
+                self.joined.answer(answered.request_id, Answer(answered.latency_ms, answered.at_s, own_ms))
+        for kind, message, at_s in report.failures:
+            known = self.failures.get(kind, Failure(0, message))
+            self.failures[kind] = Failure(known.count + 1, known.example)
+            self.timeline.failure(at_s)
+            self.last_s = max(self.last_s, at_s)
+        self.unsent += report.unsent
+        self.truncated += report.truncated
+        self.cpu_s[process] += report.cpu_s
+
+    def trace(self, traced: Iterable[TracedRequest]) -> None:
+        """Add what the server saw."""
+        self.joined.traced(traced)

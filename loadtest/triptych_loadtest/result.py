@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 
-from triptych.measure import attribution, intervals
-from triptych.measure.attribution import Attribution, Requests
+from triptych.measure import attribution
+from triptych.measure.attribution import Attribution
 from triptych.measure.footprint import Footprint
 from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, Workload
-from triptych.measure.traces import TracedRequest
 from triptych.measure.window import Window
 from triptych_loadtest.load_test import LoadTest
 from triptych_loadtest.recorder import Recorder
@@ -21,25 +20,18 @@ class Measured:
     """One measured window.
 
     Attributes:
-        began_s: when it began, in seconds of `time.time`.
+        started: when it began, in UTC.
         window: client and server over it.
         recorder: every request of it.
-        traced: the server's part in those that were traced; empty without traces.
         trace_rate: of how many requests one was traced.
         footprint: what the server's processes held; None where they cannot be seen.
     """
 
-    began_s: float
+    started: datetime
     window: Window
     recorder: Recorder
-    traced: list[TracedRequest]
     trace_rate: int = 1
     footprint: Footprint | None = None
-
-    @property
-    def started(self) -> str:
-        """When it began: UTC, ISO 8601."""
-        return datetime.fromtimestamp(self.began_s, timezone.utc).isoformat(timespec="seconds")
 
 
 def build_run(
@@ -57,24 +49,14 @@ def build_run(
     Raises:
         MeasurementError: a model began to count anew meanwhile, and there are no traces to tell where the time went.
     """
-    requests = Requests.join(
-        measured.traced, {request_id: answer.latency_ms for request_id, answer in measured.recorder.answers.items()}
-    )
     return Run(
-        started=measured.started,
+        started=measured.started.isoformat(timespec="seconds"),
         workload=_workload(test, images),
         environment=environment,
         client=_client_side(measured),
         server=dict(measured.window.counters),
-        attribution=_attribution(requests, measured),
-        intervals=intervals.cut(
-            measured.recorder.answers,
-            measured.recorder.failed_at_s,
-            requests,
-            measured.began_s,
-            test.duration_s,
-            test.intervals,
-        ),
+        attribution=_attribution(measured),
+        intervals=measured.recorder.timeline.intervals(measured.recorder.joined.requests),
         command=command,
         interrupted=measured.window.interrupted,
         footprint=measured.footprint,
@@ -93,6 +75,7 @@ def _workload(test: LoadTest, images: Sequence[bytes]) -> Workload:
         warmup_s=test.warmup_s,
         duration_s=test.duration_s,
         images=ImageSet.of(images),
+        seed=test.seed,
     )
 
 
@@ -106,11 +89,13 @@ def _client_side(measured: Measured) -> ClientSide:
         cpu_s=sum(recorder.cpu_s.values()),
         busiest=max(recorder.cpu_s.values(), default=0.0) / seconds if seconds else 0.0,
         truncated=recorder.truncated,
+        unsent=recorder.unsent,
     )
 
 
-def _attribution(requests: Requests, measured: Measured) -> Attribution:
+def _attribution(measured: Measured) -> Attribution:
     """Return where the time went: from the traces, or, where there are none, from the server's statistics."""
-    if not len(requests):
-        return attribution.from_statistics(measured.window)
-    return replace(attribution.from_requests(requests), trace_rate=measured.trace_rate)
+    joined = measured.recorder.joined
+    if not len(joined.requests):
+        return attribution.from_statistics(measured.window, measured.recorder.own_ms)
+    return replace(attribution.from_requests(joined.requests), trace_rate=measured.trace_rate * joined.one_in)

@@ -217,9 +217,9 @@ class _Server:
 
 
 def _due(run: Run) -> int:
-    return run.client.latencies.count + run.client.failed
+    return run.client.latencies.count + run.client.failed + run.client.unsent
 
 
 def _over(run: Run, budget_ms: float) -> int:
-    """Return how many queries took longer than the bound; one that failed did."""
-    return run.client.latencies.count_above(budget_ms) + run.client.failed
+    """Return how many queries took longer than the bound; one that failed or was not sent did."""
+    return run.client.latencies.count_above(budget_ms) + run.client.failed + run.client.unsent

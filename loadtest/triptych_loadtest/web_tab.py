@@ -57,7 +57,7 @@ def _add_tab(environment: Any, web_ui: Any, **_other: object) -> None:
 
         def reported(data: dict[str, Any], **_other: object) -> None:
             seen = data["triptych"]
-            live.count((latency_ms for latency_ms, _ in seen["answers"].values()), len(seen["failed_at_s"]))
+            live.count(seen["latencies_ms"], seen["failures"])
 
         environment.events.worker_report.add_listener(reported)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from triptych.cli.console import REFUSED
+from triptych.cli.console import REFUSED, interrupted_by_sigterm
 from triptych.cli.options import DEFAULT_ADDRESS, Access, Address, AsJson, BudgetMs, Sizes, grouped
 from triptych.errors import ContractError
 from triptych.measure import remarks, run_file
@@ -22,7 +21,7 @@ from triptych.measure.footprint import footprint_sentence
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
 from triptych.measure.scenario import DEFAULT_BUDGET_MS, ScenarioName
-from triptych.measure.window import Window, batch_sentence, summary_line
+from triptych.measure.window import batch_sentence, summary_line
 from triptych_loadtest.limits import Limits, broken_limits
 from triptych_loadtest.load_test import LoadTest
 from triptych_loadtest.scenarios import carry_out, check_load
@@ -35,7 +34,7 @@ class LoadOptions:
 
     PANEL: ClassVar[str] = "Load"
 
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Images to send, in turn.")]
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Images to send, drawn at random.")]
     address: Address = DEFAULT_ADDRESS
     users: Annotated[int, typer.Option(metavar="N", help="Users that each wait for their answer, or cameras.")] = 4
     rate_per_s: Annotated[
@@ -62,9 +61,13 @@ class LoadOptions:
         int, typer.Option(metavar="N", help="Processes that share the load; more where one is too slow.")
     ] = 1
     seed: Annotated[
-        int,
-        typer.Option(metavar="N", help="Of the cameras' phases and of --poisson's gaps. Default: others each time."),
-    ] = 0
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of what is random: the order of the images, the cameras' phases, --poisson's gaps. "
+            "Default: another each time; the run file has it.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,9 @@ def loadtest(
     """
     from triptych import report as reports
 
-    asked = vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()}
-    if measurement.duration_s is None:
-        del asked["duration_s"]
+    given = vars(load) | vars(measurement) | {"sizes_wh": load.sizes_wh or ()}
+    # What is not given has a default that is not the same each time, or not in each scenario.
+    asked = {name: value for name, value in given.items() if value is not None}
     try:
         test = LoadTest(**asked, credentials=access.credentials())
         if scenario:
@@ -146,57 +149,41 @@ def loadtest(
         page = reports.page_path(out) if out else None
     except ContractError as error:
         raise typer.BadParameter(str(error)) from error
-    _import_locust_first()
-
     from triptych_loadtest.runner import run
 
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
-    command, quiet = ["triptych", "loadtest", *sys.argv[1:]], Console(stderr=True, highlight=False)
-    if scenario:
-        measured = []
-
-        def measure(test: LoadTest) -> Run:
-            measured.append(run(test, command, quiet))
-            return measured[-1][0]
-
-        say = partial(quiet.print, markup=False)
-        result = carry_out(scenario, test, measurement.duration_s, limits.budget_ms, measure, say)
-        window, limits = measured[-1][1], replace(limits, budget_ms=None)
-    else:
-        result, window = run(test, command, quiet)
-    print_run(result, window, limits.budget_ms, console)
+    command, quiet = ["triptych", *sys.argv[1:]], Console(stderr=True, highlight=False)
+    with interrupted_by_sigterm():
+        if scenario:
+            say, measure = partial(quiet.print, markup=False), partial(run, command=command, console=quiet)
+            result = carry_out(scenario, test, measurement.duration_s, limits.budget_ms, measure, say)
+            limits = replace(limits, budget_ms=None)
+        else:
+            result = run(test, command, quiet)
+    print_run(result, limits.budget_ms, console)
     if out and page:
         run_file.write(out, result)
         reports.write(page, reports.html(reports.of_run(result, out.stem, limits.budget_ms)))
         console.print(f"written to {out} and {page}", markup=False)
     if as_json:
         typer.echo(remarks.to_json(result))
-    broken = broken_limits(Limits(**vars(limits)), result, window)
+    broken = broken_limits(Limits(**vars(limits)), result)
     for sentence in broken:
         console.print(Text.assemble(("limit broken: ", "red"), sentence))
     if broken or (result.scenario and result.scenario.problem):
         raise typer.Exit(REFUSED)
 
 
-def _import_locust_first() -> None:
-    """Start this command again in a process that imports Locust before all else, unless it runs in one.
-
-    Locust patches the standard library for gevent as it is imported. The process keeps its id, so that whoever
-    started it can stop it.
-    """
-    if "locust" not in sys.modules:
-        arguments = sys.argv[sys.argv.index("loadtest", 1) + 1 :]
-        os.execv(sys.executable, [sys.executable, "-m", "triptych_loadtest", *arguments])  # noqa: S606
-
-
-def print_run(run: Run, window: Window, budget_ms: float | None, console: Console) -> None:
+def print_run(run: Run, budget_ms: float | None, console: Console) -> None:
     """Print what the run showed."""
     from triptych.report.terminal import attribution_table
 
     attribution, client = run.attribution, run.client
     if run.scenario:
         console.print(Text(run.scenario.sentence, "bold"))
-    console.print(summary_line(window))
+    console.print(summary_line(client.latencies, client.seconds))
+    if client.left_out:
+        console.print(f"  {client.left_out}", style="yellow")
     if run.workload.batch > 1:
         images_per_s = client.rate_per_s * run.workload.batch
         console.print(f"  {run.workload.batch} images a request: {images_per_s:.1f} images/s")
@@ -206,8 +193,8 @@ def print_run(run: Run, window: Window, budget_ms: float | None, console: Consol
     console.print(attribution_table(attribution), soft_wrap=False)
     for at, breakdown in attribution.breakdowns.items():
         console.print(owner_sentence(breakdown, at))
-    if budget_ms and window.latencies_ms:
-        console.print(Headroom(budget_ms, window.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))
+    if budget_ms and client.latencies.count:
+        console.print(Headroom(budget_ms, client.latencies.percentile_ms(BUDGET_AT)).sentence(f"p{BUDGET_AT}"))
     if sentence := batch_sentence(run.server):
         console.print(sentence)
     if run.footprint:

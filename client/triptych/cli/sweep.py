@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 
 from triptych.cli.compare import parse_percent
-from triptych.cli.console import REFUSED
+from triptych.cli.console import REFUSED, interrupted_by_sigterm
 from triptych.cli.options import DEFAULT_ADDRESS, Access, Address, AsJson, Integers, Numbers, grouped
 from triptych.contract import MAX_BATCH
 from triptych.errors import ContractError, ImageError
 from triptych.measure import remarks, sweep_file
 from triptych.measure.sweep import Budget, LoadLevel, Percentile, Setting
 from triptych.measure.sweep_file import Sweep
-from triptych.measure.sweep_runner import LoadTests, interrupted_by_sigterm, measure_all
+from triptych.measure.sweep_runner import LoadTests, measure_all
 from triptych.vision.decode import image_files
 from triptych.wire.channel import check_address
 

@@ -28,6 +28,9 @@ PERCENTS = (50, 95, 99)
 NETWORK = "network and client"
 OVERHEAD = "ensemble overhead"
 
+LATENESS = "lateness in sending"
+"""Among the client's own stages: from when a request was due until it was sent."""
+
 WIDEST_WINDOW = 0.025
 """At most this share of all requests on either side of a percentile explains it."""
 
@@ -38,11 +41,10 @@ class Breakdown:
 
     Attributes:
         total_ms: by the client's clock; the sum of the others.
-        network_and_client_ms: outside of the server's clock: sending, gRPC on both sides, the client. In an open loop
-            also the time from when a request was due until it was sent.
+        network_and_client_ms: outside of the server's clock: gRPC on both sides, the client.
         ensemble_overhead_ms: between the stages.
         stages: by stage and part (`queue`, `input`, `infer`, `output`).
-        client: stages of a client that does more than to ask, such as `track`; empty for a load test.
+        client: the client's own stages: those of `track`, and the lateness of a load that is sent on time.
     """
 
     total_ms: float
@@ -88,6 +90,21 @@ class Attribution:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """One request that succeeded.
+
+    Attributes:
+        latency_ms: what the client waited for it.
+        at_s: when its answer came, in seconds of `time.monotonic`.
+        own_ms: milliseconds by the client's own stages; they are part of the latency.
+    """
+
+    latency_ms: float
+    at_s: float
+    own_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Requests:
     """Many requests and their parts, in milliseconds.
 
@@ -97,7 +114,7 @@ class Requests:
         overhead_ms: float64 [n].
         stages_ms: float64 [n, len(STAGES), len(PARTS)].
         client_ms: float64 [n] by each of the client's own stages.
-        request_ids: n of them.
+        at_s: float64 [n], when the answer came, in seconds of `time.monotonic`.
     """
 
     total_ms: npt.NDArray[np.float64]
@@ -105,34 +122,57 @@ class Requests:
     overhead_ms: npt.NDArray[np.float64]
     stages_ms: npt.NDArray[np.float64]
     client_ms: dict[str, npt.NDArray[np.float64]]
-    request_ids: list[str]
+    at_s: npt.NDArray[np.float64]
 
     @classmethod
-    def join(
-        cls,
-        traced: Iterable[TracedRequest],
-        latencies_ms: Mapping[str, float],
-        client_ms: Mapping[str, Mapping[str, float]] | None = None,
-    ) -> Requests:
+    def join(cls, traced: Iterable[TracedRequest], answers: Mapping[str, Answer]) -> Requests:
         """Join the requests that both sides know, by id; what the server did not see is network and client.
+
+        A request that was sent again has several traces: the last one begun is that of its answer.
 
         Args:
             traced: as the server saw them.
-            latencies_ms: by the client's clock, by id.
-            client_ms: by id, then by the client's own stage; they are part of the latency.
+            answers: by id; all of them with the same stages of the client.
         """
-        both = [request for request in traced if request.request_id in latencies_ms]
-        total = np.array([latencies_ms[request.request_id] for request in both], dtype=np.float64)
-        server = np.array([request.server_ms for request in both], dtype=np.float64)
-        overhead = np.array([request.overhead_ms for request in both], dtype=np.float64)
-        stages = [[[request.stages[stage.name][part] for part in PARTS] for stage in STAGES] for request in both]
+        last = {request.request_id: request for request in sorted(traced, key=lambda request: request.began_ns)}
+        both = [(request, answers[request_id]) for request_id, request in last.items() if request_id in answers]
+        total = np.array([answer.latency_ms for _, answer in both], dtype=np.float64)
+        server = np.array([request.server_ms for request, _ in both], dtype=np.float64)
+        overhead = np.array([request.overhead_ms for request, _ in both], dtype=np.float64)
+        stages = [[[request.stages[stage.name][part] for part in PARTS] for stage in STAGES] for request, _ in both]
         shaped = np.array(stages, dtype=np.float64).reshape(len(both), len(STAGES), len(PARTS))
-        ids = [request.request_id for request in both]
-        names = client_ms[ids[0]] if client_ms and ids else ()
-        own = (
-            {name: np.array([client_ms[request_id][name] for request_id in ids]) for name in names} if client_ms else {}
+        own = {
+            name: np.array([answer.own_ms[name] for _, answer in both], dtype=np.float64)
+            for name in (both[0][1].own_ms if both else ())
+        }
+        network = total - server - sum(own.values(), np.zeros(len(both)))
+        at_s = np.array([answer.at_s for _, answer in both], dtype=np.float64)
+        return cls(total, network, overhead, shaped, own, at_s)
+
+    def __add__(self, others: Requests) -> Requests:
+        """Return these and others, which have the same stages of the client."""
+        if not (len(self) and len(others)):
+            return self if len(self) else others
+        return Requests(
+            np.concatenate([self.total_ms, others.total_ms]),
+            np.concatenate([self.network_ms, others.network_ms]),
+            np.concatenate([self.overhead_ms, others.overhead_ms]),
+            np.concatenate([self.stages_ms, others.stages_ms]),
+            {name: np.concatenate([values, others.client_ms[name]]) for name, values in self.client_ms.items()},
+            np.concatenate([self.at_s, others.at_s]),
         )
-        return cls(total, total - server - sum(own.values(), np.zeros(len(both))), overhead, shaped, own, ids)
+
+    def __getitem__(self, rows: slice) -> Requests:
+        """Return some of them."""
+        own = {name: values[rows] for name, values in self.client_ms.items()}
+        return Requests(
+            self.total_ms[rows],
+            self.network_ms[rows],
+            self.overhead_ms[rows],
+            self.stages_ms[rows],
+            own,
+            self.at_s[rows],
+        )
 
     def __len__(self) -> int:
         return len(self.total_ms)
@@ -183,18 +223,22 @@ def from_requests(requests: Requests) -> Attribution:
     return Attribution("traces", len(requests), breakdowns, percentiles)
 
 
-def from_statistics(window: Window) -> Attribution:
+def from_statistics(window: Window, own_ms: Mapping[str, float] | None = None) -> Attribution:
     """Return the attribution of the mean, from the server's counters.
 
     The overhead can come out a little below zero, as `Window.ensemble_overhead_ms` says.
+
+    Args:
+        window: the load from both sides.
+        own_ms: means of the client's own stages, which are part of its latency.
 
     Raises:
         MeasurementError: a model began to count anew within the window.
     """
     if window.interrupted:
         raise MeasurementError(
-            f"{window.interrupted}, so nobody can say where the time went; the clients saw {summary_line(window)}; "
-            "measure again"
+            f"{window.interrupted}, so nobody can say where the time went; the clients saw "
+            f"{summary_line(window.latencies, window.duration_s)}; measure again"
         )
     counters = {stage.name: window.counters.get(stage.name, Counters()) for stage in STAGES}
     # A stage's total is a little more than its parts; the difference is before the queue, so it counts as queue.
@@ -205,8 +249,10 @@ def from_statistics(window: Window) -> Attribution:
         }
         for name, counter in counters.items()
     }
-    mean = Breakdown(window.client_mean_ms, window.network_and_client_ms, window.ensemble_overhead_ms, stages)
-    return Attribution("statistics", len(window.latencies_ms), {"mean": mean})
+    own = dict(own_ms or {})
+    network_ms = window.network_and_client_ms - sum(own.values())
+    mean = Breakdown(window.latencies.mean_ms, network_ms, window.ensemble_overhead_ms, stages, own)
+    return Attribution("statistics", window.latencies.count, {"mean": mean})
 
 
 def owner_sentence(breakdown: Breakdown, at: str) -> str:

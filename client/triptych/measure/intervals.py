@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from triptych.measure.attribution import Requests
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One request that succeeded.
-
-    Attributes:
-        latency_ms: what the client waited for it.
-        at_s: when its answer came, in seconds of `time.time`, which several machines share.
-    """
-
-    latency_ms: float
-    at_s: float
+from triptych.measure.histogram import Histogram
 
 
 @dataclass(frozen=True)
@@ -52,49 +40,51 @@ class Interval:
         return self.requests / self.seconds if self.seconds else 0.0
 
 
-def cut(
-    answers: Mapping[str, Answer],
-    failed_at_s: Sequence[float],
-    traced: Requests,
-    began_s: float,
-    seconds: float,
-    count: int,
-) -> list[Interval]:
-    """Cut a run into `count` equal parts; what was answered after its end belongs to the last.
+class Timeline:
+    """A run's time in equal parts, filled as its requests end; in memory that does not grow with their number."""
 
-    Args:
-        answers: by the request's id.
-        failed_at_s: when the others failed, in seconds of `time.time`.
-        traced: the requests whose part in the server is known.
-        began_s: when the measurement began, in seconds of `time.time`.
-        seconds: how long it went on.
-        count: how many parts.
-    """
+    def __init__(self, began_s: float, seconds: float, count: int) -> None:
+        """Cut a run.
 
-    def part_of(times_s: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        at = (np.asarray(times_s, dtype=np.float64) - began_s) / seconds * count
-        return np.clip(at, 0, count - 1).astype(np.int64)
+        Args:
+            began_s: when the measurement began, in seconds of `time.monotonic`.
+            seconds: how long it goes on; what ends later belongs to the last part.
+            count: how many parts.
+        """
+        self._began_s, self._seconds = began_s, seconds
+        self._latencies = [Histogram() for _ in range(count)]
+        self._failures = [0] * count
 
-    latencies = np.array([answer.latency_ms for answer in answers.values()], dtype=np.float64)
-    parts = part_of([answer.at_s for answer in answers.values()])
-    failed = part_of(failed_at_s)
-    traced_parts = part_of([answers[request_id].at_s for request_id in traced.request_ids])
-    intervals = []
-    for number in range(count):
-        here = latencies[parts == number]
-        rows = np.flatnonzero(traced_parts == number)
-        p50, p95, p99 = map(float, np.percentile(here, (50, 95, 99))) if len(here) else (0.0, 0.0, 0.0)
-        intervals.append(
-            Interval(
-                start_s=number * seconds / count,
-                seconds=seconds / count,
-                requests=len(here),
-                failures=int((failed == number).sum()),
-                mean_ms=float(here.mean()) if len(here) else 0.0,
-                p50_ms=p50,
-                p95_ms=p95,
-                p99_ms=p99,
-                owners_ms=traced.breakdown(rows).owners() if len(rows) else {},
-            )
+    def answer(self, at_s: float, latency_ms: float) -> None:
+        """Count a request that was answered then."""
+        self._latencies[self._part(at_s)].add(latency_ms)
+
+    def failure(self, at_s: float) -> None:
+        """Count a request that failed then."""
+        self._failures[self._part(at_s)] += 1
+
+    def intervals(self, traced: Requests) -> list[Interval]:
+        """Return the parts, with who took the time of those requests whose part in the server is known."""
+        parts = np.array([self._part(at_s) for at_s in traced.at_s], dtype=np.int64)
+        return [
+            self._interval(number, traced, np.flatnonzero(parts == number)) for number in range(len(self._failures))
+        ]
+
+    def _part(self, at_s: float) -> int:
+        count = len(self._failures)
+        return min(max(int((at_s - self._began_s) / self._seconds * count), 0), count - 1)
+
+    def _interval(self, number: int, traced: Requests, rows: npt.NDArray[np.intp]) -> Interval:
+        latencies, count = self._latencies[number], len(self._failures)
+        p50, p95, p99 = map(latencies.percentile_ms, (50, 95, 99))
+        return Interval(
+            start_s=number * self._seconds / count,
+            seconds=self._seconds / count,
+            requests=latencies.count,
+            failures=self._failures[number],
+            mean_ms=latencies.mean_ms,
+            p50_ms=p50,
+            p95_ms=p95,
+            p99_ms=p99,
+            owners_ms=traced.breakdown(rows).owners() if len(rows) else {},
         )
-    return intervals

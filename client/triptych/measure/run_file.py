@@ -28,12 +28,12 @@ Loop = Literal["closed", "constant", "poisson", "camera", "video"]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images that were sent, in turn.
+    """The images that were sent.
 
     Attributes:
         count: how many.
         total_bytes: of all together, encoded.
-        sha256: of their own hashes, one after the other, in the order in which they were sent.
+        sha256: of their own hashes, one after the other, in the order of their names.
     """
 
     count: int
@@ -65,6 +65,7 @@ class Workload:
         duration_s: how long it was measured.
         images: what was sent; of several videos, the frames of one after those of another.
         sources: what the videos of `triptych track` are called; empty for load tests.
+        seed: of what is random: the order of the images, the phases of cameras, the gaps of `poisson`; None of a video.
     """
 
     loop: Loop
@@ -78,6 +79,7 @@ class Workload:
     duration_s: float
     images: ImageSet
     sources: list[str] = field(default_factory=list)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class ClientSide:
     """What the clients saw.
 
     Attributes:
-        latencies: of the requests that succeeded.
+        latencies: of the requests that succeeded; those that failed or were not sent have none.
         by_request: the same by the request's name, where there are several.
         failures: of the requests that failed, by the name of the error's class.
         seconds: from the first request to the last answer.
@@ -171,6 +173,7 @@ class ClientSide:
         truncated: of the requests that succeeded, how many have an answer that was cut off: objects may be missing.
         videos: what became of each of the workload's `sources`, in the same order.
         dependence: of how many requests one tells something of its own (`triptych.measure.bounds`).
+        unsent: requests that were due and were not sent.
     """
 
     latencies: Histogram
@@ -182,6 +185,7 @@ class ClientSide:
     truncated: int = 0
     videos: list[VideoSide] = field(default_factory=list)
     dependence: float = 1.0
+    unsent: int = 0
 
     @property
     def failed(self) -> int:
@@ -198,6 +202,16 @@ class ClientSide:
     def rate_per_s(self) -> float:
         """Requests that succeeded, a second."""
         return self.latencies.count / self.seconds if self.seconds else 0.0
+
+    @property
+    def left_out(self) -> str:
+        """Say which requests the latencies leave out; empty if they are of all that were due."""
+        parts = [
+            *([f"{self.failed:,} that failed"] if self.failed else ()),
+            *([f"{self.unsent:,} that were due and were not sent"] if self.unsent else ()),
+        ]
+        due = self.latencies.count + self.failed + self.unsent
+        return f"of {due:,} requests that were due, the latencies leave out {' and '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)

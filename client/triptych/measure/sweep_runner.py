@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +39,7 @@ SERVER_DEAD = 3
 INTERRUPT_TIMEOUT_S = 15.0
 """How long a load test that is interrupted may take to switch the server's traces off."""
 
-# A process of its own, since Locust patches the standard library for gevent as it is imported.
-_LOADTEST = [sys.executable, "-m", "triptych_loadtest"]
+_LOADTEST = [sys.executable, "-m", "triptych", "loadtest"]
 
 
 @dataclass
@@ -161,16 +159,6 @@ def _run(command: Sequence[str], seconds: float) -> tuple[int, list[str]]:
                 process.kill()
                 process.wait()
     return process.returncode, [line for line in stderr.splitlines() if line.strip()]
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: however it is stopped, a sweep leaves the server with its own settings."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class Progress(Protocol):

@@ -6,13 +6,17 @@ traces of preprocess, detector and postprocess name the ensemble's trace as thei
 client gave the request.
 
 Of many requests a second only one in so many is traced: Triton 2.51 was seen to die while it traced hundreds of them
-a second, and never without traces at that load.
+a second, and never without traces at that load. Triton is told to stop after a few seconds' worth of traces, again and
+again for as long as somebody reads them: whoever is killed leaves it tracing for a moment only.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import math
+import os
 import re
 import time
 from collections import defaultdict
@@ -25,6 +29,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import DETECTION, STAGES
+from triptych.errors import MeasurementError
 from triptych.wire.channel import open_channel
 from triptych.wire.credentials import LOCAL, Credentials
 
@@ -44,8 +49,11 @@ TRACES_A_FILE = 1000
 MOST_TRACES_PER_S = 200.0
 """At most about so many requests a second are traced."""
 
-MOST_TRACES = 100_000
-"""After so many traced requests Triton stops by itself, in case whoever switched the traces on was killed."""
+RENEW_S = 5.0
+"""So often Triton is told to go on tracing. Each time it writes what it has traced to a file of its own..."""
+
+TRACES_TO_GO = round(2 * MOST_TRACES_PER_S * RENEW_S)
+"""...and it stops by itself after so many traced requests."""
 
 _OFF = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"]}
 
@@ -88,27 +96,23 @@ class TracedRequest:
         server_ms: from its arrival at the ensemble to the response, in milliseconds.
         stages: milliseconds by stage and part.
         overhead_ms: `server_ms` without the stages: what the ensemble itself took.
+        began_ns: when it arrived, by the server's monotonic clock, in nanoseconds.
     """
 
     request_id: str
     server_ms: float
     stages: Mapping[str, Mapping[str, float]]
     overhead_ms: float
+    began_ns: int = 0
 
 
-def sampling(requests_per_s: float, cycle: int = 1) -> int:
+def sampling(requests_per_s: float) -> int:
     """Return of how many requests one is traced, at so many a second.
 
-    It has no factor in common with `cycle`, after how many requests the same image comes again: else the traces would
-    be of some images only.
-
-    >>> sampling(100), sampling(700), sampling(700, cycle=6)
-    (1, 4, 5)
+    >>> sampling(100), sampling(700)
+    (1, 4)
     """
-    rate = max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
-    while math.gcd(rate, cycle) > 1:
-        rate += 1
-    return rate
+    return max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
 
 
 def parse(text: str) -> dict[int, Trace]:
@@ -152,7 +156,7 @@ def _request(ensemble: Trace, children: Mapping[str, Trace]) -> TracedRequest | 
         stages[name] = {part: span / NS_PER_MS for part, span in zip(PARTS, spans, strict=True)}
     server_ms = (answered - began) / NS_PER_MS
     in_stages = sum(sum(parts.values()) for parts in stages.values())
-    return TracedRequest(ensemble.request_id, server_ms, stages, server_ms - in_stages)
+    return TracedRequest(ensemble.request_id, server_ms, stages, server_ms - in_stages, began)
 
 
 class Tracing:
@@ -170,7 +174,10 @@ class Tracing:
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._before: dict[str, list[str]] = {}
         self._file: Path | None = None
+        self._lock: int | None = None
         self._older: set[Path] = set()
+        self._renewed_s = 0.0
+        self._renewals = self._count = 0
 
     def __enter__(self) -> Tracing:
         return self
@@ -184,56 +191,118 @@ class Tracing:
             pass  # whatever ended the block says more than that the server is gone
         finally:
             self._channel.close()
+            if self._lock is not None:
+                os.close(self._lock)
 
-    def start(self, rate: int = 1) -> bool:
-        """Switch on the traces of one in `rate` requests; False if this server has none that we could read."""
-        self.rate = rate
+    def claim(self) -> bool:
+        """Keep other measurements of this server out from now on; False if it has no traces that we could read.
+
+        Raises:
+            MeasurementError: another one is under way.
+        """
+        if self._file:
+            return True
         try:
-            settings = self._set({})
-            file = settings.get("trace_file", [""])[0]
+            file = self._set({}).get("trace_file", [""])[0]
             if not file or not Path(file).parent.is_dir():
                 return False
-            self._file, self._older = Path(file), set(self._files(Path(file)))
-            wanted = {"trace_rate": [str(rate)], "log_frequency": [str(TRACES_A_FILE)], "trace_level": ["TIMESTAMPS"]}
+            # The kernel gives back the lock on their directory, however its holder ends.
+            lock = os.open(Path(file).parent, os.O_RDONLY | os.O_CLOEXEC)
+        except (grpc.RpcError, OSError):
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise MeasurementError(
+                f"another measurement of the server at {self._address} is under way, and each would measure the "
+                "other's load; wait until it has ended"
+            ) from error
+        self._lock, self._file = lock, Path(file)
+        return True
+
+    def start(self, rate: int = 1) -> bool:
+        """Switch on the traces of one in `rate` requests; False if this server has none that we could read.
+
+        Raises:
+            MeasurementError: another measurement of it is under way.
+        """
+        self.rate = rate
+        if not self.claim():
+            return False
+        try:
+            self._older = set(self._files())
+            settings = self._set({})
             # A load test that was killed left its own settings.
-            is_left_over = settings["log_frequency"] == wanted["log_frequency"]
+            is_left_over = settings["log_frequency"] == [str(TRACES_A_FILE)]
             self._before = _OFF if is_left_over else {name: settings[name] for name in _OFF}
-            self._set({**wanted, "trace_count": [str(MOST_TRACES)]})
+            self._set({"trace_rate": [str(rate)], "log_frequency": [str(TRACES_A_FILE)]})
+            self._renew({"trace_level": ["TIMESTAMPS"]})
+            self._renewals = self._count = 0
         except (grpc.RpcError, OSError):
             return False
         return True
 
+    def poll(self) -> list[TracedRequest]:
+        """Return the requests whose traces have been written since the last time; remove their files.
+
+        To be called all the while, or Triton stops tracing; most calls cost nothing.
+        """
+        if time.monotonic() < self._renewed_s + RENEW_S:
+            return []
+        try:
+            self._renew({})
+            return self._read()
+        except (grpc.RpcError, OSError):
+            return []  # the server is gone, or its files are not ours
+
     def stop(self, requests: int) -> list[TracedRequest]:
-        """Switch the traces off again, and read those of `requests` that succeeded, one in `rate`; remove their files.
+        """Switch the traces off again, and return what `poll` has not; remove their files.
 
         Triton writes the last file when the last request has left all of its stages, which is a little after the
         client has its answer. What is not there `SETTLE_S` later is not waited for.
+
+        Args:
+            requests: how many were answered since `start`, of which one in `rate` has traces.
         """
-        texts: dict[Path, str] = {}
-        joined: list[TracedRequest] = []
+        read: list[TracedRequest] = []
+        # With each renewal Triton counts anew to the next request that it traces.
+        expected = requests // self.rate - (self._renewals if self.rate > 1 else 0)
         deadline = time.monotonic() + SETTLE_S
         try:
             self._switch_back()
             while True:
-                read = {path: path.read_text(errors="replace") for path in self._newer()}
-                if read != texts:
-                    texts = read
-                    joined = join({number: trace for text in texts.values() for number, trace in parse(text).items()})
-                if len(joined) >= requests // self.rate or time.monotonic() > deadline:
+                read += self._read()
+                if self._count >= expected or time.monotonic() > deadline:
                     break
                 time.sleep(0.05)
-            for path in texts:
-                path.unlink(missing_ok=True)
         except (grpc.RpcError, OSError):
             pass  # the server is gone, or its files are not ours: what was read by then is all there is
-        return joined
+        return read
 
-    def _newer(self) -> set[Path]:
-        return set(self._files(self._file)) - self._older if self._file else set()
+    def _read(self) -> list[TracedRequest]:
+        """Read and remove the files that are whole; all traces of a request are in one of them."""
+        read: list[TracedRequest] = []
+        for path in sorted(set(self._files()) - self._older):
+            text = path.read_text(errors="replace")
+            if text.endswith("]"):
+                read += join(parse(text))
+                self._older.add(path)
+                with contextlib.suppress(PermissionError):
+                    path.unlink(missing_ok=True)
+        self._count += len(read)
+        return read
 
-    @staticmethod
-    def _files(file: Path) -> list[Path]:
-        return [path for path in file.parent.glob(f"{file.name}.*") if path.suffix[1:].isdigit()]
+    def _files(self) -> list[Path]:
+        file = self._file
+        found = file.parent.glob(f"{file.name}.*") if file else ()
+        return [path for path in found if path.suffix[1:].isdigit()]
+
+    def _renew(self, changes: Mapping[str, list[str]]) -> None:
+        """Let Triton trace `TRACES_TO_GO` more requests; it writes those that it has traced."""
+        self._set({**changes, "trace_count": [str(TRACES_TO_GO)]})
+        self._renewed_s = time.monotonic()
+        self._renewals += 1
 
     def _switch_back(self) -> None:
         before, self._before = self._before, {}

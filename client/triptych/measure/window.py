@@ -6,12 +6,10 @@ exactly that load, to compare with what clients saw in the same window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from triptych.contract import DETECTION, DETECTOR, STAGES
+from triptych.measure.histogram import Histogram
 from triptych.wire.statistics import Counters, Snapshot
 
 
@@ -20,32 +18,23 @@ class Window:
     """A load seen from both sides.
 
     Attributes:
-        latencies_ms: what each request took by the client's clock, in milliseconds.
+        latencies: what each request took by the client's clock.
         duration_s: how long the load went on.
         counters: the server's counters of each model, differenced over the load; empty where they are worth nothing.
         interrupted: why they are; see `interruption`.
     """
 
-    latencies_ms: Sequence[float]
+    latencies: Histogram
     duration_s: float
     counters: Snapshot
     interrupted: str = ""
 
     @classmethod
-    def between(cls, before: Snapshot, after: Snapshot, latencies_ms: Sequence[float], duration_s: float) -> Window:
+    def between(cls, before: Snapshot, after: Snapshot, latencies: Histogram, duration_s: float) -> Window:
         """Return the window between two snapshots of a server at rest, which all requests in between belong to."""
-        if reason := interruption(before, after, len(latencies_ms)):
-            return cls(latencies_ms, duration_s, {}, reason)
-        return cls(latencies_ms, duration_s, difference(before, after))
-
-    def percentile_ms(self, percent: float) -> float:
-        """Return a percentile of the client's latencies, in milliseconds."""
-        return float(np.percentile(self.latencies_ms, percent)) if len(self.latencies_ms) else 0.0
-
-    @property
-    def client_mean_ms(self) -> float:
-        """The client's mean latency, in milliseconds."""
-        return float(np.mean(self.latencies_ms)) if len(self.latencies_ms) else 0.0
+        if reason := interruption(before, after, latencies.count):
+            return cls(latencies, duration_s, {}, reason)
+        return cls(latencies, duration_s, difference(before, after))
 
     @property
     def ensemble_overhead_ms(self) -> float:
@@ -60,7 +49,7 @@ class Window:
     @property
     def network_and_client_ms(self) -> float:
         """The mean time outside the server's own clock: sending, gRPC on both sides, the client."""
-        return self.client_mean_ms - _counters(self, DETECTION.name).mean_ms("total")
+        return self.latencies.mean_ms - _counters(self, DETECTION.name).mean_ms("total")
 
 
 def difference(before: Snapshot, after: Snapshot) -> Snapshot:
@@ -100,13 +89,12 @@ def _counters(window: Window, model: str) -> Counters:
     return window.counters.get(model, Counters())
 
 
-def summary_line(window: Window) -> str:
+def summary_line(latencies: Histogram, seconds: float) -> str:
     """Say requests, rate and the client's percentiles in one sentence."""
-    count = len(window.latencies_ms)
-    p50, p95, p99 = (window.percentile_ms(percent) for percent in (50, 95, 99))
-    rate = count / window.duration_s if window.duration_s else 0.0
+    p50, p95, p99 = (latencies.percentile_ms(percent) for percent in (50, 95, 99))
+    rate = latencies.count / seconds if seconds else 0.0
     return (
-        f"{count} requests in {window.duration_s:.1f} s: {rate:.1f} requests/s, "
+        f"{latencies.count} requests in {seconds:.1f} s: {rate:.1f} requests/s, "
         f"client p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
     )
 

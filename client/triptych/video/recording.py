@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
 from triptych.client import DetectionClient
-from triptych.measure import attribution, intervals, run_file
-from triptych.measure.attribution import Attribution, Requests
+from triptych.measure import attribution, run_file
+from triptych.measure.attribution import Answer, Requests
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
 from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.histogram import Histogram
-from triptych.measure.intervals import Answer
+from triptych.measure.intervals import Timeline
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, VideoSide, Workload
 from triptych.measure.traces import TracedRequest, Tracing
 from triptych.measure.window import Window
@@ -52,10 +53,9 @@ class Frames:
     """The frames of one source, counted by its thread alone.
 
     Attributes:
-        began_s: when the reading of the first one began, in seconds of `time.time`; 0 if there was none.
-        answers: the latency of each frame, by its request's id.
-        own_ms: milliseconds by id, then by each of `OWN_STAGES`.
-        failed_at_s: when frames came out that could not be read, in seconds of `time.time`.
+        began_s: when the reading of the first one began, in seconds of `time.monotonic`; 0 if there was none.
+        answers: what each frame took, by its request's id.
+        failed_at_s: when frames came out that could not be read, in seconds of `time.monotonic`.
         example: why the first of them could not.
         truncated: how many frames have an answer that was cut off.
         sent_bytes: of all of them together, encoded.
@@ -64,7 +64,6 @@ class Frames:
 
     began_s: float = 0.0
     answers: dict[str, Answer] = field(default_factory=dict)
-    own_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     failed_at_s: list[float] = field(default_factory=list)
     example: str = ""
     truncated: int = 0
@@ -73,7 +72,7 @@ class Frames:
 
     def add(self, tracked: Tracked) -> None:
         """Count one frame, as soon as it is done."""
-        now = time.time()
+        now = time.monotonic()
         if not self.began_s:
             self.began_s = now - tracked.times.total_ms / 1000
         self.sent_bytes += len(tracked.encoded)
@@ -82,8 +81,8 @@ class Frames:
             self.failed_at_s.append(now)
             self.example = self.example or tracked.line.error
             return
-        self.answers[tracked.request_id] = Answer(tracked.times.total_ms, now)
-        self.own_ms[tracked.request_id] = {name: tracked.times.ms[name] for name in OWN_STAGES}
+        own_ms = {name: tracked.times.ms[name] for name in OWN_STAGES}
+        self.answers[tracked.request_id] = Answer(tracked.times.total_ms, now, own_ms)
         self.truncated += tracked.truncated
 
     def side(self, outcome: Outcome) -> VideoSide:
@@ -99,9 +98,15 @@ class Frames:
 
 @dataclass
 class Measurement:
-    """Every frame of a run: one `Frames` for each source, in the order given."""
+    """Every frame of a run.
+
+    Attributes:
+        sources: the frames of each source, in the order given.
+        started: when it began, in UTC.
+    """
 
     sources: list[Frames] = field(default_factory=list)
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     _cpu_began_s: float = field(default_factory=time.process_time)
 
     def run(
@@ -125,15 +130,18 @@ class Measurement:
         totals = Totals.of(outcome.totals for outcome in outcomes)
         seconds = totals.seconds
         answers = {name: answer for source in self.sources for name, answer in source.answers.items()}
-        own_ms = {name: ms for source in self.sources for name, ms in source.own_ms.items()}
         failed_at_s = [at_s for source in self.sources for at_s in source.failed_at_s]
-        began_s = min(source.began_s for source in self.sources if source.began_s)
-        latencies_ms = {request_id: answer.latency_ms for request_id, answer in answers.items()}
-        window = Window.between(server.before, server.after, list(latencies_ms.values()), seconds)
-        requests = Requests.join(server.traced, latencies_ms, own_ms)
+        timeline = Timeline(min(source.began_s for source in self.sources if source.began_s), seconds, INTERVALS)
+        for answer in answers.values():
+            timeline.answer(answer.at_s, answer.latency_ms)
+        for at_s in failed_at_s:
+            timeline.failure(at_s)
+        latencies = Histogram(answer.latency_ms for answer in answers.values())
+        window = Window.between(server.before, server.after, latencies, seconds)
+        requests = Requests.join(server.traced, answers)
         example = next((source.example for source in self.sources if source.example), "")
         return Run(
-            started=datetime.fromtimestamp(began_s, timezone.utc).isoformat(timespec="seconds"),
+            started=self.started.isoformat(timespec="seconds"),
             workload=Workload(
                 loop="video",
                 users=in_flight * len(outcomes),
@@ -149,7 +157,7 @@ class Measurement:
             ),
             environment=environment,
             client=ClientSide(
-                latencies=Histogram(latencies_ms.values()),
+                latencies=latencies,
                 by_request={},
                 failures={"ImageError": Failure(len(failed_at_s), example)} if failed_at_s else {},
                 seconds=seconds,
@@ -159,8 +167,12 @@ class Measurement:
                 videos=[source.side(outcome) for source, outcome in zip(self.sources, outcomes, strict=True)],
             ),
             server=dict(window.counters),
-            attribution=attribution.from_requests(requests) if len(requests) else _from_statistics(window, own_ms),
-            intervals=intervals.cut(answers, failed_at_s, requests, began_s, seconds, INTERVALS),
+            attribution=(
+                attribution.from_requests(requests)
+                if len(requests)
+                else attribution.from_statistics(window, _own_ms(answers))
+            ),
+            intervals=timeline.intervals(requests),
             command=command,
             interrupted=window.interrupted,
             footprint=server.footprint,
@@ -175,14 +187,10 @@ class Measurement:
         )
 
 
-def _from_statistics(window: Window, own_ms: Mapping[str, Mapping[str, float]]) -> Attribution:
-    """Give the time outside the server to the client's own stages where they are known, else to the network."""
-    means = attribution.from_statistics(window)
-    mean = means.breakdowns["mean"]
-    count = max(1, len(own_ms))
-    own = {name: sum(frame_ms[name] for frame_ms in own_ms.values()) / count for name in OWN_STAGES}
-    network_ms = mean.network_and_client_ms - sum(own.values())
-    return replace(means, breakdowns={"mean": replace(mean, network_and_client_ms=network_ms, client=own)})
+def _own_ms(answers: Mapping[str, Answer]) -> dict[str, float]:
+    """Return the means of the client's own stages."""
+    count = max(1, len(answers))
+    return {name: sum(answer.own_ms[name] for answer in answers.values()) / count for name in OWN_STAGES}
 
 
 class Recorder:
@@ -202,6 +210,8 @@ class Recorder:
         self._tracing = Tracing(client.address, client.credentials)
         self._sampler = FootprintSampler(client.address)
         self._measurement = Measurement()
+        self._traced: list[TracedRequest] = []
+        self._polling = threading.Lock()
 
     def __enter__(self) -> Recorder:
         self._tracing.__enter__()
@@ -214,7 +224,16 @@ class Recorder:
         """Return who hears of each frame of the next source that is done."""
         frames = Frames()
         self._measurement.sources.append(frames)
-        return frames.add
+
+        def add(tracked: Tracked) -> None:
+            frames.add(tracked)
+            if self._traces and self._polling.acquire(blocking=False):  # each source has a thread
+                try:
+                    self._traced += self._tracing.poll()
+                finally:
+                    self._polling.release()
+
+        return add
 
     def write(self, outcomes: Sequence[Outcome], in_flight: int) -> Run:
         """Write the run of the frames so far.
@@ -229,11 +248,11 @@ class Recorder:
         """
         footprint = self._sampler.stop()
         after = settled_statistics(self._client)
-        traced = self._tracing.stop(sum(outcome.answered for outcome in outcomes)) if self._traces else []
+        self._traced += self._tracing.stop(sum(outcome.answered for outcome in outcomes)) if self._traces else ()
         machine = describe_machine(self._client.address)
         environment = with_server(machine, self._client, self._model_repository)
         run = self._measurement.run(
-            environment, ServerSide(self._before, after, traced, footprint), outcomes, in_flight, self._command
+            environment, ServerSide(self._before, after, self._traced, footprint), outcomes, in_flight, self._command
         )
         run_file.write(self._path, run)
         return run
