@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -15,7 +14,6 @@ from support.pages import make_run
 from triptych.cli.console import USAGE
 from triptych.cli.loadtest import loadtest, print_run
 from triptych.measure.run_file import Failure, Run
-from triptych.measure.window import Window
 
 run = partial(invoke, loadtest, columns=400)
 
@@ -53,24 +51,6 @@ def test_images_are_required() -> None:
     assert "--images" in result.stderr
 
 
-def test_it_starts_again_where_locust_is_not_the_first_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Replaced(Exception):
-        """The process is another program now."""
-
-    commands: list[list[str]] = []
-
-    def replace(_path: str, command: list[str]) -> None:
-        commands.append(command)
-        raise Replaced
-
-    monkeypatch.setattr("os.execv", replace)
-    monkeypatch.delitem(sys.modules, "locust", raising=False)
-    arguments = ["--images", "DIR", "--sizes", "64x48,32x32", "--rate", "3"]
-    monkeypatch.setattr(sys, "argv", ["triptych", "loadtest", *arguments])
-    assert isinstance(run(*arguments).exception, Replaced)
-    assert commands == [[sys.executable, "-m", "triptych_loadtest", *arguments]]
-
-
 def test_help_names_every_group() -> None:
     result = run("--help")
     assert result.exit_code == 0
@@ -79,21 +59,21 @@ def test_help_names_every_group() -> None:
 
 
 def printed(shown: Run, budget_ms: float | None = None) -> str:
-    """Return what a terminal shows of a run whose requests took 10, 20 and 30 ms."""
+    """Return what a terminal shows of a run."""
     console = Console(file=io.StringIO(), width=120, soft_wrap=True, highlight=False)
-    print_run(shown, Window([10.0, 20.0, 30.0], 1.5, shown.server), budget_ms, console)
+    print_run(shown, budget_ms, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def test_a_run_on_the_terminal() -> None:
     text = printed(make_run(), budget_ms=50)
-    assert text.startswith("3 requests in 1.5 s: 2.0 requests/s, client p50 20.0 ms, p95 29.0 ms, p99 29.8 ms\n")
+    assert text.startswith("400 requests in 10.0 s: 40.0 requests/s, client p50 ")
     for line in (
         "  2 images a request: 80.0 images/s\n",
         "Where the time goes (ms, 400 requests, from the server's traces)",
         "detector owns",
-        "within the budget of 50 ms at p95, 21.0 ms to spare",
+        "within the budget of 50 ms at p95, 31.6 ms to spare",
         "the detector ran 400 times, on 1.8 images on average",
     ):
         assert line in text, line
@@ -114,3 +94,12 @@ def test_requests_of_several_kinds_on_the_terminal() -> None:
     text = printed(replace(run, client=replace(run.client, by_request=kinds)))
     assert "  detect 32x32 x2: 400 requests, p50 " in text
     assert text.index("detect 32x32 x2") < text.index("detect 64x48 x2")
+
+
+def test_what_the_percentiles_leave_out_stands_below_them() -> None:
+    run = make_run()
+    text = printed(replace(run, client=replace(run.client, unsent=2059)))
+    assert text.splitlines()[1] == (
+        "  of 2,459 requests that were due, the latencies leave out 2,059 that were due and were not sent"
+    )
+    assert "leave out" not in printed(run)

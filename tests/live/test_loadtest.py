@@ -15,8 +15,8 @@ from support import RUN_SCHEMA
 from support.types import Loadtest, Start
 from triptych import DetectionClient
 from triptych.cli.console import INTERRUPTED, REFUSED, SERVER_DEAD
-from triptych.measure import run_file
-from triptych.measure.traces import PARTS, Tracing
+from triptych.measure import run_file, traces
+from triptych.measure.traces import MOST_TRACES_PER_S, PARTS, Tracing
 from triptych.serving.server import TritonServer
 
 pytestmark = pytest.mark.triton
@@ -162,15 +162,55 @@ def test_one_request_in_so_many_is_traced(demo_server: TritonServer, images: Pat
         assert len(tracing.stop(9)) == 3
 
 
-def test_traces_that_a_killed_load_test_left_on_end(demo_server: TritonServer) -> None:
-    with Tracing(demo_server.grpc_address) as killed, Tracing(demo_server.grpc_address) as tracing:
-        before = killed._set({})
-        assert killed.start()
-        killed._before = {}  # nobody switches it back
-        assert int(tracing._set({})["trace_count"][0]) > 0, "it would end by itself"
+def test_traces_that_a_killed_load_test_left_on_end(demo_server: TritonServer, images: Path) -> None:
+    image = (images / "0.jpg").read_bytes()
+    with DetectionClient(demo_server.grpc_address) as client, Tracing(demo_server.grpc_address) as tracing:
+        with Tracing(demo_server.grpc_address) as killed:
+            before = killed._set({})
+            assert killed.start()
+            killed._before = {}  # nobody switches it back
+        (left,) = map(int, tracing._set({})["trace_count"])
+        assert 0 < left <= 10 * MOST_TRACES_PER_S, "it ends by itself, after some seconds' worth of requests"
+        client.detect(image)
+        assert tracing._set({})["trace_count"] == [str(left - 1)]
         assert tracing.start()
         tracing.stop(0)
         assert tracing._set({}) == before
+
+
+def test_traces_are_read_as_they_come_and_go_on_for_as_long_as_somebody_reads(
+    demo_server: TritonServer, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(traces, "RENEW_S", 0.3)
+    monkeypatch.setattr(traces, "TRACES_TO_GO", 5)
+    image = (images / "0.jpg").read_bytes()
+    with DetectionClient(demo_server.grpc_address) as client, Tracing(demo_server.grpc_address) as tracing:
+        assert tracing.start()
+        read = 0
+        for number in range(12):
+            client.detect(image, request_id=f"r-{number}")
+            if number % 3 == 2:
+                time.sleep(0.4)
+                read += len(tracing.poll())
+                assert not tracing.poll(), "there is nothing new"
+        assert read >= 6, "before the end"
+        assert read + len(tracing.stop(12)) == 12, "more than Triton was told at once"
+        assert not list(tracing._files()), "no file is left"
+
+
+def test_of_two_measurements_at_once_the_second_is_refused(
+    demo_server: TritonServer, images: Path, loadtest: Loadtest
+) -> None:
+    arguments = ("--address", demo_server.grpc_address, "--images", images, "--duration-s", 0.3, "--warmup-s", 0.1)
+    with Tracing(demo_server.grpc_address) as tracing:
+        assert tracing.start()
+        settings = tracing._set({})
+        done = loadtest(*arguments)
+        assert done.returncode == REFUSED
+        assert "another measurement of the server" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert tracing._set({}) == settings, "the first one goes on"
+    assert loadtest(*arguments).returncode == 0
 
 
 def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(
@@ -182,7 +222,7 @@ def test_stopped_amid_a_load_it_leaves_the_server_as_it_was(
         with start(
             *("--address", demo_server.grpc_address, "--images", images, "--warmup-s", 0.3, "--duration-s", 60),
             *("--out", out),
-            loadtest=("-m", "triptych", "loadtest"),  # which starts again for Locust, and stays the same process
+            loadtest=("-m", "triptych", "loadtest"),
         ) as process:
             while tracing._set({}) == before:  # it has begun to measure
                 assert process.poll() is None
@@ -238,5 +278,5 @@ def test_a_mix_of_sizes_in_batches(measure: Callable[..., run_file.Run]) -> None
     run = measure("--users", 1, "--warmup-s", 0.2, "--duration-s", 1, "--sizes", "640x480,64x48", "--batch", 2)
     counts = {name: latencies.count for name, latencies in run.client.by_request.items()}
     assert set(counts) == {"detect 640x480 x2", "detect 64x48 x2"}
-    assert abs(counts["detect 640x480 x2"] - counts["detect 64x48 x2"]) <= 1
+    assert abs(counts["detect 640x480 x2"] - counts["detect 64x48 x2"]) <= 1, "in random order, but as often"
     assert run.server["detection"].inferences == 2 * run.client.latencies.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from triptych.measure.run_file import Environment, Run
 from triptych.measure.traces import PARTS, TracedRequest
 from triptych.measure.window import Window
 from triptych.wire.statistics import Counters
-from triptych_loadtest.load_test import LoadTest
-from triptych_loadtest.recorder import Recorder
+from triptych_loadtest.load_test import LoadTest, Phase
+from triptych_loadtest.recorder import Answered, Recorder, Report
 from triptych_loadtest.result import Measured, build_run
 
 NS_PER_MS = 1_000_000
 
-MakeRun = Callable[..., tuple[Run, Window]]
+MakeRun = Callable[..., Run]
 
 
 def counters(requests: int, total_ms: float) -> Counters:
@@ -42,21 +43,25 @@ def make_run() -> MakeRun:
         test: LoadTest | None = None,
         with_traces: bool = True,
         names: Sequence[str] = ("detect",),
-    ) -> tuple[Run, Window]:
-        recorder = Recorder()
-        for number, latency_ms in enumerate(latencies_ms):
-            recorder(names[number % len(names)], latency_ms, None, {"request_id": str(number)})
-        for _ in range(failures):
-            recorder("detect", 1.0, ValueError("it was refused"), {"request_id": ""})
-        recorder.cpu_s = {"host:1": 1.0, "host:2": 0.5}
+        late_ms: float = 0.0,
+        unsent: int = 0,
+    ) -> Run:
+        test = test or LoadTest(Path("DIR"), duration_s=2, intervals=2)
+        recorder = Recorder(test, Phase(100.0, 102.0), traced=with_traces)
+        answers = [
+            Answered(names[number % len(names)], str(number), latency_ms, late_ms, 100.5)
+            for number, latency_ms in enumerate(latencies_ms)
+        ]
+        refused = [("ValueError", "it was refused", 102.0)] * failures
+        recorder.take(0, Report(answers, refused, unsent, cpu_s=1.0))
+        recorder.take(1, Report(cpu_s=0.5))
         count = len(latencies_ms)
         snapshot = {stage.name: counters(count, 1.0) for stage in STAGES} | {DETECTION.name: counters(count, 4.0)}
-        window = Window(list(latencies_ms), 2.0, snapshot)
-        measured = Measured(
-            recorder.last_s - 2, window, recorder, [traced(str(n)) for n in range(count)] if with_traces else []
-        )
+        window = Window(recorder.all_latencies, 2.0, snapshot)
+        if with_traces:
+            recorder.trace([traced(str(number)) for number in range(count)])
+        measured = Measured(datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc), window, recorder)
         environment = Environment("127.0.0.1:8001", "a CPU", 2, [], {"python": "3.11"})
-        test = test or LoadTest(Path("DIR"), duration_s=2, intervals=2)
-        return build_run(test, [b"one", b"two"], environment, measured, ["triptych", "loadtest"]), window
+        return build_run(test, [b"one", b"two"], environment, measured, ["triptych", "loadtest"])
 
     return make

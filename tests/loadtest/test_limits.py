@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from triptych.measure.run_file import Run
-from triptych.measure.window import Window
 from triptych_loadtest.limits import Limits, broken_limits
 
-MakeRun = Callable[..., tuple[Run, Window]]
+MakeRun = Callable[..., Run]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +21,7 @@ MakeRun = Callable[..., tuple[Run, Window]]
     ],
 )
 def test_limits_that_are_kept(make_run: MakeRun, limits: Limits) -> None:
-    assert broken_limits(limits, *make_run([10.0] * 3)) == []
+    assert broken_limits(limits, make_run([10.0] * 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -36,12 +35,19 @@ def test_limits_that_are_kept(make_run: MakeRun, limits: Limits) -> None:
     ],
 )
 def test_a_limit_that_is_broken(make_run: MakeRun, limits: Limits, sentence: str) -> None:
-    assert sentence in broken_limits(limits, *make_run([10.0] * 3, failures=2))
+    assert sentence in broken_limits(limits, make_run([10.0] * 3, failures=2))
 
 
 def test_a_run_without_an_answer_is_refused_anyway(make_run: MakeRun) -> None:
-    assert broken_limits(Limits(max_failures=9), *make_run([], failures=9)) == ["no request succeeded"]
-    assert broken_limits(Limits(), *make_run([], failures=9)) == [
+    assert broken_limits(Limits(max_failures=9), make_run([], failures=9)) == ["no request succeeded"]
+    assert broken_limits(Limits(), make_run([], failures=9)) == [
         "9 requests failed; 0 are allowed",
         "no request succeeded",
+    ]
+
+
+def test_a_run_that_left_requests_out_is_refused_anyway(make_run: MakeRun) -> None:
+    """An open loop above what the server takes answered what it had sent in good time, and the rest was forgotten."""
+    assert broken_limits(Limits(max_failures=9999), make_run([10.0] * 3, unsent=2000)) == [
+        "2000 requests that were due were not sent; none may be left out"
     ]

@@ -13,8 +13,8 @@ import pytest
 
 from triptych.errors import ContractError, ImageError
 from triptych.wire.credentials import LOCAL, Credentials
-from triptych_loadtest.load_test import LoadProfile, LoadTest
-from triptych_loadtest.locust_options import add_options, as_arguments, credentials_of, payloads_of, profile_of
+from triptych_loadtest.load_test import LoadProfile
+from triptych_loadtest.locust_options import add_options, credentials_of, payloads_of, profile_of
 
 
 class Parser(configargparse.ArgumentParser):  # type: ignore[misc]  # it is not typed
@@ -42,30 +42,13 @@ def test_how_users_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIPTYCH_CA", "ca.pem")
     assert credentials_of(parsed("--images", "DIR")) == Credentials("ca.pem")
     given = Credentials("a.pem", "b.pem", "b.key", "triton", "key")
-    test = LoadTest(Path("DIR"), credentials=given)
-    assert credentials_of(parsed(*as_arguments(test))) == given
+    assert credentials_of(parsed("--images", "DIR", *given.options())) == given
 
 
 def test_a_worker_has_the_run_time_from_its_master() -> None:
     options = parsed("--images", "DIR", "--rate", "3", "--shape", "ramp")
     options.load_seconds = 8
     assert profile_of(options) == LoadProfile(rate_per_s=3, shape="ramp", duration_s=8)
-
-
-@pytest.mark.parametrize(
-    "test",
-    [
-        LoadTest(Path("DIR")),
-        LoadTest(Path("DIR"), rate_per_s=30, poisson=True, processes=4),
-        LoadTest(Path("DIR"), fps=25, users=3, processes=2, shape="step", duration_s=20, seed=7),
-        LoadTest(Path("DIR"), batch=2, sizes_wh=((64, 48), (640, 480)), processes=2),
-    ],
-)
-def test_the_workers_of_a_load_test_send_its_load(test: LoadTest) -> None:
-    options = parsed(*as_arguments(test))
-    assert profile_of(options) == test.profile
-    assert options.batch == test.batch
-    assert options.sizes == ",".join(f"{width}x{height}" for width, height in test.sizes_wh)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +79,4 @@ def test_payloads_that_cannot_be(tmp_path: Path) -> None:
 def test_payloads_in_sizes_and_batches(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "image.png"), np.zeros((4, 4, 3), np.uint8))
     made = payloads_of(parsed("--images", str(tmp_path), "--batch", "2", "--sizes", "8x6, 4x2"))
-    assert [payload.name for payload in made] == ["detect 8x6 x2", "detect 4x2 x2"]
+    assert (list(made.kinds), made.batch) == (["detect 8x6 x2", "detect 4x2 x2"], 2)

@@ -12,12 +12,12 @@ import pytest
 from triptych.errors import ServerUnavailable
 from triptych_loadtest import loops
 from triptych_loadtest.load_test import LoadProfile
-from triptych_loadtest.loops import PAUSE_S, CameraLoop, ClosedLoop, OpenLoop
+from triptych_loadtest.loops import PAUSE_S, CameraLoop, ClosedLoop, FrameDropped, OpenLoop, RequestUnsent
 
 
 @dataclass
 class Clock:
-    """Stands for `time.perf_counter`, in seconds."""
+    """Stands for `time.monotonic`, in seconds."""
 
     now: float = 0.0
 
@@ -33,6 +33,7 @@ class User:
     due: list[float] = field(default_factory=list)
     sent_at: list[float] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    unsent: int = 0
 
     def request(self, due: float) -> Exception | None:
         self.due.append(due)
@@ -41,21 +42,26 @@ class User:
         return self.failure
 
     def report(self, name: str, latency_ms: float | None, failure: Exception, request_id: str) -> None:
-        assert (name, latency_ms, request_id) == ("frame", None, "")
-        self.dropped.append(str(failure))
+        assert (latency_ms, request_id) == (None, "")
+        if isinstance(failure, FrameDropped):
+            assert name == "frame"
+            self.dropped.append(str(failure))
+        else:
+            assert isinstance(failure, RequestUnsent)
+            self.unsent += 1
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("triptych_loadtest.loops.time.perf_counter", lambda: clock.now)
+    monkeypatch.setattr("triptych_loadtest.loops.time.monotonic", lambda: clock.now)
     monkeypatch.setattr("triptych_loadtest.loops.random.Random.uniform", lambda _self, low, _high: low)
     return clock
 
 
 def run_until(loop: loops.Loop, clock: Clock, end_s: float) -> None:
-    """Do as Locust does: wait until the next request is due, and send it."""
-    loop.begin()
+    """Do as a user does: wait until the next request is due, and send it."""
+    loop.begin(clock.now, end_s)
     while (due := max(clock.now, loop.due)) < end_s:
         clock.now = due
         loop.send()
@@ -100,8 +106,15 @@ def test_a_camera_that_is_faster_than_the_answers_drops_frames_and_sends_the_new
 class Spawned:
     """Stands for gevent's pool: what it starts takes no time of the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 10**9) -> None:
         self.due: list[float] = []
+        self.places = places
+
+    def wait_available(self, _timeout: float | None) -> int:
+        return self.places - len(self.due)
+
+    def join(self) -> None:
+        """Wait for nothing."""
 
     def spawn(self, _request: Any, due: float) -> None:
         self.due.append(due)
@@ -124,6 +137,36 @@ def test_an_open_loop_sends_on_time_whatever_the_answers_do(clock: Clock) -> Non
     assert all(second - first == pytest.approx(0.2) for first, second in itertools.pairwise(due))
 
 
+def test_what_an_open_loop_cannot_send_is_not_forgotten(clock: Clock) -> None:
+    """4,500 were due, 2,441 were in the run, and there was no word of the others."""
+    user: Any = User(clock, answer_s=100.0)
+    loop = OpenLoop(LoadProfile(rate_per_s=900), user)
+    spawned: Any = Spawned(places=1000)
+    loop.sending = spawned
+    loop.begin(0.0, 5.0)
+    while loop.due < 5 and len(spawned.due) < 1000:
+        clock.now = max(clock.now, loop.due)
+        loop.send()
+    clock.now = 6.0
+    loop.send()  # there is no place for it
+    loop.end()
+    assert len(spawned.due) == 1000
+    assert user.unsent == 3500
+    loop.end()
+    assert user.unsent == 3500, "each once"
+
+
+def test_a_user_s_open_loop_leaves_nothing_out_that_is_not_due_yet(clock: Clock) -> None:
+    user: Any = User(clock, answer_s=0.0)
+    loop = OpenLoop(LoadProfile(rate_per_s=10), user)
+    spawned: Any = Spawned()
+    loop.sending = spawned
+    run_until(loop, clock, 1)
+    clock.now = 1.5
+    loop.end()
+    assert (len(spawned.due), user.unsent) == (10, 0)
+
+
 def test_an_open_loop_in_steps(clock: Clock) -> None:
     due = open_loop(LoadProfile(rate_per_s=20, shape="step", duration_s=10), clock)
     counts = [sum(first <= at < first + 2 for at in due) for first in range(0, 10, 2)]
@@ -139,14 +182,14 @@ def test_poisson_s_gaps_are_exponential(clock: Clock) -> None:
 
 
 def test_cameras_are_not_in_step_and_with_a_seed_they_begin_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triptych_loadtest.loops.time.perf_counter", lambda: 0.0)
+    monkeypatch.setattr("triptych_loadtest.loops.time.monotonic", lambda: 0.0)
 
     def phases(seed: int) -> list[float]:
         begun = []
         for number in range(8):
             user: Any = User(Clock(), 0.0, number=f"0-{number}")
             loop = CameraLoop(LoadProfile(fps=4, seed=seed), user)
-            loop.begin()
+            loop.begin(0.0)
             begun.append(loop.due)
         return begun
 

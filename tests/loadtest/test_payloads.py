@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -10,16 +13,20 @@ import pytest
 
 from triptych.errors import ContractError, ImageError
 from triptych.vision.decode import decode
-from triptych_loadtest.payloads import check_sizes, parse_sizes, payloads, read_images
+from triptych_loadtest.payloads import Payload, Payloads, check_sizes, parse_sizes, payloads, read_images
 
 
 def encoded(width: int, height: int) -> bytes:
     return cv2.imencode(".png", np.full((height, width, 3), 99, np.uint8))[1].tobytes()
 
 
+def drawn(made: Payloads, count: int, seed: int = 1) -> list[Payload]:
+    return list(itertools.islice(made.draw(random.Random(seed)), count))
+
+
 def test_sizes_are_real_and_in_the_name() -> None:
-    made = payloads([encoded(100, 80), encoded(60, 90)], sizes_wh=[(640, 480), (32, 16)])
-    assert [payload.name for payload in made] == ["detect 640x480", "detect 32x16"] * 2
+    made = drawn(payloads([encoded(100, 80), encoded(60, 90)], sizes_wh=[(640, 480), (32, 16)]), 8)
+    assert Counter(payload.name for payload in made) == {"detect 640x480": 4, "detect 32x16": 4}
     for payload in made:
         (image,) = payload.images
         height, width, _ = decode(image).shape
@@ -28,19 +35,27 @@ def test_sizes_are_real_and_in_the_name() -> None:
 
 def test_images_are_sent_as_they_are_without_sizes() -> None:
     images = [encoded(4, 4), b"whatever it is"]
-    assert [(payload.name, payload.images) for payload in payloads(images)] == [
-        ("detect", (image,)) for image in images
-    ]
+    made = drawn(payloads(images), 2)
+    assert {payload.name for payload in made} == {"detect"}
+    assert sorted(payload.images for payload in made) == sorted((image,) for image in images)
 
 
-def test_batches_wrap_around() -> None:
-    made = payloads([b"a", b"b", b"c"], batch=2)
-    assert [(payload.name, payload.images) for payload in made] == [
-        ("detect x2", (b"a", b"b")),
-        ("detect x2", (b"c", b"a")),
-    ]
-    assert payloads([b"a"], batch=3)[0].images == (b"a", b"a", b"a")
-    assert payloads([encoded(9, 9)], 2, [(8, 4)])[0].name == "detect 8x4 x2"
+def test_images_come_at_random_each_as_often_and_with_a_seed_as_before() -> None:
+    made = payloads([bytes([number]) for number in range(10)])
+    sent = [payload.images for payload in drawn(made, 1000)]
+    assert set(Counter(sent).values()) == {100}
+    assert sent == [payload.images for payload in drawn(made, 1000)]
+    assert sent[:10] != [payload.images for payload in drawn(made, 10, seed=2)]
+    assert len({tuple(sent[first : first + 10]) for first in range(0, 1000, 10)}) == 100, "in another order each time"
+
+
+def test_the_images_of_a_batch_are_drawn_too() -> None:
+    made = drawn(payloads([b"a", b"b", b"c"], batch=2), 60)
+    assert {payload.name for payload in made} == {"detect x2"}
+    assert set(Counter(image for payload in made for image in payload.images).values()) == {40}
+    assert len({payload.images for payload in made}) > 4, "not always the same ones together"
+    assert drawn(payloads([b"a"], batch=3), 1)[0].images == (b"a", b"a", b"a")
+    assert drawn(payloads([encoded(9, 9)], 2, [(8, 4)]), 1)[0].name == "detect 8x4 x2"
 
 
 @pytest.mark.parametrize(

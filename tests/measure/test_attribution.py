@@ -8,6 +8,8 @@ import pytest
 from support.measured import traced_requests
 from triptych.contract import STAGES
 from triptych.measure.attribution import (
+    LATENESS,
+    Answer,
     Breakdown,
     Headroom,
     Requests,
@@ -15,6 +17,7 @@ from triptych.measure.attribution import (
     from_statistics,
     owner_sentence,
 )
+from triptych.measure.histogram import Histogram
 from triptych.measure.traces import PARTS, TracedRequest
 from triptych.measure.window import Window
 from triptych.wire.statistics import Counters
@@ -40,7 +43,30 @@ def test_one_request_is_enough() -> None:
 
 def test_requests_that_one_side_does_not_know_are_left_out() -> None:
     traced = [TracedRequest("other", 1.0, {stage.name: dict.fromkeys(PARTS, 0.0) for stage in STAGES}, 1.0)]
-    assert len(Requests.join(traced, {"ours": 5.0})) == 0
+    assert len(Requests.join(traced, {"ours": Answer(5.0, 0.0)})) == 0
+
+
+def test_a_request_that_was_sent_again_counts_once_by_its_last_trace() -> None:
+    """Reported before as -9,980 ms of network."""
+    first, last = (
+        TracedRequest("frame-1", server_ms, {stage.name: dict.fromkeys(PARTS, 0.0) for stage in STAGES}, 1.0, began_ns)
+        for server_ms, began_ns in ((10_000.0, 1), (15.0, 2))
+    )
+    for traced in ([first, last], [last, first]):
+        requests = Requests.join(traced, {"frame-1": Answer(10_020.0, 0.0, {"wait": 10_000.0})})
+        assert len(requests) == 1
+        assert requests.network_ms == pytest.approx([5.0])
+
+
+def test_the_lateness_of_a_load_is_no_part_of_the_network() -> None:
+    traced = TracedRequest("1", 10.0, {stage.name: dict.fromkeys(PARTS, 0.5) for stage in STAGES}, 4.0)
+    owners = Requests.join([traced], {"1": Answer(50.0, 0.0, {LATENESS: 37.0})}).breakdown().owners()
+    assert (owners[LATENESS], owners["network and client"]) == (37.0, 3.0)
+    counters = {"detection": Counters(requests=1, total_ns=10_000_000)}
+    statistics = from_statistics(Window(Histogram([50.0]), 1.0, counters), {LATENESS: 37.0})
+    owners = statistics.breakdowns["mean"].owners()
+    assert (owners[LATENESS], owners["network and client"]) == (37.0, 3.0)
+    assert sum(owners.values()) == 50.0
 
 
 def test_statistics_explain_the_mean() -> None:
@@ -51,7 +77,7 @@ def test_statistics_explain_the_mean() -> None:
         "detector": Counters(2, 0, 2, 2, 2 * 12 * ms, 2 * ms, 2 * ms, 2 * 9 * ms, 2 * ms),
         "postprocess": Counters(2, 0, 2, 2, 2 * 4 * ms, 2 * ms, 2 * ms, 2 * ms, 2 * ms),
     }
-    attribution = from_statistics(Window([21.0, 25.0], 1.0, counters))
+    attribution = from_statistics(Window(Histogram([21.0, 25.0]), 1.0, counters))
     assert (attribution.source, list(attribution.breakdowns)) == ("statistics", ["mean"])
     mean = attribution.breakdowns["mean"]
     assert mean.owners() == pytest.approx(

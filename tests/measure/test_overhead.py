@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.measured import made_up
 from triptych.contract import STAGES
 from triptych.measure.attribution import OVERHEAD, Breakdown
-from triptych.measure.overhead import Overhead, Row, Setting, interval_ms, mean_steps, rows_of, with_client
+from triptych.measure.overhead import Overhead, Row, Setting, interval_ms, mean_steps, rows_of
 from triptych.measure.own_loop import Steps
 from triptych.measure.traces import PARTS
 
@@ -103,14 +103,6 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_the_mean_of_each_step() -> None:
     assert mean_steps([Steps(1, 2, 3, 4), Steps(3, 2, 1, 0)]) == Steps(2, 2, 2, 2)
-
-
-def test_without_traces_the_client_is_parted_from_the_network() -> None:
-    mean = breakdown(client_ms=0)
-    parted = with_client(replace(mean, client={}), {"a": 0.4, "b": 0.6})
-    assert parted.client == {"client": 0.5}
-    assert parted.network_and_client_ms == 1.0
-    assert sum(parted.owners().values()) == pytest.approx(mean.total_ms)
 
 
 def overhead(loop_ms: float, served_ms: float, low_ms: float, high_ms: float) -> Overhead:

@@ -12,6 +12,7 @@ from triptych.contract import DETECTION
 from triptych.detections import Detections
 from triptych.errors import ContractError, MeasurementError
 from triptych.measure.attribution import Requests
+from triptych.measure.histogram import Histogram
 from triptych.measure.overhead_runner import Plan, _mean, _rounds, _same
 from triptych.measure.window import Window
 from triptych.vision.boxes import Detected
@@ -60,7 +61,7 @@ def test_both_sides_found_the_same() -> None:
 
 def test_without_traces_the_statistics_count() -> None:
     counters = Counters(requests=2, total_ns=20_000_000)
-    window = Window([10.0, 14.0], 1.0, {DETECTION.name: counters})
+    window = Window(Histogram([10.0, 14.0]), 1.0, {DETECTION.name: counters})
     source, mean = _mean(Requests.join([], {}), window, {"a": 1.0, "b": 1.0}, rate=1)
     assert source == "statistics"
     assert (mean.total_ms, mean.network_and_client_ms, mean.client) == (12.0, 1.0, {"client": 1.0})
@@ -68,4 +69,4 @@ def test_without_traces_the_statistics_count() -> None:
 
 def test_a_server_that_counts_anew_is_refused() -> None:
     with pytest.raises(MeasurementError, match="reloaded; measure again"):
-        _mean(Requests.join([], {}), Window([1.0], 1.0, {}, "the detector was reloaded"), {"a": 1.0}, rate=1)
+        _mean(Requests.join([], {}), Window(Histogram([1.0]), 1.0, {}, "the detector was reloaded"), {"a": 1.0}, rate=1)

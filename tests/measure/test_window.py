@@ -9,6 +9,7 @@ from tritonclient.grpc import service_pb2
 
 from triptych.errors import MeasurementError
 from triptych.measure.attribution import from_statistics
+from triptych.measure.histogram import Histogram
 from triptych.measure.window import Window, batch_sentence, difference, summary_line
 from triptych.wire.statistics import Counters, parse_statistics
 
@@ -38,7 +39,7 @@ def response(scale: int) -> service_pb2.ModelStatisticsResponse:
 @pytest.fixture
 def window() -> Window:
     before, after = parse_statistics(response(10)), parse_statistics(response(14))
-    return Window.between(before, after, latencies_ms=[21.0, 22.0, 23.0, 26.0], duration_s=2.0)
+    return Window.between(before, after, Histogram([21.0, 22.0, 23.0, 26.0]), duration_s=2.0)
 
 
 def test_versions_of_a_model_are_added_up() -> None:
@@ -55,7 +56,7 @@ def test_parts_and_remainders_make_up_the_client_s_mean(window: Window) -> None:
     stages = sum(window.counters[name].mean_ms("total") for name in ("detector",))
     assert window.ensemble_overhead_ms == 4
     assert window.network_and_client_ms == 3
-    assert stages + window.ensemble_overhead_ms + window.network_and_client_ms == window.client_mean_ms == 23
+    assert stages + window.ensemble_overhead_ms + window.network_and_client_ms == window.latencies.mean_ms == 23
 
 
 def test_a_model_loaded_since_counts_from_zero() -> None:
@@ -75,7 +76,9 @@ def test_a_model_loaded_again_within_the_window(
     before: Counters, after: Counters | None, answered: int, reason: str
 ) -> None:
     """Reported before as shares of 121% and times of -741 ms."""
-    window = Window.between({"detector": before}, {"detector": after} if after else {}, [1.0] * answered, 1.0)
+    window = Window.between(
+        {"detector": before}, {"detector": after} if after else {}, Histogram([1.0] * answered), 1.0
+    )
     assert reason in window.interrupted
     assert not window.counters
     with pytest.raises(MeasurementError, match="measure again"):
@@ -83,18 +86,21 @@ def test_a_model_loaded_again_within_the_window(
 
 
 def test_requests_of_others_within_the_window_are_no_interruption() -> None:
-    window = Window.between({"detector": Counters(requests=10)}, {"detector": Counters(requests=99)}, [1.0] * 5, 1.0)
+    window = Window.between(
+        {"detector": Counters(requests=10)}, {"detector": Counters(requests=99)}, Histogram([1.0] * 5), 1.0
+    )
     assert not window.interrupted
 
 
 def test_an_empty_window_divides_by_nothing() -> None:
-    window = Window.between({}, {}, [], 0.0)
-    assert (window.client_mean_ms, window.percentile_ms(99), Counters().mean_ms("infer")) == (0, 0, 0)
-    assert "0 requests" in summary_line(window)
+    window = Window.between({}, {}, Histogram(), 0.0)
+    assert (window.network_and_client_ms, Counters().mean_ms("infer")) == (0, 0)
+    assert "0 requests" in summary_line(window.latencies, window.duration_s)
 
 
 def test_the_window_in_one_line(window: Window) -> None:
-    assert "4 requests in 2.0 s: 2.0 requests/s, client p50 22.5 ms" in summary_line(window)
+    line = summary_line(window.latencies, window.duration_s)
+    assert line.startswith("4 requests in 2.0 s: 2.0 requests/s, client p50 22.")
 
 
 @pytest.mark.parametrize(

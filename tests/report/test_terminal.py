@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from support.measured import in_turn, made_up, make_point, traced_requests, users, with_environment
 from triptych.measure.attribution import from_requests, from_statistics
 from triptych.measure.comparison import compare_sides
+from triptych.measure.histogram import Histogram
 from triptych.measure.pool import Side
 from triptych.measure.run_file import ServedDetector
 from triptych.measure.sweep import Budget, LoadLevel, Series, Setting
@@ -46,7 +47,7 @@ def test_means_from_statistics() -> None:
         "detection": Counters(requests=4, total_ns=4 * 20 * MS),
         "detector": Counters(4, 0, 4, 4, 4 * 16 * MS, 4 * MS, 4 * 2 * MS, 4 * 10 * MS, 4 * 3 * MS),
     }
-    lines = printed(attribution_table(from_statistics(Window([23.0] * 4, 2.0, counters))))
+    lines = printed(attribution_table(from_statistics(Window(Histogram([23.0] * 4), 2.0, counters))))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     assert rows[5:10] == [
         ["detector", "16.00", "70%"],
@@ -64,13 +65,13 @@ def test_means_from_statistics() -> None:
 
 
 def test_an_overhead_below_zero_is_explained() -> None:
-    attribution = from_statistics(Window([23.0], 1.0, {"detector": Counters(requests=1, total_ns=MS)}))
+    attribution = from_statistics(Window(Histogram([23.0]), 1.0, {"detector": Counters(requests=1, total_ns=MS)}))
     text = " ".join(" ".join(printed(attribution_table(attribution))).split())
     assert "Below zero: the last stage's output goes on after the ensemble has answered." in text
 
 
 def test_an_empty_window_divides_by_nothing() -> None:
-    assert printed(attribution_table(from_statistics(Window([], 0.0, {}))))
+    assert printed(attribution_table(from_statistics(Window(Histogram(), 0.0, {}))))
 
 
 @pytest.mark.parametrize("answered", [True, False])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.contract import STAGES
-from triptych.measure.attribution import NETWORK, OVERHEAD, Attribution, Breakdown, Requests
+from triptych.measure.attribution import NETWORK, OVERHEAD, Answer, Attribution, Breakdown, Requests
 from triptych.measure.bounds import dependence
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
@@ -156,7 +156,7 @@ def traced_requests(detector_ms: npt.NDArray[np.float64], **late: npt.NDArray[np
     `late` adds milliseconds to a stage, or to the `network`.
     """
     none = np.zeros(len(detector_ms))
-    traced, latencies_ms = [], {}
+    traced, answers = [], {}
     for number, detector in enumerate(detector_ms):
         infer = {"preprocess": 1.0, "detector": float(detector), "postprocess": 1.0}
         for name in infer:
@@ -164,8 +164,8 @@ def traced_requests(detector_ms: npt.NDArray[np.float64], **late: npt.NDArray[np
         stages = {stage.name: {**dict.fromkeys(PARTS, 0.0), "infer": infer[stage.name]} for stage in STAGES}
         server_ms = sum(infer.values()) + 1.0
         traced.append(TracedRequest(str(number), server_ms, stages, 1.0))
-        latencies_ms[str(number)] = server_ms + 2.0 + float(late.get("network", none)[number])
-    return Requests.join(traced, latencies_ms)
+        answers[str(number)] = Answer(server_ms + 2.0 + float(late.get("network", none)[number]), float(number))
+    return Requests.join(traced, answers)
 
 
 def make_point(load: LoadLevel, answered_per_s: float, mean_ms: float, **changes: Any) -> Point:

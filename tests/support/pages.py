@@ -14,7 +14,7 @@ from triptych.contract import STAGES
 from triptych.measure.attribution import Attribution, Breakdown, Requests, Source, from_requests
 from triptych.measure.comparison import compare_sides
 from triptych.measure.histogram import Histogram
-from triptych.measure.intervals import Answer, cut
+from triptych.measure.intervals import Timeline
 from triptych.measure.pool import Side
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
 from triptych.measure.sweep import Point, Series
@@ -85,16 +85,14 @@ def make_run(
     own = {name: rng.gamma(2.0, scale, count) for name, scale in (client or {}).items()}
     network, overhead = rng.gamma(2.0, 0.5, count), np.full(count, 0.05)
     total = stages.sum(axis=(1, 2)) + network + overhead + sum(own.values(), np.zeros(count))
-    ids = [str(number) for number in range(count)]
-    requests = Requests(total, network, overhead, stages, own, ids)
+    requests = Requests(total, network, overhead, stages, own, np.arange(count) / 40)
     attribution = from_requests(requests)
     if source != "traces":
         mean = dataclasses.replace(attribution.breakdowns["mean"], ensemble_overhead_ms=-0.5)
         attribution = Attribution(source, count, {"mean": mean})
-    answers = {
-        request_id: Answer(float(ms), number / 40)
-        for number, (request_id, ms) in enumerate(zip(ids, total, strict=True))
-    }
+    timeline = Timeline(0.0, 10.0, 5)
+    for at_s, ms in zip(requests.at_s, total, strict=True):
+        timeline.answer(float(at_s), float(ms))
     manifest = {
         "precision": "int8",
         "adapted": {
@@ -121,7 +119,7 @@ def make_run(
         client=ClientSide(Histogram(map(float, total)), {}, {}, 10.0, 1.5, 0.125),
         server={"detector": Counters(count, 0, count * 2, count, batches=batches)},
         attribution=attribution,
-        intervals=cut(answers, [], requests, 0.0, 10.0, 5),
+        intervals=timeline.intervals(requests),
         command=["triptych", "loadtest", "--images", "my images"],
     )
 
@@ -129,12 +127,15 @@ def make_run(
 def make_failed_run() -> Run:
     run = make_run()
     nothing = Breakdown(0.0, 0.0, 0.0, {stage.name: dict.fromkeys(PARTS, 0.0) for stage in STAGES})
+    timeline = Timeline(0.0, 10.0, 5)
+    for _ in range(12):
+        timeline.failure(1.0)
     return dataclasses.replace(
         run,
         client=ClientSide(Histogram(), {}, {"ServerUnavailable": Failure(12, "nobody answers")}, 10.0, 0.0, 0.0),
         server={},
         attribution=Attribution("statistics", 0, {"mean": nothing}),
-        intervals=cut({}, [1.0] * 12, Requests.join([], {}), 0.0, 10.0, 5),
+        intervals=timeline.intervals(Requests.join([], {})),
     )
 
 

@@ -6,7 +6,7 @@ Pure functions. The parts add up: what the loop spends between its steps, and no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -264,11 +264,3 @@ def interval_ms(differences_ms: Sequence[float]) -> tuple[float, float]:
 def mean_steps(steps: Sequence[Steps]) -> Steps:
     """Return the mean of each step."""
     return Steps(*map(float, np.mean(steps, axis=0)))
-
-
-def with_client(mean: Breakdown, client_ms: Mapping[str, float]) -> Breakdown:
-    """Part the client from the network in a breakdown of the mean, by what the client took for each request."""
-    own_ms = float(np.mean(list(client_ms.values())))
-    return Breakdown(
-        mean.total_ms, mean.network_and_client_ms - own_ms, mean.ensemble_overhead_ms, mean.stages, {CLIENT: own_ms}
-    )

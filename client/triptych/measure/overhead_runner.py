@@ -20,12 +20,13 @@ from triptych.detections import Detections
 from triptych.errors import ContractError, MeasurementError
 from triptych.machine import available_cores
 from triptych.measure import attribution
-from triptych.measure.attribution import Breakdown, Requests, Source
+from triptych.measure.attribution import Answer, Breakdown, Requests, Source
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
-from triptych.measure.overhead import CLIENT, Overhead, Setting, interval_ms, mean_steps, rows_of, with_client
+from triptych.measure.histogram import Histogram
+from triptych.measure.overhead import CLIENT, Overhead, Setting, interval_ms, mean_steps, rows_of
 from triptych.measure.own_loop import OwnLoop, ServedFile, Steps
 from triptych.measure.run_file import ImageSet
-from triptych.measure.traces import Tracing, sampling
+from triptych.measure.traces import TracedRequest, Tracing, sampling
 from triptych.measure.window import Window
 from triptych.vision.boxes import Detected
 from triptych.vision.jpeg import is_quick
@@ -186,17 +187,22 @@ def measure(plan: Plan, command: list[str], progress: Callable[[int, int], None]
         contest.take_turns(0, rounds[0])  # warms up
         per_s = 1000 * plan.users / float(np.mean(list(contest.latencies_ms.values())))
         contest.forget()
-        is_traced = tracing.start(sampling(per_s, len(plan.images)))
+        is_traced, traced = tracing.start(sampling(per_s, len(plan.images))), list[TracedRequest]()
         started, before = datetime.now(timezone.utc), settled_statistics(client)
         began_s = time.perf_counter()
         for number, images in enumerate(rounds):
             progress(number, len(rounds))
             contest.take_turns(number, images)
+            traced += tracing.poll() if is_traced else ()
         seconds = time.perf_counter() - began_s
-        window = Window.between(before, settled_statistics(client), list(contest.latencies_ms.values()), seconds)
-        traced = tracing.stop(len(contest.latencies_ms)) if is_traced else []
+        latencies = Histogram(contest.latencies_ms.values())
+        window = Window.between(before, settled_statistics(client), latencies, seconds)
+        traced += tracing.stop(latencies.count) if is_traced else ()
         client_ms = {name: latency - client.called_ms[name] for name, latency in contest.latencies_ms.items()}
-        requests = Requests.join(traced, contest.latencies_ms, {name: {CLIENT: own} for name, own in client_ms.items()})
+        requests = Requests.join(
+            traced,
+            {name: Answer(ms, 0.0, {CLIENT: client_ms[name]}) for name, ms in contest.latencies_ms.items()},
+        )
         source, mean = _mean(requests, window, client_ms, tracing.rate)
         environment = with_server(describe_machine(plan.address), client, plan.model_repository)
     steps, loop_ms = mean_steps(contest.steps), float(np.mean(contest.loop_ms))
@@ -258,7 +264,8 @@ def _mean(requests: Requests, window: Window, client_ms: dict[str, float], rate:
         raise MeasurementError(f"{window.interrupted}; measure again")
     if len(requests) >= max(1, LEAST_TRACED * len(client_ms) / rate):
         return "traces", requests.breakdown()
-    return "statistics", with_client(attribution.from_statistics(window).breakdowns["mean"], client_ms)
+    own_ms = {CLIENT: sum(client_ms.values()) / max(1, len(client_ms))}
+    return "statistics", attribution.from_statistics(window, own_ms).breakdowns["mean"]
 
 
 def _same(ours: Detected, theirs: Detections) -> bool:

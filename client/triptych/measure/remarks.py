@@ -103,8 +103,8 @@ def _unsent(run: Run) -> list[Remark]:
     return [
         Remark(
             "requests-unsent",
-            f"{client.unsent:,} of {due:,} requests that were due were not sent: {run.workload.rate_per_s:g} a second "
-            "are more than server and load generator take, and the latencies leave out what waited longest",
+            f"{client.unsent:,} of {due:,} requests that were due were not sent: the load is more than server or load "
+            "generator take, and the latencies leave out what would have waited longest",
             f"ask for a lower rate, or share the load with --processes {run.workload.processes + 1} if the load "
             "generator is busy",
         )

@@ -106,13 +106,19 @@ class TracedRequest:
     began_ns: int = 0
 
 
-def sampling(requests_per_s: float) -> int:
+def sampling(requests_per_s: float, cycle: int = 1) -> int:
     """Return of how many requests one is traced, at so many a second.
 
-    >>> sampling(100), sampling(700)
-    (1, 4)
+    It has no factor in common with `cycle`, after how many requests the same image comes again: else the traces would
+    be of some images only. Of images that are drawn at random there is no such number.
+
+    >>> sampling(100), sampling(700), sampling(700, cycle=6)
+    (1, 4, 5)
     """
-    return max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
+    rate = max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
+    while math.gcd(rate, cycle) > 1:
+        rate += 1
+    return rate
 
 
 def parse(text: str) -> dict[int, Trace]:
