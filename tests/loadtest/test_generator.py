@@ -81,6 +81,32 @@ def test_the_same_seed_sends_the_same_images(server: FakeServer) -> None:
     assert first != other
 
 
+_SET_CLOCK = """
+import time
+
+_time, _first = time.time, time.monotonic()
+time.time = lambda: _time() + (30.0 if time.monotonic() - _first > {after_s} else 0.0)
+"""
+
+
+def test_a_clock_that_is_set_amid_a_phase_changes_no_figure(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Reported before as 226 requests in 38.0 s: 5.9/s, of 8 s of 28/s."""
+    (tmp_path / "sitecustomize.py").write_text(_SET_CLOCK.format(after_s=0.5))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    server.delay_s = 0.02
+    test = LoadTest(Path("DIR"), address=server.address, users=2, intervals=3)
+    with Generator(test, payloads(IMAGES)) as running:
+        phase = running.begin(1.5)
+        recorder = Recorder(test, phase)
+        running.finish(phase, recorder.take, nothing)
+    assert 1.0 < recorder.last_s - phase.begins_s < 15
+    parts = recorder.timeline.intervals(recorder.joined.requests)
+    assert min(part.requests for part in parts) > 0, "not all in the last part"
+    assert recorder.all_latencies.percentile_ms(100) < 15_000
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_process_that_is_killed_is_named_at_once(server: FakeServer, number: signal.Signals) -> None:
     test = LoadTest(Path("DIR"), address=server.address, users=2, processes=2)

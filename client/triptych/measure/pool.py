@@ -120,6 +120,7 @@ def pool(runs: Sequence[Run]) -> Run:
         cpu_s=sum(run.client.cpu_s for run in runs),
         busiest=max(run.client.busiest for run in runs),
         truncated=sum(run.client.truncated for run in runs),
+        unsent=sum(run.client.unsent for run in runs),
     )
     first = runs[0]
     return replace(
@@ -162,5 +163,8 @@ def _pooled_mean(runs: Sequence[Run]) -> Breakdown:
             stage: {part: over(lambda mean, s=stage, p=part: mean.stages[s][p]) for part in parts}  # type: ignore[misc]
             for stage, parts in means[0].stages.items()
         },
-        {name: over(lambda mean, n=name: mean.client[n]) for name in means[0].client},  # type: ignore[misc]
+        {
+            name: over(lambda mean, n=name: mean.client.get(n, 0.0))  # type: ignore[misc]
+            for name in dict.fromkeys(name for mean in means for name in mean.client)
+        },
     )

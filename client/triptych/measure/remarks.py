@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from triptych.measure import documents
-from triptych.measure.attribution import NETWORK
+from triptych.measure.attribution import LATENESS, NETWORK
 from triptych.measure.footprint import growths
 from triptych.measure.limits import Breach
 from triptych.measure.pool import Side, chance_unknown
@@ -186,6 +186,7 @@ def _growths(run: Run) -> list[Remark]:
 
 
 _TAILS = {
+    LATENESS: ("", "the load generator could not send on time: share the load with more --processes"),
     NETWORK: ("", "look at the network, and at whether the machine of either side is short of CPU"),
     "queue": (
         ", mostly waiting for a free instance",

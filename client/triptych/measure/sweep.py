@@ -151,7 +151,7 @@ class Point:
             p50_ms=latencies.percentile_ms(50),
             p95_ms=latencies.percentile_ms(95),
             p99_ms=latencies.percentile_ms(99),
-            failures=run.client.failed - dropped,
+            failures=run.client.failed - dropped + run.client.unsent,
             mean_batch=detector.mean_batch,
             owners_ms=run.attribution.breakdowns["mean"].owners(),
             busiest=run.client.busiest,

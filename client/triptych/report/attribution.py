@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from triptych.measure.attribution import PERCENTS, Attribution, owner_sentence
+from triptych.measure.attribution import LATENESS, PERCENTS, Attribution, owner_sentence
 from triptych.measure.run_file import Run
 from triptych.report.blocks import Note, Row, Section, Share, Table
 from triptych.report.owners import bars
@@ -32,9 +32,7 @@ def time_sections(run: Run) -> list[Section]:
     attribution = run.attribution
     sentences = [owner_sentence(breakdown, at) for at, breakdown in attribution.breakdowns.items() if at != "mean"]
     waits = run.workload.loop in ("constant", "poisson", "camera")
-    due = [
-        Note("Latency counts from when a request was due: the wait until it was sent is network and client.", "small")
-    ]
+    due = [Note(f"Latency counts from when a request was due: the wait until it was sent is its {LATENESS}.", "small")]
     return [
         Section(
             "Where the time goes",

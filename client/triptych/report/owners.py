@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from triptych.measure.attribution import NETWORK, OVERHEAD, Breakdown
+from triptych.measure.attribution import LATENESS, NETWORK, OVERHEAD, Breakdown
 from triptych.report.blocks import Bar, Bars, Piece, Segment
 
 COLOURS = {
@@ -13,6 +13,7 @@ COLOURS = {
     "postprocess": ("#009e73", "▓"),
     OVERHEAD: ("#8c8c8c", "·"),
     NETWORK: ("#cc79a7", "░"),
+    LATENESS: ("#8f6b32", "l"),
     "read": ("#e69f00", "r"),
     "encode": ("#f0e442", "e"),
     "wait": ("#b8bcc2", "-"),

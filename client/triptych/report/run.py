@@ -72,6 +72,7 @@ def _figures(run: Run) -> Figures:
             *(images if run.workload.batch > 1 else ()),
             *(Figure(f"{latencies.percentile_ms(p):.1f}", "ms", f"p{p}") for p in PERCENTS if latencies.count),
             Figure(str(client.failed), f"of {latencies.count + client.failed}", "failed"),
+            *([Figure(str(client.unsent), "", "not sent")] if client.unsent else ()),
         ]
     )
 
@@ -85,6 +86,8 @@ def _verdicts(run: Run, budget_ms: float | None) -> list[Note]:
     if client.failed:
         kinds = ", ".join(f"{failure.count} {kind}" for kind, failure in client.failures.items())
         notes.append(Note(f"{client.failed} of {latencies.count + client.failed} requests failed: {kinds}", "bad"))
+    if client.unsent:
+        notes.append(Note(client.left_out, "bad"))
     return [*notes, *(Note(str(remark), "warning") for remark in remarks.of_run(run))]
 
 

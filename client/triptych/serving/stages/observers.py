@@ -68,7 +68,7 @@ class PreprocessObserver:
     def __init__(self, backend: Any) -> None:
         """Begin; `backend` is Triton's module, see `Exporter`."""
         self._log = FailureLog(PREPROCESS.name)
-        started = time.time()
+        started = time.time()  # noqa: TID251  # a date
         self._exporter = Exporter(
             backend, (IMAGES, BYTES), lambda exporter: exporter.set(STARTED, started, PREPROCESS.name)
         )
@@ -116,7 +116,7 @@ class PostprocessObserver:
             version: the directory of the detector's version.
         """
         self._log = FailureLog(POSTPROCESS.name)
-        self._started = time.time()
+        self._started = time.time()  # noqa: TID251  # a date
         self._class_names: dict[int, tuple[str, ...]] = {}
         self._news: list[tuple[DetectorSpec, Path]] = [(spec, version)]
         self._config = version.parent / "config.pbtxt"
