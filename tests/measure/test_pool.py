@@ -42,10 +42,10 @@ def test_one_run_given_twice_is_no_more_evidence() -> None:
 
 
 def test_failures_of_pooled_runs_add_up() -> None:
-    failed = with_client(made_up(), failures={"ImageError": Failure(2, "bad")}, busiest=0.5)
+    failed = with_client(made_up(), failures={"ImageError": Failure(2, "bad")}, busiest=0.5, unsent=3)
     client = pool([failed, made_up(), failed]).client
     assert client.failures == {"ImageError": Failure(4, "bad")}
-    assert (client.failed, client.busiest) == (4, 0.5)
+    assert (client.failed, client.busiest, client.unsent) == (4, 0.5, 6)
 
 
 def test_runs_of_different_loops_are_not_one_side() -> None:

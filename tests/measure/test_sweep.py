@@ -66,6 +66,8 @@ def test_of_a_run_of_cameras_dropped_frames_are_no_failures() -> None:
     run = with_client(made_up(requests=198), failures=failures)
     point = Point.of(run, LoadLevel(4, fps=5), Setting(), confirmed=True)
     assert (point.failures, round(point.dropped, 3), point.fps, point.confirmed) == (2, 0.333, 5, True)
+    unsent = Point.of(with_client(run, unsent=7), LoadLevel(rate_per_s=50), Setting())
+    assert unsent.failures == 9, "a rate that cannot be sent keeps no budget"
 
 
 @pytest.mark.parametrize("loads", [[LoadLevel(count, fps=5) for count in (1, 2)], [LoadLevel(rate_per_s=5), RATE]])

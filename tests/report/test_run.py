@@ -58,6 +58,15 @@ def test_a_busy_load_generator_is_shown() -> None:
     assert "the load generator used" not in report.html(report.of_run(run, "run"))
 
 
+def test_what_was_not_sent_is_shown() -> None:
+    run = make_run()
+    unsent = dataclasses.replace(run, client=dataclasses.replace(run.client, unsent=600))
+    for text in (report.html(report.of_run(unsent, "run")), report.markdown(report.of_run(unsent, "run"))):
+        assert "of 1,000 requests that were due, the latencies leave out 600 that were due and were not sent" in text
+        assert "not sent" in text
+    assert "not sent" not in report.html(report.of_run(run, "run"))
+
+
 def test_requests_without_a_trace_are_shown() -> None:
     run = make_run()
     lost = dataclasses.replace(run, attribution=dataclasses.replace(run.attribution, requests=390))
