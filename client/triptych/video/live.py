@@ -164,7 +164,7 @@ class Live:
         try:
             for number, shot in enumerate(self._shots(), first):
                 self._alive_s = time.perf_counter()
-                frame = shot.frame(number, time.perf_counter(), time.time())
+                frame = shot.frame(number, time.perf_counter(), time.time())  # noqa: TID251  # a date
                 with self._fresh:
                     if self._ended:
                         return
