@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from triptych.measure.attribution import LATENESS, Answer
+from triptych.measure.bounds import dependence
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Timeline
 from triptych.measure.joining import Joined
@@ -16,6 +17,9 @@ from triptych.measure.run_file import Failure
 from triptych.measure.traces import TracedRequest
 from triptych_loadtest.load_test import LoadTest, Phase
 from triptych_loadtest.loops import RequestUnsent
+
+MOST_IN_ORDER = 50_000
+"""So many requests, the first ones, show how much one depends on the one before."""
 
 
 class Answered(NamedTuple):
@@ -101,6 +105,7 @@ class Recorder:
         self.timeline = Timeline(phase.begins_s, phase.ends_s - phase.begins_s, test.intervals)
         self.joined = Joined()
         self._traced, self._on_time = traced, test.profile.loop != "closed"
+        self._in_order: list[tuple[float, float]] = []
 
     @property
     def all_latencies(self) -> Histogram:
@@ -116,6 +121,11 @@ class Recorder:
         count = self.all_latencies.count
         return {LATENESS: self.late_ms / count} if self._on_time and count else {}
 
+    @property
+    def dependence(self) -> float:
+        """Of how many requests one tells something of its own."""
+        return dependence([latency_ms for _, latency_ms in sorted(self._in_order)])
+
     def take(self, process: int, report: Report) -> None:
         """Add what a process saw."""
         for answered in report.answers:
@@ -123,6 +133,8 @@ class Recorder:
             self.timeline.answer(answered.at_s, answered.latency_ms)
             self.late_ms += answered.late_ms
             self.last_s = max(self.last_s, answered.at_s)
+            if len(self._in_order) < MOST_IN_ORDER:
+                self._in_order.append((answered.at_s, answered.latency_ms))
             if self._traced:
                 own_ms = {LATENESS: answered.late_ms} if self._on_time else {}
                 self.joined.answer(answered.request_id, Answer(answered.latency_ms, answered.at_s, own_ms))

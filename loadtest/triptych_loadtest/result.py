@@ -89,6 +89,7 @@ def _client_side(measured: Measured) -> ClientSide:
         cpu_s=sum(recorder.cpu_s.values()),
         busiest=max(recorder.cpu_s.values(), default=0.0) / seconds if seconds else 0.0,
         truncated=recorder.truncated,
+        dependence=recorder.dependence,
         unsent=recorder.unsent,
     )
 
