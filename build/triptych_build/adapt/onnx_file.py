@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 import onnx.checker
+import onnx.defs
 import onnx.external_data_helper
 import onnx.version_converter
 import onnx_ir
@@ -89,6 +90,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
         if not model.graph.node:
             raise ValueError("it has no operators")
+        if foreign := foreign_operators(model):
+            raise BuildError(
+                f"{path} has operators that are not ONNX's own: {', '.join(foreign)}; TensorRT, OpenVINO and ONNX "
+                "Runtime would each need a plugin for them, and Triptych takes none: export without them (suppression "
+                "and decode in plain operators, no optimisation for one runtime)"
+            )
         model = tidied(model)
         onnx.checker.check_model(model)
     except (DecodeError, onnx.checker.ValidationError, ValueError, OSError, RuntimeError) as error:
@@ -96,6 +103,28 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         first_line = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise BuildError(f"{path} is not a whole ONNX model ({first_line}); export it again") from error
     return model if opset_of(model) >= OLDEST_OPSET else onnx.version_converter.convert_version(model, OLDEST_OPSET)
+
+
+def foreign_operators(model: onnx.ModelProto) -> list[str]:
+    """Return the kinds of operators that neither ONNX nor the model itself defines, each with its domain."""
+    own = {(function.domain, function.name) for function in model.functions}
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    foreign = set()
+    for node in walk(model.graph):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        known = onnx.defs.has(node.op_type, versions.get(node.domain, 1), domain)
+        if not known and (node.domain, node.op_type) not in own:
+            foreign.add(f"{node.op_type} ({node.domain or 'of no domain'})")
+    return sorted(foreign)
+
+
+def walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Return the operators of a graph and of the graphs inside them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from walk(inner)
 
 
 def source_sha256(path: Path) -> str:

@@ -59,6 +59,22 @@ def test_an_operator_that_reads_what_nothing_makes_is_refused(tmp_path: Path) ->
         read_onnx(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "domain"), [("EfficientNMS_TRT", "TRT"), ("BatchedNMS", ""), ("FusedConv", "com.microsoft")]
+)
+def test_operators_of_others_are_named(tmp_path: Path, kind: str, domain: str) -> None:
+    path = raw_model(tmp_path / "source.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node(kind, ["output0"], ["suppressed"], domain=domain))
+    model.graph.output[0].name = "suppressed"
+    if domain:
+        model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    onnx.save(model, path)
+    named = rf"operators that are not ONNX's own: {kind} \({domain or 'of no domain'}\); .*need a plugin"
+    with pytest.raises(BuildError, match=named):
+        read_onnx(path)
+
+
 def test_an_order_that_the_checker_refuses_is_mended(tmp_path: Path) -> None:
     path = raw_model(tmp_path / "source.onnx")
     model = onnx.load(path)
