@@ -11,8 +11,7 @@ import onnx.helper
 import onnxruntime
 from numpy.typing import NDArray
 
-SCENES = 2
-"""How many images; each is shown bright and dim, since a model takes 0..255 or 0..1 and the other shows it little."""
+from triptych_build.adapt.heads.head import SCENES
 
 OBJECTS = 12
 """Coloured rectangles in an image."""
@@ -35,7 +34,7 @@ def scenes(width: int, height: int, count: int = SCENES) -> NDArray[np.uint8]:
 
 
 def probe_images(image: onnx.ValueInfoProto) -> list[NDArray[Any]]:
-    """Return batches for an input [N, 3, H, W], as bright as 0..255 and as 0..1."""
+    """Return batches for an input [N, 3, H, W], first as dim as 0..1, then as bright as 0..255."""
     batch, _, height, width = (dim.dim_value or 1 for dim in image.type.tensor_type.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
     shown = scenes(width, height, SCENES * batch).transpose(0, 3, 1, 2).reshape(SCENES, batch, 3, height, width)

@@ -29,6 +29,9 @@ NoObject = Literal["none", "first", "last"]
 Constants = dict[str, NDArray[Any]]
 """Constants of a graph, by the name that its statements use."""
 
+SCENES = 2
+"""How many sample images; each is shown dim and then bright, since a model takes 0..1 or 0..255."""
+
 REPEATED = 1000
 """K of heads that see an object many times, and leave it to suppression: 10 candidates for each of 100 objects."""
 
@@ -44,7 +47,7 @@ class Output:
         name: its name.
         shape: its sizes; one that the graph leaves open is None.
         producer: the operator that makes it.
-        values: what it was on each of a few images.
+        values: what it was on sample images, first as dim as 0..1, then as bright as 0..255.
     """
 
     name: str

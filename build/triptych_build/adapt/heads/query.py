@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triptych_build.adapt.heads.head import (
     IMAGENET,
@@ -81,11 +80,6 @@ def _columns(source: Source) -> int:
     return pair.classes.shape[pair.axis] or 0
 
 
-def _scores(source: Source) -> NDArray[np.float64]:
-    pair = _found(source)
-    return pair.classes.rows(pair.axis)
-
-
 def _read(source: Source) -> Reading:
     pair = _found(source)
     # Transformers calls the boxes so.
@@ -97,7 +91,7 @@ def _read(source: Source) -> Reading:
     # What a sigmoid gives are centres and sizes: corners take a sum and a difference.
     tables = [] if pair.boxes.producer == "Sigmoid" else pair.boxes.tables()
     boxes, unit = box_reading(tables, usual, source.size)
-    return Reading(boxes, unit, *score_reading(_scores(source), source.classes, hint_softmax=hint))
+    return Reading(boxes, unit, *score_reading(pair.classes.tables(pair.axis), source.classes, hint_softmax=hint))
 
 
 def _class_count(source: Source, reading: Reading) -> int:

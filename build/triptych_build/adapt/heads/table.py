@@ -140,7 +140,15 @@ def _is_yolox(source: Source) -> bool:
     table = table_of(source)
     if table is None or not _fits_yolox(source) or not _is_plain(source):
         return False
+    if _first_class_by_names(table, source) == 4:
+        return False
     return not _is_decoded(table, source) or ("Exp" in source.operators and _has_objectness(source))
+
+
+def _first_class_by_names(table: Table, source: Source) -> int:
+    """Return the first column of class scores, 4 or 5, as the number of names tells; 0 if it does not."""
+    fitting = [first for first in (4, 5) if table.columns - first in source.classes]
+    return fitting[0] if len(fitting) == 1 else 0
 
 
 def _has_objectness(source: Source) -> bool:
@@ -152,9 +160,8 @@ def _has_objectness(source: Source) -> bool:
     table = table_of(source)
     if table is None or table.columns < 6 or not _is_plain(source):
         return False
-    by_names = [first for first in (4, 5) if table.columns - first in source.classes]
-    if len(by_names) == 1:
-        return by_names == [5]
+    if by_names := _first_class_by_names(table, source):
+        return by_names == 5
     rows = table.rows(source)
     if table.each in (3, 9) or (len(rows) and bool((rows[:, 4] == 1).all())):  # YOLOv6 writes 1
         return True

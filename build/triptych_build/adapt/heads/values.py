@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BuildError
-from triptych_build.adapt.heads.head import Activation, Boxes, NoObject, Unit
+from triptych_build.adapt.heads.head import SCENES, Activation, Boxes, NoObject, Unit
+
+T = TypeVar("T")
 
 FEWEST_ROWS = 10
 """Fewer boxes than this say nothing about how they are read."""
@@ -19,6 +21,9 @@ MOST = 0.9
 
 LARGEST_FRACTION = 2.0
 """Boxes in 0..1 may reach beyond the image, but no detector gives boxes of two pixels only."""
+
+QUIET = -np.log(3)
+"""The logit of a score of 0.25: a detector sees nothing in most places."""
 
 LARGEST_OUTLIER = 16.0
 """A few boxes in 0..1 may be far too large, as an exponential makes them; a box in pixels is larger still."""
@@ -38,12 +43,23 @@ def box_reading(tables: Sequence[NDArray[Any]], habit: tuple[Boxes, Unit], size:
     Raises:
         BuildError: they make sense neither as corners nor as centres.
     """
-    readings = {_box_reading(rows, habit, size) for rows in tables if len(rows) >= FEWEST_ROWS}
-    return readings.pop() if len(readings) == 1 else habit
+    readings = [_box_reading(rows, habit, size) if len(rows) >= FEWEST_ROWS else habit for rows in tables]
+    if tables and not any(readings):
+        raise BuildError(
+            "the boxes make sense neither as corners nor as centres: most end before they begin, and have negative "
+            "sizes, on sample images; if the model is right, choose --boxes and --unit, or another --head"
+        )
+    return _agreed(readings) or habit
 
 
-def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int, int]) -> tuple[Boxes, Unit]:
-    """Return how the boxes on one image are read.
+def _agreed(seen: Sequence[T | None]) -> T | None:
+    """Return what all images show that show anything; None if they differ."""
+    shown = {one for one in seen if one is not None}
+    return shown.pop() if len(shown) == 1 else None
+
+
+def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int, int]) -> tuple[Boxes, Unit] | None:
+    """Return how the boxes on one image are read; None if they make no sense.
 
     Corners come in order and inside the image. Centres with sizes do so only where all boxes are large and in the
     middle; then both readings make sense.
@@ -66,13 +82,7 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
         return (habit[0] if are_centers >= MOST else "corners"), unit
     if np.mean(positive) >= MOST and (habit[0] == "centers" or are_centers >= MOST - 0.1):
         return "centers", unit
-    if habit[0] == "corners" and np.mean(ordered) >= MOST:
-        return "corners", unit
-    raise BuildError(
-        f"the boxes cannot be read: as corners, {1 - np.mean(ordered):.0%} of {len(rows)} boxes on sample images end "
-        f"before they begin, and as centres, {1 - np.mean(positive):.0%} have a negative size; if the model is right, "
-        "choose --boxes and --unit, or another --head"
-    )
+    return ("corners", unit) if habit[0] == "corners" and np.mean(ordered) >= MOST else None
 
 
 def are_scores(values: NDArray[Any]) -> bool:
@@ -80,31 +90,43 @@ def are_scores(values: NDArray[Any]) -> bool:
     return bool(values.size == 0 or (values.min() >= -SLACK and values.max() <= 1 + SLACK))
 
 
-def score_reading(rows: NDArray[Any], classes: frozenset[int], *, hint_softmax: bool) -> tuple[Activation, NoObject]:
-    """Return how the class columns [M, C] of a head become scores.
+def score_reading(
+    tables: Sequence[NDArray[Any]], classes: frozenset[int], *, hint_softmax: bool
+) -> tuple[Activation, NoObject]:
+    """Return how the class columns of a head become scores.
 
     A sigmoid's head is trained to say no nearly everywhere: most of its logits are far below 0. A softmax's head says
     so with a class of its own, which wins nearly everywhere. Untrained weights show neither; then the number of names
     and the graph decide.
 
     Args:
-        rows: the columns, for queries or anchors of a few images.
+        tables: the columns [M, C] on each sample image.
         classes: how many classes there may be by their names; empty without names.
         hint_softmax: whether the graph looks like that of a family with softmax.
     """
-    count = rows.shape[1]
-    if not len(rows):
+    tables = [rows for rows in tables if len(rows)]
+    if not tables:
         return "none", "none"
-    if are_scores(rows):
-        if count > 1 and np.allclose(rows.sum(1), 1, atol=1e-2):
-            return "none", "last" if rows[:, -1].mean() >= rows[:, 0].mean() else "first"
+    count = tables[0].shape[1]
+    if all(map(are_scores, tables)):
+        if count > 1 and all(np.allclose(rows.sum(1), 1, atol=1e-2) for rows in tables):
+            dim = np.concatenate(tables[:SCENES])
+            return "none", "first" if dim[:, 0].mean() > dim[:, -1].mean() else "last"
         return "none", "none"
-    if count > 1:
-        for place, name in ((count - 1, "last"), (0, "first")):
-            others = np.delete(rows, place, axis=1).max(1)
-            if np.median(rows[:, place] - others) > 1 and np.median(rows[:, place]) > 0:
-                return "softmax", name  # type: ignore[return-value]  # one of the two
-    is_quiet = np.median(rows) < -np.log(3)  # a score of 0.25
-    if is_quiet or not (hint_softmax or count - 1 in classes):
+    if count in classes and count - 1 not in classes:
         return "sigmoid", "none"
-    return "softmax", "last"
+    winner: NoObject | None = _agreed([_winner(rows) for rows in tables])
+    if winner is not None and winner != "none":
+        return "softmax", winner
+    is_quiet = all(np.median(rows) < QUIET for rows in tables[:SCENES])
+    return ("softmax", "last") if not is_quiet and (hint_softmax or count - 1 in classes) else ("sigmoid", "none")
+
+
+def _winner(rows: NDArray[Any]) -> NoObject:
+    """Return whether the first or the last class wins nearly everywhere, by far."""
+    places: tuple[tuple[int, NoObject], ...] = ((rows.shape[1] - 1, "last"), (0, "first"))
+    for place, name in places if rows.shape[1] > 1 else ():
+        others = np.delete(rows, place, axis=1).max(1)
+        if np.median(rows[:, place] - others) > 1 and np.median(rows[:, place]) > 0:
+            return name
+    return "none"
