@@ -1,4 +1,4 @@
-"""The configurations with which the stages are loaded on this machine: their files', with instances and queues for it."""
+"""The configurations with which the stages are loaded here: their files', with instances and queues for the machine."""
 
 from __future__ import annotations
 
