@@ -71,6 +71,10 @@ def main() -> None:
     (image,) = encoded_boards(1)
     spec, rgb, canvas = DetectorSpec(640, 640, ("any",)), decode(image), np.empty((640, 640, 3), np.uint8)
     full_hd = cv2.resize(rgb, (1920, 1080)).astype(np.uint8, copy=False)
+    large_jpegs = [
+        (*size, cv2.imencode(".jpg", cv2.resize(rgb, size))[1].tobytes())
+        for size in ((1280, 720), (1920, 1080), (3840, 2160))
+    ]
     whole = np.array([[1, 1, 0, 0, 640, 640]], np.float32)
     table = Table("stage", "CPU ms", title="Warm cost of our own code", title_justify="left")
     table.columns[1].justify = "right"
@@ -81,10 +85,15 @@ def main() -> None:
     )
     answer = postprocess(candidates(20, 1000), whole, score_threshold=0.25, iou_threshold=1)
     calls: list[tuple[str, Callable[[], object]]] = [
-        ("header by Pillow", lambda: read_header(image)),
+        ("header", lambda: read_header(image)),
         (f"decode a 640x640 JPEG of {len(image) / 1000:.0f} KB", lambda: decode(image)),
         ("letterbox 1920x1080", lambda: letterbox(full_hd, canvas)),
         ("preprocess one such JPEG", lambda: preprocess([image], spec)),
+        *(
+            (f"preprocess a JPEG of {width}x{height}, decode {how.decode}", partial(preprocess, [large], how))
+            for width, height, large in large_jpegs
+            for how in (spec, replace(spec, decode="scaled"))
+        ),
         ("count that image", lambda: observers[0].images([image])),
         ("count an answer of 20 objects", lambda: observers[1].answers(answer, [names_id(names)])),
         *(

@@ -42,6 +42,7 @@ from triptych_build.tensorrt.network import library
 from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import read_record
 from triptych_build.verify.datasets import read_dataset
+from triptych_build.verify.decoding import measure_decoding
 from triptych_build.verify.gate import measure_latency, verify
 from triptych_build.verify.limits import Gate
 from triptych_build.verify.report import Report, write_report
@@ -259,6 +260,8 @@ class Line:
             return
         _, record = read_adapted_file(reference)
         dataset = read_dataset(self.options.data, record.spec.class_names, self.options.images)
+        if record.spec.decode == "scaled":
+            self.say(str(measure_decoding(reference, dataset)))
         images = [sha256(image) for image in dataset.images]
         for one in built:
             one.report = self._report(one, reference, dataset, images)

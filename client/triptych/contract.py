@@ -126,6 +126,10 @@ Placement = Literal["center", "top_left", "stretch"]
 """Where the resized image goes in `pixels`; `stretch` fills them and does not keep the aspect ratio."""
 
 
+Decoding = Literal["full", "scaled"]
+"""Whether a JPEG that is at least twice as large as its place in the letterbox is decoded to fewer pixels."""
+
+
 @dataclass(frozen=True)
 class DetectorSpec:
     """What preprocess, postprocess and clients need to know about one published detector.
@@ -139,6 +143,7 @@ class DetectorSpec:
         score_threshold: the default of the request parameter.
         iou_threshold: the default of the request parameter.
         rows: how many rows `BOXES`, `SCORES` and `LABELS` have for one image.
+        decode: `scaled` decodes large JPEGs to fewer pixels, which is faster and changes what the detector sees.
     """
 
     width: int
@@ -149,6 +154,7 @@ class DetectorSpec:
     score_threshold: float = 0.25
     iou_threshold: float = 0.45
     rows: int = DEFAULT_ROWS
+    decode: Decoding = "full"
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -159,6 +165,8 @@ class DetectorSpec:
             raise ContractError(
                 f"placement must be one of {', '.join(get_args(Placement))}, but got {self.placement!r}"
             )
+        if self.decode not in get_args(Decoding):
+            raise ContractError(f"decode must be one of {', '.join(get_args(Decoding))}, but got {self.decode!r}")
         if not 0 <= self.pad_value <= 255:
             raise ContractError(f"pad_value must be in 0..255, but got {self.pad_value}")
         if self.rows < 1:
@@ -175,6 +183,7 @@ class DetectorSpec:
             SCORE_THRESHOLD: str(self.score_threshold),
             IOU_THRESHOLD: str(self.iou_threshold),
             "rows": str(self.rows),
+            "decode": self.decode,
         }
 
     @classmethod
@@ -194,7 +203,9 @@ class DetectorSpec:
                 pad_value=int(parameters["pad_value"]),
                 score_threshold=float(parameters[SCORE_THRESHOLD]),
                 iou_threshold=float(parameters[IOU_THRESHOLD]),
-                rows=int(parameters.get("rows", DEFAULT_ROWS)),  # older versions of a detector do not have it
+                # Older versions of a detector do not have these.
+                rows=int(parameters.get("rows", DEFAULT_ROWS)),
+                decode=parameters.get("decode", "full"),  # type: ignore[arg-type]  # checked by __post_init__
             )
         except KeyError as error:
             raise ContractError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +25,8 @@ FAULTY = """
 import sys, json; sys.path[:] = json.loads(sys.argv[2])
 import os, time
 from triptych.vision import decoder_process
-good = decoder_process.decode
-def bad(encoded, **limits):
+good = decoder_process.decode_into
+def bad(encoded, *where, **limits):
     if encoded.startswith(b"crash"):
         os.kill(os.getpid(), 11)
     while encoded.startswith(b"loop"):
@@ -34,8 +35,8 @@ def bad(encoded, **limits):
         os.write(1, b"a library's warning\\n")
     if encoded.startswith(b"large"):
         bytearray(2**34)
-    return good(encoded[4:] if encoded.startswith(b"talk") else encoded, **limits)
-decoder_process.decode = bad
+    return good(encoded[4:] if encoded.startswith(b"talk") else encoded, *where, **limits)
+decoder_process.decode_into = bad
 decoder_process.main()
 """
 
@@ -62,6 +63,20 @@ def test_the_result_is_that_of_decoding_here(apart: DecoderProcess) -> None:
     np.testing.assert_array_equal(here.pixels, there.pixels)
     np.testing.assert_array_equal(here.geometry, there.geometry)
     assert here.errors == there.errors
+
+
+def test_large_jpegs_are_decoded_to_fewer_pixels_there_too() -> None:
+    spec = replace(SPEC, decode="scaled")
+    images = [save(Image.fromarray(gradient(300, 200)), "JPEG")]
+    process = DecoderProcess(spec)
+    try:
+        geometry = process.for_request()(images[0], canvas := np.empty((48, 64, 3), np.uint8))
+    finally:
+        process.close()
+    here = preprocess(images, spec)
+    np.testing.assert_allclose(geometry, here.geometry[0], rtol=1e-6)
+    np.testing.assert_array_equal(canvas, here.pixels[0])
+    assert (canvas != preprocess(images, SPEC).pixels[0]).any()
 
 
 def test_a_plain_jpeg_needs_no_process(apart: DecoderProcess) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from support.images import PNG, gradient, png_header
+from support.images import PNG, gradient, png_header, save
 from triptych.contract import DetectorSpec, Placement
-from triptych.vision.letterbox import letterbox, letterbox_geometry, preprocess
+from triptych.vision.letterbox import factor, letterbox, letterbox_geometry, preprocess
 
 SPEC = DetectorSpec(64, 48, ("any",), pad_value=114)
 
@@ -60,6 +63,58 @@ def test_letterbox_resizes_as_opencv_does() -> None:
     canvas = np.zeros((64, 96, 3), np.uint8)
     letterbox(picture, canvas)
     np.testing.assert_array_equal(canvas, cv2.resize(picture, (96, 64), interpolation=cv2.INTER_LINEAR))
+
+
+@pytest.mark.parametrize(
+    ("size", "placement", "expected"),
+    [
+        ((640, 640), "center", 1),
+        ((1279, 1279), "center", 1),
+        ((1280, 1280), "center", 2),
+        ((1280, 720), "center", 2),
+        ((720, 1280), "center", 2),
+        ((2560, 100), "center", 4),
+        ((3840, 2160), "center", 4),
+        ((9000, 9000), "center", 8),
+        ((90000, 500), "center", 8),
+        ((1280, 639), "stretch", 1),
+        ((5120, 1280), "stretch", 2),
+        ((1, 1), "center", 1),
+    ],
+)
+def test_a_reduced_image_has_at_least_the_pixels_of_its_place(
+    size: tuple[int, int], placement: Placement, expected: int
+) -> None:
+    full = DetectorSpec(640, 640, ("any",), placement)
+    assert factor(*size, replace(full, decode="scaled")) == expected
+    assert factor(*size, full) == 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(512, 384), (515, 389), (601, 1999), (1001, 333)])
+def test_fewer_pixels_are_decoded_to_nearly_the_same(size: tuple[int, int], orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    images = [save(Image.fromarray(gradient(*size)), "JPEG", quality=95, exif=exif)]
+    full, scaled = preprocess(images, SPEC), preprocess(images, replace(SPEC, decode="scaled"))
+    np.testing.assert_array_equal(scaled.geometry, full.geometry)
+    difference = np.abs(scaled.pixels.astype(int) - full.pixels)
+    assert difference.max() <= 8  # a gradient's step from pixel to pixel is up to 9
+    assert difference.any()
+
+
+def test_only_large_jpegs_are_reduced() -> None:
+    small, large = Image.fromarray(gradient(100, 90)), Image.fromarray(gradient(512, 384))
+    images = [save(small, "JPEG"), save(large, "PNG"), save(large, "WEBP"), save(large, "TIFF"), b"bad"]
+    full, scaled = preprocess(images, SPEC), preprocess(images, replace(SPEC, decode="scaled"))
+    np.testing.assert_array_equal(scaled.pixels, full.pixels)
+    assert scaled.errors == full.errors
+
+
+def test_half_a_large_jpeg_is_refused_as_ever() -> None:
+    whole = save(Image.fromarray(gradient(512, 384)), "JPEG")
+    done = preprocess([whole[: len(whole) // 2]], replace(SPEC, decode="scaled"))
+    assert "ends early" in done.errors[0]
 
 
 def test_preprocess_keeps_bad_images_to_their_own_rows() -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import onnx
 import onnx.checker
 
-from triptych.contract import DetectorSpec, Placement
+from triptych.contract import Decoding, DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych_build.adapt import graph, heads
@@ -56,6 +56,7 @@ class Overrides:
     iou_threshold: float | None = None
     candidates: int | None = None
     rows: int | None = None
+    decode: Decoding | None = None
     keep_batch: bool = False
 
 
@@ -157,6 +158,8 @@ def describe(record: Adapted) -> list[str]:
     ]
     if record.reading:
         lines.insert(1, f"       {record.reading}")
+    if spec.decode == "scaled":
+        lines.append("       JPEGs of twice the size in the letterbox or more are decoded to fewer pixels")
     if record.unnamed:
         lines.append(f"       names: the metadata has none for class {', '.join(map(str, record.unnamed))}")
     if record.batch_kept:
@@ -202,6 +205,7 @@ def _spec(
         score_threshold=_or(overrides.score_threshold, DetectorSpec.score_threshold),
         iou_threshold=_or(overrides.iou_threshold, habits.iou_threshold),
         rows=_or(overrides.rows, DetectorSpec.rows),
+        decode=_or(overrides.decode, DetectorSpec.decode),
     )
 
 

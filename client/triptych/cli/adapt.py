@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from triptych.cli.options import Size, Triple, grouped
-from triptych.contract import Placement
+from triptych.contract import Decoding, Placement
 
 if TYPE_CHECKING:
     from triptych_build.adapt.adapter import Overrides
@@ -96,6 +96,13 @@ class AdaptOptions:
     ] = None
     rows: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Objects that an answer can hold. Default: 300.")
+    ] = None
+    decode: Annotated[
+        Decoding | None,
+        typer.Option(
+            help="`scaled` decodes JPEGs of twice their size in the letterbox or more to fewer pixels: faster, and "
+            "with --data, what it costs and saves is measured. Default: full."
+        ),
     ] = None
     keep_batch: Annotated[
         bool, typer.Option("--keep-batch", help="Serve a model of batch 1 image by image; do not open its batch.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +20,8 @@ from triptych.machine import nvidia_gpus
 from triptych.model_config import detector_spec, version_of
 from triptych.runtimes import open_runtime
 from triptych.vision.boxes import Detected, postprocess
-from triptych.vision.decode import decode
-from triptych.vision.letterbox import letterbox
+from triptych.vision.decode import decode_reduced
+from triptych.vision.letterbox import factor, letterbox
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ class OwnLoop:
         """
         spec = self._spec
         times_s = [time.perf_counter()]
-        rgb = decode(encoded)
+        rgb, width, height = decode_reduced(encoded, partial(factor, target=spec))
         times_s.append(time.perf_counter())
-        geometry = letterbox(rgb, self._pixels[0], placement=spec.placement, pad_value=spec.pad_value)
+        geometry = letterbox(
+            rgb, self._pixels[0], placement=spec.placement, pad_value=spec.pad_value, size=(width, height)
+        )
         times_s.append(time.perf_counter())
         candidates = self._runtime.detect(self._pixels)
         times_s.append(time.perf_counter())

@@ -14,10 +14,10 @@ import io
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,9 @@ from PIL import Image, UnidentifiedImageError
 from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS
 from triptych.errors import ImageError
 from triptych.opencv import cv2
+from triptych.vision.decoders import is_for_opencv, is_whole, with_opencv, with_pillow
 from triptych.vision.jpeg import MAX_SCANS, check_scans, plain_jpeg
 from triptych.vision.png import read_chunks
-from triptych.vision.pnm import white_of_pnm
 
 Image.init()
 FORMATS = tuple(
@@ -39,9 +39,8 @@ FORMATS = tuple(
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 """The endings of file names that `image_files` takes for images."""
 
-_OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
 _EXIF_ORIENTATION = 0x0112
-_BITS, _TILE_SIDES, _EXTRA_SAMPLES = 258, (322, 323), 338  # tags of TIFF
+_TILE_SIDES = (322, 323)  # tags of TIFF
 _SPARE_TILE_PIXELS = 4096 * 4096  # a small picture may lie in one large tile
 
 # Warning filters belong to the process. Threads that leave `catch_warnings` out of order would leave "ignore" behind.
@@ -68,6 +67,20 @@ class Header(NamedTuple):
         """The width and the height after EXIF's rotation."""
         lies = self.orientation >= 5 and self.format != "TIFF"
         return (self.height, self.width) if lies else (self.width, self.height)
+
+
+class Decoded(NamedTuple):
+    """An image that was decoded.
+
+    Attributes:
+        rgb: uint8 [height, width, 3], rotated as EXIF says; both sides may be fewer than the image's own.
+        width: of the image itself, in pixels.
+        height: the same for the height.
+    """
+
+    rgb: NDArray[np.uint8]
+    width: int
+    height: int
 
 
 def image_files(directory: Path) -> list[Path]:
@@ -113,31 +126,53 @@ def decode(encoded: bytes, *, max_bytes: int = MAX_ENCODED_BYTES, max_pixels: in
     Raises:
         ImageError: the image cannot be read, ends early, or is larger than the limits. No other error is raised.
     """
+    return decode_reduced(encoded, lambda _width, _height: 1, max_bytes=max_bytes, max_pixels=max_pixels).rgb
+
+
+def decode_reduced(
+    encoded: bytes,
+    factor_of: Callable[[int, int], int],
+    *,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> Decoded:
+    """Decode an image to RGB, and a JPEG to fewer pixels than it has, which is faster.
+
+    Args:
+        encoded: the file's bytes.
+        factor_of: what the sides of a JPEG of this (width, height), upright, are divided by: 1, 2, 4 or 8.
+        max_bytes: the limit on their number.
+        max_pixels: the limit on width times height, checked before anything is decoded.
+
+    Raises:
+        ImageError: as `decode` does.
+    """
     check_bytes(encoded, max_bytes)
     jpeg = plain_jpeg(encoded)
     if jpeg is None:
         with _open(encoded, max_bytes, max_pixels) as image:
             header = _header(image, encoded)
             _check_tiles(image)
-            for_opencv = _is_for_opencv(encoded, header, image)
+            for_opencv = is_for_opencv(encoded, header, image)
     else:
         _check_pixels(jpeg.width, jpeg.height, max_pixels)
         header = Header("JPEG", jpeg.width, jpeg.height, jpeg.orientation)
-        for_opencv = _is_whole(encoded, "JPEG")
-    if header.format in ("JPEG", "MPO") and (jpeg is None or jpeg.scans > MAX_SCANS):
+        for_opencv = is_whole(encoded, "JPEG")
+    is_jpeg = header.format in ("JPEG", "MPO")
+    if is_jpeg and (jpeg is None or jpeg.scans > MAX_SCANS):
         check_scans(encoded)
-    rgb = _decode_with_opencv(encoded, header) if for_opencv else None
+    rgb = with_opencv(encoded, header, factor_of(*header.upright) if is_jpeg else 1) if for_opencv else None
     if rgb is None:
         with _open(encoded, max_bytes, max_pixels) as image:
-            rgb = _decode_with_pillow(image)
-    if rgb.shape != (header.height, header.width, 3):
-        raise ImageError(
-            f"the image's header says {header.width}x{header.height}, "
-            f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it again",
-            "damaged",
-        )
+            rgb = with_pillow(image)
+        if rgb.shape != (header.height, header.width, 3):
+            raise ImageError(
+                f"the image's header says {header.width}x{header.height}, "
+                f"but {rgb.shape[1]}x{rgb.shape[0]} was decoded; save it again",
+                "damaged",
+            )
     # Pillow rotates a TIFF as it loads it.
-    return rgb if header.format == "TIFF" else _upright(rgb, header.orientation)
+    return Decoded(rgb if header.format == "TIFF" else _upright(rgb, header.orientation), *header.upright)
 
 
 def check_bytes(encoded: bytes, max_bytes: int) -> None:
@@ -204,59 +239,6 @@ def _header(image: Image.Image, encoded: bytes) -> Header:
     )
 
 
-def _is_for_opencv(encoded: bytes, header: Header, image: Image.Image) -> bool:
-    """Return whether OpenCV decodes a file rightly, and would notice that it ends early."""
-    if header.format not in _OPENCV_FORMATS or not _is_whole(encoded, header.format) or _is_animated(encoded, header):
-        return False
-    if header.format != "TIFF":
-        return True
-    # OpenCV rotates a TIFF, but not in every way that EXIF knows, and gives colours multiplied by their alpha.
-    tags = getattr(image, "tag_v2", {})
-    has_alpha = _EXTRA_SAMPLES in tags or image.getbands()[-1] in "Aa"
-    return header.orientation == 1 and not has_alpha and set(tags.get(_BITS, (1,))) <= {1, 8, 16}
-
-
-def _decode_with_opencv(encoded: bytes, header: Header) -> NDArray[np.uint8] | None:
-    """Decode to RGB; return None where OpenCV cannot."""
-    white = white_of_pnm(encoded) if header.format == "PPM" else None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    if white is not None:
-        flags |= cv2.IMREAD_ANYDEPTH
-    try:
-        rgb = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except Exception:  # cv2.error, and MemoryError or SystemError from the binding
-        return None
-    if rgb is None or rgb.shape != (header.height, header.width, 3):
-        return None
-    if white is not None and rgb.dtype in (np.uint8, np.uint16):
-        return _scaled(rgb, white)
-    return rgb if rgb.dtype == np.uint8 else None  # type: ignore[return-value]  # the dtype was just checked
-
-
-def _scaled(values: Any, white: int) -> NDArray[np.uint8]:
-    """Scale values of 0 to `white` to 0..255; what is above `white` is white."""
-    table = np.minimum(np.arange(np.iinfo(values.dtype).max + 1) * 255.0 / white + 0.5, 255).astype(np.uint8)
-    scaled: NDArray[np.uint8] = table[values]
-    return scaled
-
-
-def _is_whole(encoded: bytes, image_format: str) -> bool:
-    """Return whether the file's end is there. OpenCV fills a missing part with grey, so Pillow decodes such a file."""
-    if image_format in ("JPEG", "MPO"):
-        # Coded data never contains a marker, so an end after the last start of scan is the end of that scan.
-        return encoded.endswith(b"\xff\xd9") or encoded.rfind(b"\xff\xd9") > encoded.rfind(b"\xff\xda")
-    if image_format == "PNG":
-        return read_chunks(encoded).whole
-    return True
-
-
-def _is_animated(encoded: bytes, header: Header) -> bool:
-    """Return whether a file may be an animation. OpenCV 4.11 reads beyond its memory where such a file is damaged."""
-    if header.format == "PNG":
-        return read_chunks(encoded).animated
-    return header.format == "WEBP" and (b"ANIM" in encoded or b"ANMF" in encoded)
-
-
 def _check_tiles(image: Image.Image) -> None:
     """Refuse a TIFF whose tiles are much larger than the picture: a decoder allocates and fills whole ones."""
     if image.format != "TIFF":
@@ -270,21 +252,6 @@ def _check_tiles(image: Image.Image) -> None:
             f"the image of {width}x{height} has tiles of {tile_width}x{tile_height}; save it again, without tiles",
             "tiles",
         )
-
-
-def _decode_with_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    """Decode the first frame to RGB."""
-    image.load()
-    if image.mode == "I" and image.format == "TIFF":
-        raise ImageError("the image has 32-bit pixels of unknown range; send 8 or 16 bits a channel", "pixel_format")
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535).astype(np.uint16)
-        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))[0]
-        grey = _scaled(wide, 2**bits - 1) if bits < 16 else (wide >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode == "F":
-        raise ImageError("the image has floating-point pixels; send 8 or 16 bits a channel", "pixel_format")
-    return np.array(image.convert("RGB"))
 
 
 def _upright(rgb: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

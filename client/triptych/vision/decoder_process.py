@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
+from triptych.contract import MAX_ENCODED_BYTES, MAX_PIXELS, Decoding, DetectorSpec, Placement
 from triptych.errors import ImageError, TriptychError
 from triptych.opencv import cv2
-from triptych.vision.decode import check_bytes, decode
-from triptych.vision.letterbox import Apart, Geometry, letterbox
+from triptych.vision.decode import check_bytes
+from triptych.vision.letterbox import Apart, Geometry, decode_into
 
 MAX_DECODE_S = 2.0
 """The default limit on the CPU time that one image may take."""
@@ -57,6 +57,7 @@ class _Task:
     height: int
     placement: Placement
     pad_value: int
+    decode: Decoding
     max_bytes: int
     max_pixels: int
     max_decode_s: float
@@ -91,7 +92,8 @@ class DecoderProcess:
             max_decode_s: the CPU time that one image may take, in seconds; a busy machine does not use it up. All
                 images of a request may take `REQUEST_LIMITS` times as long.
         """
-        self._task = _Task(spec.width, spec.height, spec.placement, spec.pad_value, max_bytes, max_pixels, max_decode_s)
+        letterbox = (spec.width, spec.height, spec.placement, spec.pad_value, spec.decode)
+        self._task = _Task(*letterbox, max_bytes, max_pixels, max_decode_s)
         self._file = os.memfd_create("triptych_decoder")
         os.ftruncate(self._file, self._task.memory_bytes)
         self._memory = mmap.mmap(self._file, self._task.memory_bytes)
@@ -235,8 +237,8 @@ def _serve(task: _Task, memory: mmap.mmap, replies: io.FileIO) -> None:
 
 def _answer(task: _Task, memory: mmap.mmap, size: int) -> dict[str, Any]:
     try:
-        rgb = decode(memory[:size], max_bytes=task.max_bytes, max_pixels=task.max_pixels)
-        return {"geometry": letterbox(rgb, task.pixels(memory), placement=task.placement, pad_value=task.pad_value)}
+        limits = {"max_bytes": task.max_bytes, "max_pixels": task.max_pixels}
+        return {"geometry": decode_into(memory[:size], task.pixels(memory), task, **limits)}
     except ImageError as error:
         return {"error": str(error), "fault": error.fault}
     except Exception as error:

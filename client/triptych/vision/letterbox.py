@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, DetectorSpec, Placement
+from triptych.contract import GEOMETRY_FIELDS, MAX_ENCODED_BYTES, MAX_PIXELS, Decoding, DetectorSpec, Placement
 from triptych.errors import ImageError, ImageFault
 from triptych.opencv import cv2
-from triptych.vision.decode import decode
+from triptych.vision.decode import decode_reduced
 from triptych.vision.jpeg import is_quick
 
 
@@ -71,7 +72,12 @@ def letterbox_geometry(
 
 
 def letterbox(
-    rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], *, placement: Placement = "center", pad_value: int = 114
+    rgb: NDArray[np.uint8],
+    canvas: NDArray[np.uint8],
+    *,
+    placement: Placement = "center",
+    pad_value: int = 114,
+    size: tuple[int, int] | None = None,
 ) -> Geometry:
     """Resize an image into a canvas and paint the border, so that every pixel of the canvas is written once.
 
@@ -80,8 +86,9 @@ def letterbox(
         canvas: uint8 [H, W, 3], such as a row of a batch.
         placement: where the image goes.
         pad_value: grey level of the border.
+        size: width and height of the image itself, where `rgb` has fewer pixels.
     """
-    height, width = rgb.shape[:2]
+    width, height = size or rgb.shape[1::-1]
     target_height, target_width = canvas.shape[:2]
     geometry = letterbox_geometry(width, height, target_width, target_height, placement)
     left, top = int(geometry.pad_left), int(geometry.pad_top)
@@ -94,6 +101,60 @@ def letterbox(
     canvas[:top], canvas[bottom:] = pad_value, pad_value
     canvas[top:bottom, :left], canvas[top:bottom, right:] = pad_value, pad_value
     return geometry
+
+
+class Letterbox(Protocol):
+    """What an image is decoded and letterboxed for; a `DetectorSpec` says it."""
+
+    @property
+    def width(self) -> int:
+        """Of the canvas."""
+
+    @property
+    def height(self) -> int:
+        """Of the canvas."""
+
+    @property
+    def placement(self) -> Placement:
+        """Where the image goes."""
+
+    @property
+    def pad_value(self) -> int:
+        """The grey level of the border."""
+
+    @property
+    def decode(self) -> Decoding:
+        """Whether large JPEGs are decoded to fewer pixels."""
+
+
+def factor(width: int, height: int, target: Letterbox) -> int:
+    """Return what the sides of a JPEG are divided by as it is decoded: 1, 2, 4 or 8.
+
+    It is the most at which the image still has as many pixels as its place in the letterbox.
+    """
+    if target.decode == "full":
+        return 1
+    geometry = letterbox_geometry(width, height, target.width, target.height, target.placement)
+    scale = max(geometry.scale_x, geometry.scale_y)
+    return next((divisor for divisor in (8, 4, 2) if divisor * scale <= 1), 1)
+
+
+def decode_into(
+    encoded: bytes,
+    canvas: NDArray[np.uint8],
+    target: Letterbox,
+    *,
+    max_bytes: int = MAX_ENCODED_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> Geometry:
+    """Decode an image and letterbox it into a canvas, uint8 [H, W, 3]; see `decode` and `letterbox`.
+
+    Raises:
+        ImageError: the image cannot be read, or is larger than the limits.
+    """
+    decoded = decode_reduced(encoded, partial(factor, target=target), max_bytes=max_bytes, max_pixels=max_pixels)
+    size = (decoded.width, decoded.height)
+    return letterbox(decoded.rgb, canvas, placement=target.placement, pad_value=target.pad_value, size=size)
 
 
 def preprocess(
@@ -125,8 +186,7 @@ def preprocess(
             if apart is not None and not is_quick(encoded):
                 geometry[row] = apart(encoded, pixels[row])
                 continue
-            rgb = decode(encoded, max_bytes=max_bytes, max_pixels=max_pixels)
-            geometry[row] = letterbox(rgb, pixels[row], placement=spec.placement, pad_value=spec.pad_value)
+            geometry[row] = decode_into(encoded, pixels[row], spec, max_bytes=max_bytes, max_pixels=max_pixels)
         except Exception as error:  # whatever it is, the other images of the batch are fine
             pixels[row] = spec.pad_value
             geometry[row] = 0

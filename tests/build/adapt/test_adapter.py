@@ -33,9 +33,17 @@ def test_what_is_left_out_follows_the_family(tmp_path: Path) -> None:
 
 def test_overrides_reach_the_spec(tmp_path: Path) -> None:
     names = list("vwxyz")
-    overrides = Overrides(placement="stretch", pad_value=0, score_threshold=0.0, iou_threshold=1.0, names=names, rows=9)
+    overrides = Overrides(
+        placement="stretch",
+        pad_value=0,
+        score_threshold=0.0,
+        iou_threshold=1.0,
+        names=names,
+        rows=9,
+        decode="scaled",
+    )
     spec = spec_with(raw_model(tmp_path / "source.onnx"), overrides)
-    assert spec == DetectorSpec(64, 64, tuple("vwxyz"), "stretch", 0, 0.0, 1.0, 9)
+    assert spec == DetectorSpec(64, 64, tuple("vwxyz"), "stretch", 0, 0.0, 1.0, 9, "scaled")
 
 
 def test_a_standard_deviation_of_0_is_refused(tmp_path: Path) -> None:
