@@ -50,6 +50,14 @@ def test_no_such_file_system() -> None:
         Place.of("nope://bucket")
 
 
+def test_no_secret_of_a_uri_is_shown() -> None:
+    place = Place("s3://key:secret@bucket/photos/?endpoint_override=x&token=secret", None, "bucket/photos")
+    assert place.name == "s3://bucket/photos"
+    with pytest.raises(ContractError, match="nope://bucket/x cannot be opened") as caught:
+        Place.of("nope://key:secret@bucket/x?token=secret")
+    assert "secret" not in str(caught.value)
+
+
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match="cannot be listed: No such file or directory"):
         Place.of(str(tmp_path / "nothing")).images()

@@ -52,7 +52,8 @@ class Bulk:
             score_threshold=0.3,
             iou_threshold=None,
         )
-        return do_shard(self.out, begun, Settings(server.address, LOCAL, **settings), 0)
+        chosen = Settings(str(self.images), self.out.text, server.address, LOCAL, **settings)
+        return do_shard(begun, chosen, 0)
 
     def rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(self.out.path(job.part_name(0))).to_pylist()

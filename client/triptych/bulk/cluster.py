@@ -17,7 +17,6 @@ import ray
 import ray.data
 
 from triptych.bulk.job import Job
-from triptych.bulk.places import Place
 from triptych.bulk.shard import Done, Settings, do_shard
 from triptych.errors import ServerUnavailable, TriptychError
 
@@ -62,7 +61,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[int]:
         ray.shutdown()
 
 
-def run(out: Place, job: Job, settings: Settings, shards: Sequence[int], workers: int) -> Iterator[Done]:
+def run(job: Job, settings: Settings, shards: Sequence[int], workers: int) -> Iterator[Done]:
     """Do shards, so many at a time, within `connected`; yield what came out of each as soon as it is done.
 
     Ray begins a shard again elsewhere if its machine is lost.
@@ -76,7 +75,7 @@ def run(out: Place, job: Job, settings: Settings, shards: Sequence[int], workers
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    todo = partial(_do, out.text, job, settings)
+    todo = partial(_do, job, settings)
     for answer in dataset.map(todo, compute=ray.data.TaskPoolStrategy(size=workers), num_cpus=1).iter_rows():
         if answer["gone"]:
             raise ServerUnavailable(answer["problem"], grpc.StatusCode.UNAVAILABLE)
@@ -85,11 +84,11 @@ def run(out: Place, job: Job, settings: Settings, shards: Sequence[int], workers
         yield Done(**json.loads(answer["done"]))
 
 
-def _do(out: str, job: Job, settings: Settings, item: dict[str, int]) -> dict[str, Any]:
+def _do(job: Job, settings: Settings, item: dict[str, int]) -> dict[str, Any]:
     """Do a shard in a process of Ray's, which would hide our errors in its own."""
     done, problem, gone = "", "", False
     try:
-        done = json.dumps(asdict(do_shard(Place.of(out), job, settings, int(item["shard"]))))
+        done = json.dumps(asdict(do_shard(job, settings, int(item["shard"]))))
     except (TriptychError, OSError) as error:
         problem, gone = str(error), isinstance(error, ServerUnavailable)
     return {"done": done, "problem": problem, "gone": gone}

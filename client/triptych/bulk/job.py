@@ -33,7 +33,7 @@ class Job:
     """What all files of one folder of results have in common.
 
     Attributes:
-        source: where the images are, as `Place` takes it.
+        source: where the images are, by the `name` of the `Place`: no secret is written down.
         score_threshold: as `DetectionClient.detect` takes it.
         iou_threshold: as `DetectionClient.detect` takes it.
         shard_images: how many images a shard has; the last one may have fewer.
@@ -74,11 +74,11 @@ def begin(out: Place, source: Place, *, resume: bool, **settings: Any) -> Job:
     if job is None:
         return _start(out, source, settings)
     if not resume:
-        raise ContractError(f"{out.text} has results; continue them with --resume, or give another --out")
-    for name, value in {"source": source.text, **settings}.items():
+        raise ContractError(f"{out.name} has results; continue them with --resume, or give another --out")
+    for name, value in {"source": source.name, **settings}.items():
         if (begun := getattr(job, name)) != value:
             raise ContractError(
-                f"{out.text} was begun with {name} {begun!r}, and cannot be continued with {value!r}; "
+                f"{out.name} was begun with {name} {begun!r}, and cannot be continued with {value!r}; "
                 "give what it was begun with, or another --out"
             )
     return job
@@ -86,11 +86,11 @@ def begin(out: Place, source: Place, *, resume: bool, **settings: Any) -> Job:
 
 def _start(out: Place, source: Place, settings: dict[str, Any]) -> Job:
     if out.names() - {_FOLDER}:
-        raise ContractError(f"{out.text} holds other files; give an --out that is empty or not there")
+        raise ContractError(f"{out.name} holds other files; give an --out that is empty or not there")
     paths = source.images()
     if not paths:
-        raise ContractError(f"there are no images in {source.text}")
-    job = Job(source=source.text, images=len(paths), **settings)
+        raise ContractError(f"there are no images in {source.name}")
+    job = Job(source=source.name, images=len(paths), **settings)
     listed = io.BytesIO()
     column = pa.array([os.fsencode(path) for path in paths], pa.binary())
     pq.write_table(pa.table([column], schema=_LIST), listed, row_group_size=job.shard_images)

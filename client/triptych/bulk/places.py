@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -30,7 +31,8 @@ class Place:
     """A folder, or a prefix in an object store.
 
     Attributes:
-        text: the absolute path of the folder, or the URI, with which other processes find it again.
+        text: the absolute path of the folder, or the URI, with which other processes find it again; it may have a
+            password in it.
         store: pyarrow's file system.
         root: the path in it.
     """
@@ -52,7 +54,8 @@ class Place:
         try:
             store, root = fs.FileSystem.from_uri(text)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ContractError(f"{text} cannot be opened: {_first_line(error)}") from error
+            reason = _first_line(error).replace(text, "")
+            raise ContractError(f"{without_secrets(text)} cannot be opened: {reason}") from error
         return cls(text, store, root)
 
     @property
@@ -62,8 +65,8 @@ class Place:
 
     @property
     def name(self) -> str:
-        """What stands before an image's path in the results: the URI without its options."""
-        return self.text.partition("?")[0].rstrip("/") if "://" in self.text else self.text.rstrip("/")
+        """What stands before an image's path in the results: the URI without user, password and options."""
+        return without_secrets(self.text).rstrip("/")
 
     def images(self) -> list[str]:
         """Return the paths within it of all images, sorted, with those of the folders within.
@@ -77,7 +80,7 @@ class Place:
             listed = self._walk() if self.is_local else self._list()
             return sorted(path for path in listed if _is_image(path))
         except OSError as error:
-            raise ContractError(f"the images of {self.text} cannot be listed: {_first_line(error)}") from error
+            raise ContractError(f"the images of {self.name} cannot be listed: {_first_line(error)}") from error
 
     def read(self, path: str) -> bytes:
         """Read an image.
@@ -131,7 +134,7 @@ class Place:
         try:
             infos = self.store.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
         except OSError as error:
-            raise ContractError(f"{self.text} cannot be read: {_first_line(error)}") from error
+            raise ContractError(f"{self.name} cannot be read: {_first_line(error)}") from error
         return {info.base_name for info in infos}
 
     def path(self, name: str) -> str:
@@ -150,6 +153,14 @@ class Place:
         for info in self.store.get_file_info(fs.FileSelector(self.root, recursive=True)):
             if info.type == fs.FileType.File:
                 yield info.path[len(self.root.rstrip("/")) + 1 :]
+
+
+def without_secrets(text: str) -> str:
+    """Return a URI without the user, the password and the options; a path as it is."""
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _is_image(path: str) -> bool:

@@ -54,6 +54,8 @@ class Settings:
     """How a shard is done; another run may choose otherwise.
 
     Attributes:
+        source: where the images are, as `Place.of` takes it.
+        out: where the results go, likewise.
         address: the servers, host:port with commas between them.
         credentials: how to connect.
         timeout_s: how long an answer may take.
@@ -62,6 +64,8 @@ class Settings:
         in_flight: requests that are with the server at a time.
     """
 
+    source: str
+    out: str
     address: str
     credentials: Credentials
     timeout_s: float
@@ -81,7 +85,7 @@ class Done:
     classes: dict[str, int]
 
 
-def do_shard(out: Place, job: Job, settings: Settings, shard: int) -> Done:
+def do_shard(job: Job, settings: Settings, shard: int) -> Done:
     """Do one shard. To do it twice, or in two places at the same time, gives the same file.
 
     Raises:
@@ -89,6 +93,7 @@ def do_shard(out: Place, job: Job, settings: Settings, shard: int) -> Done:
         ContractError: the list of images cannot be read, or the server's answers do not fit the contract.
         OSError: the file cannot be written.
     """
+    out = Place.of(settings.out)
     rows = asyncio.run(_Shard(job, settings).rows(paths_of(out, shard)))
     out.write(part_name(shard), to_parquet(rows))
     names = Counter(item["name"] for item in chain.from_iterable(row["objects"] or () for row in rows))
@@ -109,7 +114,7 @@ class _Shard:
     async def rows(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return the rows of these images, in their order."""
         address, credentials, timeout_s = self.settings.address, self.settings.credentials, self.settings.timeout_s
-        self.source = Place.of(self.job.source)
+        self.source = Place.of(self.settings.source)
         with ThreadPoolExecutor(READERS) as self.readers:
             async with AsyncDetectionClient(address, timeout_s=timeout_s, credentials=credentials) as self.client:
                 version = await self._patiently(self.client.detector_version)

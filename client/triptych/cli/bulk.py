@@ -109,25 +109,27 @@ def bulk(
     credentials = _absolute(access.credentials())
     with DetectionClient(address, timeout_s=timeout_s, credentials=credentials) as client:
         client.spec()  # a server that is not there, or serves something else, is known now
-    place = Place.of(out)
+    place, images = Place.of(out), Place.of(source)
     chosen = {"shard_images": shard_images, "score_threshold": score_threshold, "iou_threshold": iou_threshold}
-    begun = job.begin(place, Place.of(source), resume=resume, **chosen)
+    begun = job.begin(place, images, resume=resume, **chosen)
     shards = job.missing(place, begun)
-    settings = Settings(address, credentials, timeout_s, retry_s, batch, in_flight)
+    settings = Settings(images.text, place.text, address, credentials, timeout_s, retry_s, batch, in_flight)
     started, done = time.perf_counter(), []
     try:
         if shards:
             with cluster.connected(ray, workers) as count, _progress(len(shards)) as advance:
-                for result in cluster.run(place, begun, settings, shards, count):
+                for result in cluster.run(begun, settings, shards, count):
                     done.append(result)
                     advance(1)
     finally:
         if len(done) < len(shards):
             _note(f"{begun.shards - len(shards) + len(done)} of {begun.shards} shards are done; continue with --resume")
     if lost := job.missing(place, begun):
-        raise TriptychError(f"{out} lacks shards that were done ({lost[:5]}…): does every machine see the same --out?")
+        raise TriptychError(
+            f"{place.name} lacks shards that were done ({lost[:5]}…): does every machine see the same --out?"
+        )
     failed = sum(result.failed for result in done)
-    _print(begun, done, time.perf_counter() - started, out, as_json)
+    _print(begun, done, time.perf_counter() - started, place.name, as_json)
     if failed:
         raise typer.Exit(REFUSED)
 
