@@ -55,6 +55,22 @@ def test_a_video_is_read_to_its_end_and_from_any_frame_on(
     assert read(path, 25) == []
 
 
+def test_a_cover_is_not_the_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        cover, video = container.add_stream("mjpeg", rate=1), container.add_stream("mpeg4", rate=25)
+        for stream, side, pixel_format in ((cover, 32, "yuvj420p"), (video, 64, "yuv420p")):
+            stream.width, stream.height, stream.pix_fmt = side, side, pixel_format
+        for stream, count in ((cover, 1), (video, 10)):
+            for number in range(count):
+                picture = np.zeros((stream.height, stream.width, 3), np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, "bgr24").reformat(format=stream.pix_fmt)
+                frame.pts = number
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    assert [(frame.width, frame.error) for frame in read(path)] == [(64, "")] * 10
+
+
 def test_a_colon_in_a_name_is_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_video(tmp_path / "a.avi", 2).rename(tmp_path / "tcp:a.avi")
     monkeypatch.chdir(tmp_path)

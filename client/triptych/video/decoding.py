@@ -99,10 +99,12 @@ class Decoder:
                 f"{self._name} cannot be opened as a video ({error.strerror}): it is damaged, missing, or of a "
                 "format that FFmpeg does not read"
             ) from error
-        if not self._container.streams.video:
+        # The first one may be a cover, as files of phones and shops have it.
+        video = self._container.streams.best("video")
+        if video is None:
             self._container.close()
             raise ImageError(f"{self._name} cannot be opened as a video: there are no pictures in it")
-        self._video = self._container.streams.video[0]
+        self._video: Any = video
         duration = self._container.duration
         self.header = Header(
             frames=self._video.frames or None,
