@@ -70,9 +70,8 @@ class Loop:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Wait for what is in flight, and report what was due by now, or by the end, and was not sent."""
-        now = min(time.monotonic(), self.ends_s)
-        while self.due < now:
+        """Wait for what is in flight, and report what was due, and was not sent within `CATCH_UP_S`."""
+        while self.due < min(time.monotonic() - CATCH_UP_S, self.ends_s):
             self.user.report("unsent", None, RequestUnsent("it was due, and could not be sent in time"), "")
             self.advance()
 

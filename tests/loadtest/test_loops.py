@@ -167,6 +167,18 @@ def test_a_user_s_open_loop_leaves_nothing_out_that_is_not_due_yet(clock: Clock)
     assert (len(spawned.due), user.unsent) == (10, 0)
 
 
+def test_what_locust_stops_amid_a_load_counts_unless_it_may_yet_have_been_sent(clock: Clock) -> None:
+    user: Any = User(clock, answer_s=0.0)
+    loop = OpenLoop(LoadProfile(rate_per_s=10), user)
+    spawned: Any = Spawned(places=0)
+    loop.sending = spawned
+    loop.begin(0.0)
+    clock.now = 5.0
+    loop.send()
+    loop.end()
+    assert user.unsent == 40
+
+
 def test_an_open_loop_in_steps(clock: Clock) -> None:
     due = open_loop(LoadProfile(rate_per_s=20, shape="step", duration_s=10), clock)
     counts = [sum(first <= at < first + 2 for at in due) for first in range(0, 10, 2)]
