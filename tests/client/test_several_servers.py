@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from support.fake_server import LOST, QUEUE_FULL, FakeServer
+from support.fake_server import DRAINING, LOST, QUEUE_FULL, UNKNOWN, FakeServer
 from triptych.client import AsyncDetectionClient, DetectionClient
-from triptych.errors import ContractError, RequestError, ServerOverloaded
+from triptych.errors import ContractError, ModelNotFound, RequestError, ServerOverloaded
 from triptych.wire import channel, endpoints
 from triptych.wire.endpoints import BUDGET_AT_FIRST, FAILURES_TO_OPEN
 
@@ -263,3 +263,19 @@ def test_a_connection_that_is_half_open_is_noticed(server: FakeServer, monkeypat
         assert len(client.detect(b"abc")) == 3
         assert time.monotonic() - began < 20
         assert tunnel.connections >= 2
+
+
+def test_a_server_that_ends_sends_one_to_the_other(pair: tuple[FakeServer, FakeServer]) -> None:
+    pair[0].everywhere = DRAINING
+    with DetectionClient(addresses(pair)) as client:
+        for _ in range(6):
+            assert len(client.detect(b"abc")) == 3
+    assert pair[0].requests
+
+
+def test_a_model_that_a_server_never_had_is_not_asked_for_elsewhere(pair: tuple[FakeServer, FakeServer]) -> None:
+    for server in pair:
+        server.everywhere = UNKNOWN
+    with DetectionClient(addresses(pair)) as client, pytest.raises(ModelNotFound):
+        client.detect(b"abc")
+    assert sum(len(server.requests) for server in pair) == 1

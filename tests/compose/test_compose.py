@@ -168,13 +168,16 @@ def test_a_server_that_died_is_healthy_again(engine: Engine, project: Project, s
     assert call(engine, secrets / "ca.pem")["failures"] == []
 
 
-def test_one_of_two_servers_dies_and_no_request_fails(engine: Engine, project: Project, secrets: Path) -> None:
+@pytest.mark.parametrize("ending", ["KILL", "TERM"])
+def test_one_of_two_servers_ends_and_no_request_fails(
+    engine: Engine, project: Project, secrets: Path, ending: str
+) -> None:
     project("up", "--detach", "--wait", "--scale", "triton-cpu=2", "--no-recreate", "triton-cpu")
     time.sleep(8)  # Envoy looks for new servers every five seconds
     command = [*engine.outside, sys.executable, str(CALLER), str(BOARD), str(secrets / "ca.pem"), "12"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(engine.environment)) as load:
         time.sleep(4)
-        engine.run("docker", "kill", "--signal", "KILL", project.containers("triton-cpu")[-1])
+        engine.run("docker", "kill", "--signal", ending, project.containers("triton-cpu")[-1])
         answers = json.loads(load.communicate(timeout=60)[0])
     assert answers["failures"] == []
     assert len(answers["objects"]) > 30

@@ -30,6 +30,8 @@ class Fault:
 # As Triton and gRPC were seen to say it.
 LOST = Fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 UNHEALTHY = Fault(grpc.StatusCode.INTERNAL, "in ensemble 'detection', Stub process 'preprocess_0' is not healthy.")
+DRAINING = Fault(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'detection' has no available versions")
+UNKNOWN = Fault(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'detection' is not found")
 QUEUE_FULL = Fault(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
 
 

@@ -80,6 +80,13 @@ BY_DETAILS: list[tuple[Code, str, type[RequestError], float | None, str]] = [
     ),
     (
         Code.NOT_FOUND,
+        "Request for unknown model: 'detection' has no available versions",
+        ModelNotFound,
+        PROCESS_BACKOFF_S,
+        "does not serve the model 'detection'",
+    ),
+    (
+        Code.NOT_FOUND,
         "Request for unknown model: 'detection' is not found",
         ModelNotFound,
         None,

@@ -99,6 +99,10 @@ _OVERLOADED = _says("the server at {address} refuses more work for now", "; send
 _DENIED = _says("the server at {address} denied access", "; give it the credentials that it wants")
 _NO_MODEL = _says("the server at {address} does not serve the model {model!r}")
 
+# A model that a server knows and does not serve at this moment. After a crash its versions are loaded again, and of a
+# server that ends another one takes its place. A model with an unknown name does not come back.
+_AWAY = _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S)
+
 _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
     grpc.StatusCode.CANCELLED: (_Case(_ANY, RequestCancelled, _says("the request to {address} was cancelled")),),
     grpc.StatusCode.DEADLINE_EXCEEDED: (
@@ -115,8 +119,7 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             ServerOverloaded,
             _says("the request waited longer in a queue of {address} than the model allows", "; send less at a time"),
         ),
-        # After a crash its versions are loaded again, so it may come back, unlike a model with an unknown name.
-        _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S),
+        _AWAY,
         _Case(("unknown model",), ModelNotFound, _NO_MODEL),
         _Case(
             ("is restricted",),  # Triton's words for a call that needs the key of `triptych serve`
@@ -193,7 +196,7 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
         ),
         _Case(_ANY, ServerOverloaded, _OVERLOADED),
     ),
-    grpc.StatusCode.NOT_FOUND: (_Case(_ANY, ModelNotFound, _NO_MODEL),),
+    grpc.StatusCode.NOT_FOUND: (_AWAY, _Case(_ANY, ModelNotFound, _NO_MODEL)),
     grpc.StatusCode.UNIMPLEMENTED: (
         _Case(
             _ANY, InvalidRequest, _says("the server at {address} does not offer this call", "; is it a Triton server?")
