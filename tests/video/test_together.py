@@ -163,11 +163,13 @@ def test_a_file_that_holds_something_is_known_before_any_source_begins(make_crew
 
 def test_a_server_that_is_gone_ends_all_of_them(make_crew: MakeCrew, server: FakeServer, tmp_path: Path) -> None:
     server.everywhere = LOST
-    together = make_crew().track(
+    said = list[str]()
+    together = make_crew(say=said.append).track(
         jobs_in(tmp_path, make_video(tmp_path / "a.avi", 4), make_video(tmp_path / "b.avi", 4))
     )
     assert len(together.lost) == 2
     assert isinstance(together.error(), ServerUnavailable)
+    assert said == [], "nobody goes on"
 
 
 def test_what_the_server_refuses_counts_more_than_a_lost_camera(

@@ -139,7 +139,7 @@ class Crew:
             pool.shutdown(wait=False)
 
     def _one(self, name: str, out: Path, listeners: Sequence[Listener], among_others: bool) -> Outcome:
-        """Track one source; among others, say at once if it is lost."""
+        """Track one source; among others, say at once if it is lost, unless it is the server that ended it."""
         try:
             with (
                 closing(open_source(name, retry_s=self.detector.retry_s, stop=self.stop, say=self.say)) as source,
@@ -158,7 +158,7 @@ class Crew:
                 outcome = tracking.run([self.watch(tracking), *listeners])
         except (TriptychError, OSError) as error:
             outcome = Outcome(shown_name(name), lost=error)
-        if outcome.lost and among_others:
+        if outcome.lost and among_others and not isinstance(outcome.lost, RequestError):
             self.say(f"{outcome.reason}; the other sources go on")
         return outcome
 
