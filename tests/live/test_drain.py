@@ -29,7 +29,7 @@ def test_no_request_fails_while_one_of_two_servers_ends(demo_repository: Path, t
         servings = []
         for name in ("one", "other"):
             repository = shutil.copytree(demo_repository, tmp_path / name / "model_repository")
-            servings.append(stack.enter_context(Serving(repository, "--instances", "1")))
+            servings.append(stack.enter_context(Serving(repository)))
         for serving in servings:
             serving.wait_ready()
         client = stack.enter_context(DetectionClient([serving.address for serving in servings], timeout_s=60))

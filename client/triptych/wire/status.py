@@ -101,7 +101,7 @@ _NO_MODEL = _says("the server at {address} does not serve the model {model!r}")
 
 # A model that a server knows and does not serve at this moment. After a crash its versions are loaded again, and of a
 # server that ends another one takes its place. A model with an unknown name does not come back.
-_AWAY = _Case(("no available versions", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S)
+_AWAY = _Case(("no available versions", "not at ready state", "not ready"), ModelNotFound, _NO_MODEL, PROCESS_BACKOFF_S)
 
 _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
     grpc.StatusCode.CANCELLED: (_Case(_ANY, RequestCancelled, _says("the request to {address} was cancelled")),),
