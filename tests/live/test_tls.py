@@ -92,7 +92,7 @@ def test_the_build_line(tls_server: TritonServer, repository: Path, tmp_path: Pa
     options = ("--data", data, "--cache", tmp_path / "cache", "--force", "--model-repository", repository)
     built = triptych("build", ROOT / "demo" / "pcb.onnx", *options, "--address", tls_server.grpc_address)
     assert built.returncode == 0, built.stderr
-    assert f"publish: {tls_server.grpc_address} serves version 2\n" in built.stdout, built.stdout
+    assert f"publish: {tls_server.grpc_address} serves version " in built.stdout, built.stdout
     adapted, out = tmp_path / "adapted.onnx", tmp_path / "report"
     assert triptych("adapt", ROOT / "demo" / "pcb.onnx", "--out", adapted).returncode == 0
     verified = triptych("verify", adapted, "--data", data, "--address", tls_server.grpc_address, "--out", out)
