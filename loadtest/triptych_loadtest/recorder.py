@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from triptych.measure.attribution import LATENESS, Answer
@@ -124,7 +125,7 @@ class Recorder:
     @property
     def dependence(self) -> float:
         """Of how many requests one tells something of its own."""
-        return dependence([latency_ms for _, latency_ms in sorted(self._in_order)])
+        return dependence([latency_ms for _, latency_ms in sorted(self._in_order, key=itemgetter(0))])
 
     def take(self, process: int, report: Report) -> None:
         """Add what a process saw."""

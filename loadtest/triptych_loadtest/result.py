@@ -89,8 +89,8 @@ def _client_side(measured: Measured) -> ClientSide:
         cpu_s=sum(recorder.cpu_s.values()),
         busiest=max(recorder.cpu_s.values(), default=0.0) / seconds if seconds else 0.0,
         truncated=recorder.truncated,
-        dependence=recorder.dependence,
         unsent=recorder.unsent,
+        dependence=recorder.dependence,
     )
 
 
@@ -99,4 +99,5 @@ def _attribution(measured: Measured) -> Attribution:
     joined = measured.recorder.joined
     if not len(joined.requests):
         return attribution.from_statistics(measured.window, measured.recorder.own_ms)
-    return replace(attribution.from_requests(joined.requests), trace_rate=measured.trace_rate * joined.one_in)
+    from_traces = attribution.from_requests(joined.requests, measured.recorder.all_latencies)
+    return replace(from_traces, trace_rate=measured.trace_rate * joined.one_in)

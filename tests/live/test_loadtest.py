@@ -38,7 +38,10 @@ def test_the_parts_are_the_client_s_mean(
         *("--address", demo_server.grpc_address, "--images", images, "--users", 3, "--warmup-s", 0.5),
         *("--duration-s", 1.5, "--out", out, "--budget-ms", 60000, "--model-repository", demo_repository),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    if done.returncode:  # a slow machine answers too few requests for a p95
+        assert done.returncode == REFUSED, done.stdout + done.stderr
+        assert "refused: p95, against the budget, is" in done.stdout
+        assert "too few requests to bound the p95" in done.stdout
     jsonschema.validate(json.loads(out.read_text()), RUN_SCHEMA)
     assert "<svg" in out.with_suffix(".html").read_text(), "its page is next to it"
     run = run_file.read(out)
@@ -57,7 +60,7 @@ def test_the_parts_are_the_client_s_mean(
     # The server's counters, which are not made from its traces, say the same of what is within a stage.
     for stage, parts in mean.stages.items():
         assert parts["infer"] == pytest.approx(run.server[stage].mean_ms("infer"), rel=0.1, abs=0.3)
-    for column, at in enumerate(("mean", "p50", "p95", "p99")):
+    for column, at in enumerate(("mean", "p50", "p90", "p95", "p99")):
         shown = [figures(done.stdout, owner)[column] for owner in OWNERS]
         assert sum(shown) == pytest.approx(figures(done.stdout, "client, end to end")[column], abs=0.05), at
         assert all(part >= 0 for part in shown)
@@ -77,7 +80,7 @@ def test_without_traces_there_are_means_and_a_broken_limit_is_an_exit_code(
     done = loadtest(
         *("--address", demo_server.grpc_address, "--images", images, "--users", 2, "--warmup-s", 0.3),
         *("--duration-s", 0.7, "--no-traces", "--out", tmp_path / "run.json"),
-        *("--max-p95-ms", 0.001, "--max-p99-ms", 60000, "--min-rate", 100000, "--budget-ms", 0.001),
+        *("--max-p95-ms", 0.001, "--min-rate", 100000, "--budget-ms", 0.001),
     )
     assert done.returncode == REFUSED, done.stdout + done.stderr
     assert "Means only, from the server's statistics" in done.stdout
@@ -91,9 +94,9 @@ def test_without_traces_there_are_means_and_a_broken_limit_is_an_exit_code(
         {},
     )
     assert sum(attribution.breakdowns["mean"].owners().values()) == pytest.approx(mean, rel=0.02)
-    broken = [line for line in done.stdout.splitlines() if line.startswith("limit broken:")]
+    broken = [line for line in done.stdout.splitlines() if line.startswith("refused:")]
     assert len(broken) == 3
-    assert re.fullmatch(r"limit broken: p95 is \d+\.\d ms; 0\.001 are allowed", broken[0])
+    assert re.fullmatch(r"refused: p95 is \d+\.\d ms; 0\.001 are allowed", broken[0])
     assert "against the budget" in broken[1]
     assert "100000 are required" in broken[2]
 

@@ -21,7 +21,7 @@ MakeRun = Callable[..., Run]
     ],
 )
 def test_limits_that_are_kept(make_run: MakeRun, limits: Limits) -> None:
-    assert broken_limits(limits, make_run([10.0] * 3)) == []
+    assert broken_limits(limits, make_run([10.0] * 700)) == []
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,22 @@ def test_limits_that_are_kept(make_run: MakeRun, limits: Limits) -> None:
 )
 def test_a_limit_that_is_broken(make_run: MakeRun, limits: Limits, sentence: str) -> None:
     assert sentence in broken_limits(limits, make_run([10.0] * 3, failures=2))
+
+
+def test_a_percentile_of_too_few_requests_is_not_shown_to_be_within_a_limit(make_run: MakeRun) -> None:
+    (sentence,) = broken_limits(Limits(max_p99_ms=20), make_run([10.0] * 493))
+    assert sentence.startswith(
+        "p99 is 10.0 ms, but that it keeps 20 is not shown: too few requests to bound the p99: 493; it takes 662; "
+        "measure for about "
+    )
+    assert broken_limits(Limits(max_p95_ms=20), make_run([10.0] * 493)) == []
+
+
+def test_a_percentile_must_be_within_its_limit_by_its_bound(make_run: MakeRun) -> None:
+    latencies_ms = [30.0 if number % 25 == 0 else 10.0 for number in range(1000)]
+    assert broken_limits(Limits(max_p95_ms=20), make_run(latencies_ms)) == [
+        "p95 is 10.0 ms, and may be up to 30.0; 20 are allowed"
+    ]
 
 
 def test_a_run_without_an_answer_is_refused_anyway(make_run: MakeRun) -> None:

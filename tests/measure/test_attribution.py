@@ -10,6 +10,7 @@ from triptych.contract import STAGES
 from triptych.measure.attribution import (
     LATENESS,
     Answer,
+    Attribution,
     Breakdown,
     Headroom,
     Requests,
@@ -17,16 +18,44 @@ from triptych.measure.attribution import (
     from_statistics,
     owner_sentence,
 )
+from triptych.measure.bounds import PERCENTS
 from triptych.measure.histogram import Histogram
 from triptych.measure.traces import PARTS, TracedRequest
 from triptych.measure.window import Window
 from triptych.wire.statistics import Counters
 
 
+def attributed(requests: Requests) -> Attribution:
+    return from_requests(requests, Histogram(requests.total_ms))
+
+
+@pytest.mark.parametrize("count", [1, 3, 40, 493])
+def test_each_column_s_total_is_the_latency_that_the_clients_saw(count: int) -> None:
+    """The tail is longer than what lies before it, so that the mean of the requests around the p99 is too."""
+    requests = traced_requests(80 + 10 * np.random.default_rng(count).pareto(1.5, count))
+    latencies = Histogram(requests.total_ms)
+    breakdowns = from_requests(requests, latencies).breakdowns
+    assert breakdowns["mean"].total_ms == pytest.approx(latencies.mean_ms)
+    for percent in PERCENTS:
+        breakdown = breakdowns[f"p{percent}"]
+        assert breakdown.total_ms == pytest.approx(latencies.percentile_ms(percent))
+        assert sum(breakdown.owners().values()) == pytest.approx(breakdown.total_ms)
+        assert breakdown.owners()["preprocess"] == pytest.approx(1.0, rel=0.02), "as in each request"
+
+
+def test_of_requests_that_were_traced_now_and_then_the_columns_are_those_of_all() -> None:
+    requests = traced_requests(np.random.default_rng(5).gamma(4.0, 20.0, 800))
+    latencies = Histogram(requests.total_ms)
+    sampled = traced_requests(np.random.default_rng(5).gamma(4.0, 20.0, 800)[::8])
+    breakdowns = from_requests(sampled, latencies).breakdowns
+    assert breakdowns["p99"].total_ms == pytest.approx(latencies.percentile_ms(99))
+    assert all(part >= 0 for part in breakdowns["p99"].owners().values())
+
+
 def test_every_breakdown_adds_up_and_is_its_percentile() -> None:
     detector_ms = np.random.default_rng(3).gamma(4.0, 5.0, 2000)
-    attribution = from_requests(traced_requests(detector_ms))
-    assert list(attribution.breakdowns) == ["mean", "p50", "p95", "p99"]
+    attribution = attributed(traced_requests(detector_ms))
+    assert list(attribution.breakdowns) == ["mean", "p50", "p90", "p95", "p99"]
     for at, breakdown in attribution.breakdowns.items():
         assert sum(breakdown.owners().values()) == pytest.approx(breakdown.total_ms)
         true = detector_ms.mean() if at == "mean" else np.percentile(detector_ms, float(at[1:]))
@@ -37,7 +66,7 @@ def test_every_breakdown_adds_up_and_is_its_percentile() -> None:
 
 
 def test_one_request_is_enough() -> None:
-    attribution = from_requests(traced_requests(np.array([10.0])))
+    attribution = attributed(traced_requests(np.array([10.0])))
     assert {breakdown.total_ms for breakdown in attribution.breakdowns.values()} == {15.0}
 
 

@@ -56,9 +56,8 @@ def test_the_best_of_several_settings_is_named() -> None:
 
 
 def test_images_are_counted_and_not_requests() -> None:
-    for words in (["--batch", "8"], ["--batch=8"]):
-        sweep = replace(swept(SATURATED), command=["triptych", "sweep", *words])
-        assert of_sweep(sweep, "s.json", 1000).images_per_s == 8 * 19
+    points = [replace(point, batch=8) for point in SATURATED]
+    assert of_sweep(swept(points), "s.json", 1000).images_per_s == 8 * 19
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def long_tails(count: int, **late: float) -> list[Remark]:
     seldom = np.where(np.arange(count) % 50 == 0, 1.0, 0.0)
     traced = traced_requests(np.full(count, 30.0), **{owner: ms * seldom for owner, ms in late.items()})
     run = made_up(requests=count)
-    return of_run(replace(run, attribution=from_requests(traced)))
+    return of_run(replace(run, attribution=from_requests(traced, run.client.latencies)))
 
 
 def test_a_long_tail_is_its_stage_s_alone() -> None:

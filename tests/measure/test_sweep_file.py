@@ -64,3 +64,10 @@ def test_a_sweep_of_an_earlier_release_is_read() -> None:
     for point in again["series"][0]["points"]:
         assert point.pop("bounds_ms") == {}
     assert again == json.loads((DATA / "sweep-1.json").read_text())
+
+
+@pytest.mark.parametrize("words", [["--batch", "8"], ["--batch=8"]])
+def test_the_points_of_an_earlier_release_have_the_batch_of_the_command(words: list[str], tmp_path: Path) -> None:
+    data = json.loads((DATA / "sweep-1.json").read_text())
+    (tmp_path / "sweep.json").write_text(json.dumps({**data, "command": ["triptych", "sweep", *words]}))
+    assert [point.batch for point in sweep_file.read(tmp_path / "sweep.json").series[0].points] == [8, 8]

@@ -36,7 +36,7 @@ def printed(renderable: RenderableType) -> list[str]:
 
 
 def test_owners_and_parts_with_their_share() -> None:
-    lines = printed(attribution_table(from_requests(traced_requests(np.full(10, 30.0)))))
+    lines = printed(attribution_table(from_requests(traced_requests(np.full(10, 30.0)), Histogram([35.0] * 10))))
     rows = [line for line in lines if "30.00" in line]
     assert [row.split()[1] for row in rows] == ["detector", "infer"]
     assert "86%" in rows[0], "30 of 35 ms"

@@ -86,7 +86,7 @@ def make_run(
     network, overhead = rng.gamma(2.0, 0.5, count), np.full(count, 0.05)
     total = stages.sum(axis=(1, 2)) + network + overhead + sum(own.values(), np.zeros(count))
     requests = Requests(total, network, overhead, stages, own, np.arange(count) / 40)
-    attribution = from_requests(requests)
+    attribution = from_requests(requests, Histogram(total))
     if source != "traces":
         mean = dataclasses.replace(attribution.breakdowns["mean"], ensemble_overhead_ms=-0.5)
         attribution = Attribution(source, count, {"mean": mean})

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from triptych.contract import STAGES
 from triptych.errors import MeasurementError
+from triptych.measure.bounds import PERCENTS
+from triptych.measure.histogram import Histogram
 from triptych.measure.traces import PARTS, TracedRequest
 from triptych.measure.window import Window, summary_line
 from triptych.wire.statistics import Counters
 
 Source = Literal["traces", "statistics"]
-
-PERCENTS = (50, 95, 99)
 
 NETWORK = "network and client"
 OVERHEAD = "ensemble overhead"
@@ -66,9 +66,9 @@ class Attribution:
     Attributes:
         source: `traces`, or `statistics` where there were none that could be read.
         requests: how many requests it rests on.
-        breakdowns: by `mean`, `p50`, `p95`, `p99`; but for traces the mean alone.
-        percentiles_ms: p50, p95 and p99 of every owner, and of every `stage part`, each on its own. They do not add
-            up: the slowest percent of one stage need not be the slowest of another. From statistics there are none.
+        breakdowns: by `mean`, `p50`, `p90`, `p95`, `p99`; but for traces the mean alone.
+        percentiles_ms: p50, p90, p95 and p99 of every owner, and of every `stage part`, each on its own. They do not
+            add up: the slowest percent of one stage need not be the slowest of another. From statistics there are none.
         trace_rate: of how many requests one was traced.
     """
 
@@ -187,35 +187,64 @@ class Requests:
         }
         return {**owners, OVERHEAD: self.overhead_ms, NETWORK: self.network_ms, **self.client_ms, **parts}
 
-    def breakdown(self, rows: Sequence[int] | npt.NDArray[np.intp] | slice = slice(None)) -> Breakdown:
-        """Return the mean over some of the requests, or over all; at least one."""
-        stages = self.stages_ms[rows].mean(axis=0)
+    def breakdown(
+        self,
+        rows: Sequence[int] | npt.NDArray[np.intp] | slice = slice(None),
+        weights: npt.NDArray[np.float64] | None = None,
+    ) -> Breakdown:
+        """Return the mean over some of the requests, or over all; at least one. With weights, the weighted sum."""
+        if weights is None:
+            count = len(self.total_ms[rows])
+            weights = np.full(count, 1 / count)
+        stages = np.tensordot(weights, self.stages_ms[rows], axes=1)
         return Breakdown(
-            float(self.total_ms[rows].mean()),
-            float(self.network_ms[rows].mean()),
-            float(self.overhead_ms[rows].mean()),
+            float(weights @ self.total_ms[rows]),
+            float(weights @ self.network_ms[rows]),
+            float(weights @ self.overhead_ms[rows]),
             {stage.name: dict(zip(PARTS, map(float, stages[i]), strict=True)) for i, stage in enumerate(STAGES)},
-            {name: float(values[rows].mean()) for name, values in self.client_ms.items()},
+            {name: float(weights @ values[rows]) for name, values in self.client_ms.items()},
         )
 
-    def around(self, percent: float) -> Breakdown:
-        """Explain a percentile of the total by the requests around it.
+    def explain(self, latency_ms: float, percent: float) -> Breakdown:
+        """Explain a percentile of the clients' latency by the requests around it.
 
         Percentiles of parts do not add up to the percentile of their sum. So the requests are ranked by their total,
-        those around the percentile's rank are taken (half of what lies beyond it, on either side, and at most 2.5% of
-        all: for p99 those from p98.5 to p99.5), and each part is averaged over them. The parts then add up to the
-        mean total of those requests, which is the percentile to within what its neighbours differ by.
+        and those around the percentile's rank are taken: half of what lies beyond it, on either side, and at most 2.5%
+        of all (for p99 those from p98.5 to p99.5). The mean of their totals is longer than the percentile, since the
+        tail is. So those below and those above the percentile are averaged by themselves, and mixed as it takes for
+        the total to be the percentile: all parts together are then exactly the latency that the clients saw.
+
+        Args:
+            latency_ms: the percentile.
+            percent: which one.
         """
         ranked = np.argsort(self.total_ms, kind="stable")
         middle = percent / 100 * (len(ranked) - 1)
         half = len(ranked) * min(WIDEST_WINDOW, min(percent, 100 - percent) / 100 / 2)
-        first, last = round(middle - half), round(middle + half)
-        return self.breakdown(ranked[max(0, first) : last + 1])
+        rows = ranked[max(0, round(middle - half)) : round(middle + half) + 1]
+        totals = self.total_ms[rows]
+        is_above = totals > latency_ms
+        if is_above.all() or not is_above.any():  # then the one that is nearest explains it
+            nearest = rows[[0]] if is_above.all() else rows[[-1]]
+            return self.breakdown(nearest, latency_ms / self.total_ms[nearest])
+        below_ms, above_ms = totals[~is_above].mean(), totals[is_above].mean()
+        share = (latency_ms - below_ms) / (above_ms - below_ms)
+        return self.breakdown(rows, np.where(is_above, share / is_above.sum(), (1 - share) / (~is_above).sum()))
 
 
-def from_requests(requests: Requests) -> Attribution:
-    """Return the attribution of requests that were traced; at least one."""
-    breakdowns = {"mean": requests.breakdown(), **{f"p{p}": requests.around(p) for p in PERCENTS}}
+def from_requests(requests: Requests, latencies: Histogram) -> Attribution:
+    """Return the attribution of requests that were traced; at least one.
+
+    Args:
+        requests: those that were traced.
+        latencies: of all requests that the clients had an answer to.
+    """
+    everything = np.full(len(requests), latencies.mean_ms / requests.total_ms.sum())
+    percentiles_ms = {f"p{percent}": latencies.percentile_ms(percent) for percent in PERCENTS}
+    breakdowns = {
+        "mean": requests.breakdown(weights=everything),
+        **{at: requests.explain(latency_ms, float(at[1:])) for at, latency_ms in percentiles_ms.items()},
+    }
     percentiles = {
         name: {f"p{p}": float(np.percentile(values, p)) for p in PERCENTS}
         for name, values in requests.columns().items()

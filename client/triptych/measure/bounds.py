@@ -23,15 +23,15 @@ from triptych.measure.histogram import Histogram
 CONFIDENCE = 0.99
 """That of MLPerf's LoadGen."""
 
+PERCENTS = (50, 90, 95, 99)
+"""The percentiles that are shown."""
+
 BOUNDED = (90, 95, 99)
-"""The percentiles that have a bound."""
+"""Those of them that have a bound."""
 
 CAUTION = 1.5
 """How many times what requests show of their dependence is taken for true: then 1% of the bounds are too low, or fewer
 (`tests/measure/test_bounds.py`), and those of runs that are too short are none."""
-
-MOST_ORDERED = 100_000
-"""So many latencies, in their order, tell how much they depend on each other."""
 
 
 @lru_cache
@@ -82,6 +82,12 @@ def bound_ms(latencies: Histogram, percent: float, dependence: float = 1.0) -> f
     independent = int(latencies.count / dependence)
     at = rank(percent, independent)
     return None if at is None else latencies.longest_ms_of(math.ceil(at / independent * latencies.count))
+
+
+def bounds_of(latencies: Histogram, dependence: float = 1.0) -> dict[str, float]:
+    """Return the upper bounds of the percentiles that have one, such as `p95`, in milliseconds; see `bound_ms`."""
+    found = {f"p{percent}": bound_ms(latencies, percent, dependence) for percent in BOUNDED}
+    return {at: bound for at, bound in found.items() if bound is not None}
 
 
 def dependence(latencies_ms: Sequence[float] | npt.NDArray[np.float64]) -> float:

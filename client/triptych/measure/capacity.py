@@ -118,7 +118,7 @@ def of_sweep(sweep: Sweep, name: str, p95_ms: float) -> Capacity:
         )
     setting = f", {series.label}" if len(sweep.series) > 1 else ""
     return Capacity(
-        images_per_s=point.answered_per_s * _batch(sweep.command),
+        images_per_s=point.images_per_s,
         p95_ms=point.p95_ms,
         at=f"{point.load}{' (the knee)' if point.users and series.knee == _chosen(series, best) else ''}{setting}",
         inflight=point.answered_per_s * (point.mean_ms - point.owners_ms.get(NETWORK, 0.0)) / 1000,
@@ -154,12 +154,6 @@ def _impossible(p95_ms: float, why: str) -> MeasurementError:
     return MeasurementError(
         f"no number of servers keeps a p95 of {p95_ms:g} ms: {why}; make an answer faster, or allow more"
     )
-
-
-def _batch(command: Sequence[str]) -> int:
-    """Return the images in a request of a sweep, by its command line."""
-    words = [part for word in command for part in word.split("=", 1)]
-    return int(words[words.index("--batch") + 1]) if "--batch" in words else 1
 
 
 def _gpus(environment: Environment) -> tuple[str, ...]:

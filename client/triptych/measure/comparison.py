@@ -13,7 +13,8 @@ from typing import Any
 
 from triptych.contract import DETECTOR
 from triptych.errors import ContractError
-from triptych.measure.attribution import PERCENTS, Breakdown
+from triptych.measure.attribution import Breakdown
+from triptych.measure.bounds import PERCENTS
 from triptych.measure.histogram import RELATIVE_ACCURACY
 from triptych.measure.pool import Side, chance_unknown, check_comparable
 from triptych.measure.ratio import Ratio, ratio_of, times
@@ -61,6 +62,7 @@ class Comparison:
         a_ms, b_ms: the same latencies of each side, in milliseconds.
         rate: B's requests a second over A's.
         a_rate_per_s, b_rate_per_s: the rate of each side.
+        a_batch, b_batch: images in a request of each side.
         amdahl: the speed-up of the mean that Amdahl's law predicts; `compare_runs` has the formula.
         changed: the owner whose speed-up the prediction takes.
         bottleneck_a, bottleneck_b: who owns most of the mean.
@@ -80,6 +82,8 @@ class Comparison:
     rate: Ratio
     a_rate_per_s: float
     b_rate_per_s: float
+    a_batch: int
+    b_batch: int
     amdahl: float
     changed: str
     bottleneck_a: str
@@ -92,6 +96,15 @@ class Comparison:
     def amdahl_error_percent(self) -> float:
         """How far the prediction lies above the measured speed-up of the mean."""
         return 100 * (self.amdahl / self.latency["mean"].value - 1)
+
+    @property
+    def rates(self) -> dict[str, tuple[float, float, Ratio]]:
+        """By `requests/s`, and `images/s` where a request has several: the rate of each side, and B's over A's."""
+        rates = {"requests/s": (self.a_rate_per_s, self.b_rate_per_s, self.rate)}
+        if max(self.a_batch, self.b_batch) > 1:
+            images = replace(self.rate, value=self.rate.value * self.b_batch / self.a_batch)
+            rates["images/s"] = (self.a_rate_per_s * self.a_batch, self.b_rate_per_s * self.b_batch, images)
+        return rates
 
     def owner(self, name: str) -> OwnerChange:
         """Return one of the owners."""
@@ -146,6 +159,8 @@ def compare_sides(a: Side, b: Side, changed: str = DETECTOR.name) -> Comparison:
         rate=ratio(lambda run: run.client.rate_per_s, b, a, counted),
         a_rate_per_s=a.run.client.rate_per_s,
         b_rate_per_s=b.run.client.rate_per_s,
+        a_batch=a.run.workload.batch,
+        b_batch=b.run.workload.batch,
         amdahl=before.total_ms / (before.total_ms - by_name[changed].a_ms + by_name[changed].b_ms),
         changed=changed,
         bottleneck_a=max(owners, key=lambda change: change.a_ms).owner,

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triptych.measure.attribution import Requests
+from triptych.measure.bounds import PERCENTS
 from triptych.measure.histogram import Histogram
 
 
@@ -22,6 +23,7 @@ class Interval:
         failures: how many failed in it.
         mean_ms, p50_ms, p95_ms, p99_ms: latencies of those that were answered; 0 if none was.
         owners_ms: mean milliseconds by owner, of those that were traced; empty if none was.
+        p90_ms: as the others; 0 too in runs that were written before there was one.
     """
 
     start_s: float
@@ -33,6 +35,7 @@ class Interval:
     p95_ms: float
     p99_ms: float
     owners_ms: dict[str, float] = field(default_factory=dict)
+    p90_ms: float = 0.0
 
     @property
     def rate_per_s(self) -> float:
@@ -76,7 +79,7 @@ class Timeline:
 
     def _interval(self, number: int, traced: Requests, rows: npt.NDArray[np.intp]) -> Interval:
         latencies, count = self._latencies[number], len(self._failures)
-        p50, p95, p99 = map(latencies.percentile_ms, (50, 95, 99))
+        p50, p90, p95, p99 = map(latencies.percentile_ms, PERCENTS)
         return Interval(
             start_s=number * self._seconds / count,
             seconds=self._seconds / count,
@@ -87,4 +90,5 @@ class Timeline:
             p95_ms=p95,
             p99_ms=p99,
             owners_ms=traced.breakdown(rows).owners() if len(rows) else {},
+            p90_ms=p90,
         )

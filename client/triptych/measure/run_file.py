@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from triptych.measure import bounds
 from triptych.measure.attribution import Attribution
+from triptych.measure.bounds import bounds_of
 from triptych.measure.documents import Format
 from triptych.measure.footprint import Footprint
 from triptych.measure.histogram import Histogram
@@ -195,8 +195,7 @@ class ClientSide:
     @property
     def bounds_ms(self) -> dict[str, float]:
         """What the percentiles are at most, with 99% confidence; those that have too few requests are left out."""
-        found = {f"p{percent}": bounds.bound_ms(self.latencies, percent, self.dependence) for percent in bounds.BOUNDED}
-        return {at: bound for at, bound in found.items() if bound is not None}
+        return bounds_of(self.latencies, self.dependence)
 
     @property
     def rate_per_s(self) -> float:

@@ -111,6 +111,7 @@ class Point:
         p90_ms: as the others; 0 in sweeps that were written before there was one.
         bounds_ms: what the percentiles are at most, with 99% confidence (`triptych.measure.bounds`); too few requests
             leave a percentile out.
+        batch: images in a request.
         grows_ms_per_s: by how much the latency grew in a second, at least (the lower end of a 95% interval); 0 where
             that may be chance.
     """
@@ -134,6 +135,7 @@ class Point:
     p90_ms: float = 0.0
     bounds_ms: dict[str, float] = field(default_factory=dict)
     grows_ms_per_s: float = 0.0
+    batch: int = 1
 
     @classmethod
     def of(cls, run: Run, load: LoadLevel, setting: Setting, *, confirmed: bool = False) -> Point:
@@ -161,12 +163,24 @@ class Point:
             p90_ms=latencies.percentile_ms(90),
             bounds_ms=run.client.bounds_ms,
             grows_ms_per_s=growth_ms_per_s(run.intervals),
+            batch=run.workload.batch,
         )
 
     @property
     def load(self) -> LoadLevel:
         """What was asked of the server."""
         return LoadLevel(self.users, self.rate_per_s, self.fps)
+
+    @property
+    def images_per_s(self) -> float:
+        """Images in the requests that succeeded, a second."""
+        return self.answered_per_s * self.batch
+
+    @property
+    def rate(self) -> str:
+        """Requests a second in words, and images where a request has several."""
+        images = f" ({self.images_per_s:.1f} images/s)" if self.batch > 1 else ""
+        return f"{self.answered_per_s:.1f} requests/s{images}"
 
     @property
     def users_wait(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from triptych.measure.documents import Format
 from triptych.measure.run_file import Environment, ImageSet
@@ -41,6 +41,19 @@ class Sweep:
     max_dropped: float | None = None
 
 
-FORMAT = Format("sweep", Sweep, VERSION, mark="series")
+def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
+    """Give the points of older sweeps the images in a request, which only the command line had."""
+    command, series = data.get("command"), data.get("series")
+    if not isinstance(command, list) or not isinstance(series, list):
+        return data  # which is then refused
+    words = [part for word in command for part in str(word).split("=", 1)]
+    if "--batch" not in words[:-1]:
+        return data
+    batch = int(words[words.index("--batch") + 1])
+    upgraded = [{**one, "points": [{"batch": batch, **point} for point in one["points"]]} for one in series]
+    return {**data, "series": upgraded}
+
+
+FORMAT = Format("sweep", Sweep, VERSION, mark="series", upgrade=_upgrade)
 
 read, write = FORMAT.read, FORMAT.write

@@ -25,7 +25,7 @@ def knee_sentence(series: Series) -> str:
     where = f"the knee is at {at.load}"
     if series.knee == 0 and at.users != 1:
         where += " or below"
-    there = f"{at.answered_per_s:.1f} requests/s at p50 {at.p50_ms:.1f} ms"
+    there = f"{at.rate} at p50 {at.p50_ms:.1f} ms"
     if series.knee + 1 == len(series.points):
         return f"{where} or beyond: {there}"
     after = series.points[series.knee + 1]
@@ -45,7 +45,9 @@ def budget_sentence(series: Series, budget: Budget) -> str:
             return f"no {what} keeps {budget}: at {lightest.load} {broken}"
         return f"which {what} keeps {budget} is not known: the search ended before a longer run confirmed one"
     best = series.points[series.best_within_budget]
-    best_load = f"{best.load}: {best.answered_per_s:.1f} requests/s" if best.users_wait else f"{best.rate_per_s:g}/s"
+    best_load = f"{best.load}: {best.rate}" if best.users_wait else f"{best.rate_per_s:g}/s"
+    if best.batch > 1 and not best.users_wait:
+        best_load += f", {best.rate}"
     best_load += _how_sure(best, budget)
     if best is series.points[-1]:
         return f"every {what} up to the highest keeps {budget}, {best_load}; the limit is beyond"

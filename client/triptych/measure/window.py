@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from triptych.contract import DETECTION, DETECTOR, STAGES
+from triptych.measure.bounds import BOUNDED, PERCENTS, bounds_of
 from triptych.measure.histogram import Histogram
 from triptych.wire.statistics import Counters, Snapshot
 
@@ -89,14 +90,24 @@ def _counters(window: Window, model: str) -> Counters:
     return window.counters.get(model, Counters())
 
 
-def summary_line(latencies: Histogram, seconds: float) -> str:
+def summary_line(latencies: Histogram, seconds: float, dependence: float = 1.0) -> str:
     """Say requests, rate and the client's percentiles in one sentence."""
-    p50, p95, p99 = (latencies.percentile_ms(percent) for percent in (50, 95, 99))
     rate = latencies.count / seconds if seconds else 0.0
     return (
         f"{latencies.count} requests in {seconds:.1f} s: {rate:.1f} requests/s, "
-        f"client p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+        f"client {percentiles_line(latencies, dependence)}"
     )
+
+
+def percentiles_line(latencies: Histogram, dependence: float) -> str:
+    """Say the percentiles, and what each is at most."""
+    bounds_ms = bounds_of(latencies, dependence)
+    parts = []
+    for percent in PERCENTS:
+        at = f"p{percent}"
+        bound = f" (at most {bounds_ms[at]:.1f})" if at in bounds_ms else " (too few)" if percent in BOUNDED else ""
+        parts.append(f"{at} {latencies.percentile_ms(percent):.1f} ms{bound}")
+    return ", ".join(parts)
 
 
 def batch_sentence(counters: Snapshot) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from triptych.measure.attribution import LATENESS, PERCENTS, Attribution, owner_sentence
+from triptych.measure.attribution import LATENESS, Attribution, owner_sentence
+from triptych.measure.bounds import PERCENTS
 from triptych.measure.run_file import Run
 from triptych.report.blocks import Note, Row, Section, Share, Table
 from triptych.report.owners import bars
@@ -18,8 +19,8 @@ BELOW_ZERO = "Below zero: the last stage's output goes on after the ensemble has
 
 SOURCES = {
     "traces": "From the server's own traces, joined to the clients' requests by their ids: every request has its own "
-    "split. A percentile's parts are the means of the requests around it, so they add up. Their sum can differ a "
-    "little from the percentile itself.",
+    "split. A percentile's parts are means of the requests just below and just above it, mixed so that they add up to "
+    "it.",
     "statistics": "Means only, from the server's statistics over exactly the measured time: no traces could be read. "
     "Run the load test on the server's own machine to have percentiles explained.",
 }
@@ -91,8 +92,9 @@ def _percentiles(attribution: Attribution) -> Section:
         rows += [_percentile_row(part, of_part, "part") for part, of_part in parts.items() if of_part]
     note = "Each row is ranked separately: the slowest requests of one stage need not be the slowest of another. "
     note += "So these do not add up."
-    return Section("Percentiles of each owner", [Note(note, "small"), Table(["ms", *PERCENTILES], rows)], 3)
+    known = list(next(iter(attribution.percentiles_ms.values())))
+    return Section("Percentiles of each owner", [Note(note, "small"), Table(["ms", *known], rows)], 3)
 
 
 def _percentile_row(name: str, values: Mapping[str, float], kind: Any = "") -> Row:
-    return Row([name, *(f"{values[at]:.2f}" for at in PERCENTILES)], kind)
+    return Row([name, *(f"{value:.2f}" for value in values.values())], kind)

@@ -83,9 +83,10 @@ def _tables(comparison: Comparison, *, alone: bool) -> Section:
         Row([at, f"{comparison.a_ms[at]:.2f}", f"{comparison.b_ms[at]:.2f}", *_ratio(ratio)])
         for at, ratio in comparison.latency.items()
     ]
-    rates = Row(
-        ["requests/s", f"{comparison.a_rate_per_s:.1f}", f"{comparison.b_rate_per_s:.1f}", *_ratio(comparison.rate)]
-    )
+    rates = [
+        Row([unit, f"{of_a:.1f}", f"{of_b:.1f}", *_ratio(ratio)])
+        for unit, (of_a, of_b, ratio) in comparison.rates.items()
+    ]
     a, b = comparison.a, comparison.b
     moved = f"The bottleneck was {comparison.bottleneck_a} and is {comparison.bottleneck_b}."
     if comparison.bottleneck_a == comparison.bottleneck_b:
@@ -95,7 +96,7 @@ def _tables(comparison: Comparison, *, alone: bool) -> Section:
         [
             Note(moved),
             Table(["mean, ms", a, b, "speed-up", "95% interval", f"of {a}", f"of {b}"], owners),
-            Table(["end to end, ms", a, b, "speed-up", "95% interval"], [*ends, rates]),
+            Table(["end to end, ms", a, b, "speed-up", "95% interval"], [*ends, *rates]),
             Note(RATIOS.format(b=b), "small"),
         ],
     )

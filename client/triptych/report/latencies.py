@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from triptych.measure.attribution import PERCENTS
-from triptych.measure.bounds import BOUNDED
+from triptych.measure.bounds import BOUNDED, PERCENTS, bounds_of
 from triptych.measure.histogram import Histogram
 from triptych.measure.run_file import Run
 from triptych.report.attribution import PERCENTILES
-from triptych.report.blocks import Chart, Charts, Columns, Line, Row, Section, Table
+from triptych.report.blocks import Chart, Charts, Columns, Line, Note, Row, Section, Table
 
 BOUNDED_NAMES = frozenset(f"p{percent}" for percent in BOUNDED)
 
@@ -31,20 +30,23 @@ def with_bound(latency_ms: float, bounds_ms: Mapping[str, float], at: str) -> st
 def latency_section(run: Run) -> Section:
     """Return what the clients of a run saw; it must have answers."""
     client = run.client
-    rows = [_row(name, latencies) for name, latencies in sorted(client.by_request.items())]
-    rows.append(_row("all", client.latencies, "total" if rows else ""))
+    rows = [_row(name, latencies, client.dependence) for name, latencies in sorted(client.by_request.items())]
+    rows.append(_row("all", client.latencies, client.dependence, "total" if rows else ""))
     return Section(
         "What the clients saw",
         [
             Table(["ms", "count", "mean", *PERCENTILES, "longest"], rows),
+            Note(BOUNDS, "small"),
             Charts([histogram_chart(client.latencies), *_over_time(run)]),
         ],
     )
 
 
-def _row(name: str, latencies: Histogram, kind: Any = "") -> Row:
-    values = (latencies.mean_ms, *(latencies.percentile_ms(percent) for percent in (*PERCENTS, 100)))
-    return Row([name, str(latencies.count), *(f"{value:.1f}" for value in values)], kind)
+def _row(name: str, latencies: Histogram, dependence: float, kind: Any = "") -> Row:
+    bounds_ms = bounds_of(latencies, dependence)
+    percentiles = [with_bound(latencies.percentile_ms(percent), bounds_ms, f"p{percent}") for percent in PERCENTS]
+    longest = f"{latencies.percentile_ms(100):.1f}"
+    return Row([name, str(latencies.count), f"{latencies.mean_ms:.1f}", *percentiles, longest], kind)
 
 
 def histogram_chart(latencies: Histogram) -> Chart:
@@ -76,7 +78,8 @@ def _over_time(run: Run) -> list[Chart]:
     answered = Columns("answered", [(first, last, interval.rate_per_s) for interval, first, last in spans])
     failed = Columns("failed", [(first, last, interval.failures / interval.seconds) for interval, first, last in spans])
     middles = [(interval, (first + last) / 2) for interval, first, last in spans if interval.requests]
-    lines = [Line(at, [(middle, getattr(interval, f"{at}_ms")) for interval, middle in middles]) for at in PERCENTILES]
+    points = {at: [(middle, getattr(interval, f"{at}_ms")) for interval, middle in middles] for at in PERCENTILES}
+    lines = [Line(at, line) for at, line in points.items() if any(latency_ms for _, latency_ms in line)]
     since = "s since the beginning"
     return [
         Chart("Requests over time", since, "requests/s", columns=[answered, *([failed] if run.client.failed else ())]),

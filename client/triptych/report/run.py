@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from triptych.contract import DETECTOR
 from triptych.measure import remarks
-from triptych.measure.attribution import PERCENTS, Headroom, owner_sentence
+from triptych.measure.attribution import Headroom, owner_sentence
+from triptych.measure.bounds import BOUNDED, PERCENTS
 from triptych.measure.remarks import BUDGET_AT
-from triptych.measure.run_file import Run
+from triptych.measure.run_file import ClientSide, Run
 from triptych.measure.window import batch_sentence
 from triptych.report.attribution import time_sections
 from triptych.report.blocks import Figure, Figures, Note, Page, Row, Section, Share, Table
@@ -70,11 +71,17 @@ def _figures(run: Run) -> Figures:
         [
             Figure(f"{client.rate_per_s:.1f}", "", "requests/s"),
             *(images if run.workload.batch > 1 else ()),
-            *(Figure(f"{latencies.percentile_ms(p):.1f}", "ms", f"p{p}") for p in PERCENTS if latencies.count),
+            *(_percentile(client, p) for p in PERCENTS if latencies.count),
             Figure(str(client.failed), f"of {latencies.count + client.failed}", "failed"),
             *([Figure(str(client.unsent), "", "not sent")] if client.unsent else ()),
         ]
     )
+
+
+def _percentile(client: ClientSide, percent: int) -> Figure:
+    latency_ms, bound_ms = client.latencies.percentile_ms(percent), client.bounds_ms.get(f"p{percent}")
+    bound = f", at most {bound_ms:.1f} ms" if bound_ms else ", too few to bound it" if percent in BOUNDED else ""
+    return Figure(f"{latency_ms:.1f}", "ms", f"p{percent}{bound}")
 
 
 def _verdicts(run: Run, budget_ms: float | None) -> list[Note]:

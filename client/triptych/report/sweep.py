@@ -84,17 +84,19 @@ def _xy(point: Point, at: Percentile) -> tuple[float, float]:
 
 
 def _series(series: Series, *, many: bool) -> Section:
+    rates = ["requests/s", "images/s"] if any(point.batch > 1 for point in series.points) else ["requests/s"]
     rows = []
     for index, point in enumerate(series.points):
         latencies = [
             with_bound(point.latency_ms(at), point.bounds_ms, at) if point.mean_ms else "–" for at in PERCENTILES
         ]
         batch = f"{point.mean_batch:.1f}" if point.mean_batch else "–"
-        figures = [f"{point.answered_per_s:.1f}", *latencies, batch, point.owner or "–"]
+        per_s = [f"{rate:.1f}" for rate in (point.answered_per_s, point.images_per_s)[: len(rates)]]
+        figures = [*per_s, *latencies, batch, point.owner or "–"]
         rows.append(Row([str(point.load), *figures, ", ".join(_notes(series, index)) or "–"]))
     answered = [point for point in series.points if point.mean_ms]
     blocks: list[Block] = [
-        Table(["load", "answered/s", *(f"{at}, ms" for at in PERCENTILES), "mean batch", "owner", "note"], rows),
+        Table(["load", *rates, *(f"{at}, ms" for at in PERCENTILES), "mean batch", "owner", "note"], rows),
         Note(BOUNDS, "small"),
     ]
     if answered:

@@ -58,7 +58,9 @@ def sweep_table(series: Series) -> Table:
     table.caption = BOUNDS
     cameras = any(point.fps for point in series.points)
     dropped = ("dropped",) if cameras else ()
-    for name in ("load", "answered/s", *dropped, *(f"{at} ms" for at in PERCENTILES), "batch", "owner"):
+    batches = any(point.batch > 1 for point in series.points)
+    answered = ("requests/s", "images/s") if batches else ("requests/s",)
+    for name in ("load", *answered, *dropped, *(f"{at} ms" for at in PERCENTILES), "batch", "owner"):
         table.add_column(name, justify="left" if name == "owner" else "right")
     table.add_column("")
     for index, point in enumerate(series.points):
@@ -71,7 +73,7 @@ def sweep_table(series: Series) -> Table:
             notes.append("[yellow]generator busy[/yellow]")
         table.add_row(
             str(point.load).removeprefix("a rate of "),
-            f"{point.answered_per_s:.1f}",
+            *(f"{per_s:.1f}" for per_s in (point.answered_per_s, point.images_per_s)[: 1 + batches]),
             *((f"{point.dropped:.1%}",) if cameras else ()),
             *(with_bound(point.latency_ms(at), point.bounds_ms, at) for at in PERCENTILES),
             f"{point.mean_batch:.1f}",
@@ -154,9 +156,16 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     for at, a_ms in first.a_ms.items():
         after = [f"{comparison.b_ms[at]:.2f}{no_share}" for comparison in comparisons]
         row(f"end to end, {at}", f"{a_ms:.2f}{no_share}", after, [comparison.latency[at] for comparison in comparisons])
-    after = [f"{comparison.b_rate_per_s:.1f} {no_share}" for comparison in comparisons]
-    before = f"{first.a_rate_per_s:.1f} {no_share}"
-    row("requests/s", before, after, [comparison.rate for comparison in comparisons])
+    units = dict.fromkeys(unit for comparison in comparisons for unit in comparison.rates)
+    for unit in units:
+        rates = [comparison.rates.get(unit) for comparison in comparisons]
+        before = next(f"{rate[0]:.1f} {no_share}" for rate in rates if rate)
+        row(
+            unit,
+            before,
+            [f"{rate[1]:.1f} {no_share}" if rate else "" for rate in rates],
+            [rate[2] if rate else None for rate in rates],
+        )
     return table
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from triptych.client import DetectionClient
 from triptych.measure import attribution, run_file
 from triptych.measure.attribution import Answer, Requests
+from triptych.measure.bounds import dependence
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
 from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
@@ -164,11 +165,14 @@ class Measurement:
                 cpu_s=cpu_s,
                 busiest=cpu_s / seconds if seconds else 0.0,
                 truncated=sum(source.truncated for source in self.sources),
+                dependence=dependence(
+                    [answer.latency_ms for answer in sorted(answers.values(), key=lambda answer: answer.at_s)]
+                ),
                 videos=[source.side(outcome) for source, outcome in zip(self.sources, outcomes, strict=True)],
             ),
             server=dict(window.counters),
             attribution=(
-                attribution.from_requests(requests)
+                attribution.from_requests(requests, latencies)
                 if len(requests)
                 else attribution.from_statistics(window, _own_ms(answers))
             ),
