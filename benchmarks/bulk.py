@@ -104,8 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=320, help="of an image, in pixels")
     parser.add_argument("--shard-images", type=int, default=500)
     parser.add_argument("--instant", action="store_true", help="serve a detector that answers at once")
-    parser.add_argument("--no-kill", dest="kill", action="store_false", help="leave the two nodes out")
+    parser.add_argument("--parts", default="detect,bulk,killed", help="which of the three, with commas between them")
     options = parser.parse_args(argv)
+    parts = options.parts.split(",")
     shards = -(-options.images // options.shard_images)
     rows = []
     with tempfile.TemporaryDirectory(prefix="triptych-benchmark-") as name:
@@ -119,9 +120,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         with TritonServer(repository, ports=Ports.free(), log_path=folder / "log") as server:
             common = ("--address", server.grpc_address)
             how = (*common, "--shard-images", options.shard_images)
-            rows.append(("detect --json", run("detect", source, "--json", "--timeout-s", 60, *common)))
-            rows.append(("bulk", run("bulk", source, "--out", folder / "once", *how)))
-            if options.kill:
+            if "detect" in parts:
+                rows.append(("detect --json", run("detect", source, "--json", "--timeout-s", 60, *common)))
+            if "bulk" in parts:
+                rows.append(("bulk", run("bulk", source, "--out", folder / "once", *how)))
+            if "killed" in parts:
                 seconds, done = run_and_kill(source, folder / "killed", shards, *how)
                 rows.append((f"bulk on two nodes, one killed after {done} of {shards} shards", seconds))
         paths = sorted(map(str, source.iterdir()))
