@@ -14,9 +14,6 @@ from triptych_build.adapt import probe
 from triptych_build.adapt.heads.values import are_scores
 from triptych_build.adapt.onnx_file import Adapted
 
-CHECKED = 100
-"""Candidates of each image that are looked at, the best."""
-
 
 def check_adapted(model: onnx.ModelProto, record: Adapted, images: NDArray[np.uint8] | None = None) -> None:
     """Refuse an adapted model whose candidates cannot be what they are taken for.
@@ -29,23 +26,27 @@ def check_adapted(model: onnx.ModelProto, record: Adapted, images: NDArray[np.ui
     Raises:
         BuildError: the message says what is wrong with them, and the option that may mend it.
     """
+    is_drawn = images is None
     if images is None:
         images = probe.scenes(record.spec.width, record.spec.height)
     candidates = np.concatenate(
         [outputs[0] for outputs in probe.run(model, PIXELS.name, [image[None] for image in images])]
     )
-    if wrong := implausible(candidates, record):
+    if wrong := implausible(candidates, record, is_drawn=is_drawn):
         reading = f", with {record.reading}" if record.reading else ""
         raise BuildError(
             f"on {len(images)} images the head {record.head}{reading}, gives candidates that cannot be right: {wrong}"
         )
 
 
-def implausible(candidates: NDArray[Any], record: Adapted) -> str:
-    """Return in words what is wrong with candidates [n, K, 6]; empty if nothing is, or there are none."""
+def implausible(candidates: NDArray[Any], record: Adapted, *, is_drawn: bool = False) -> str:
+    """Return in words what is wrong with candidates [n, K, 6]; empty if nothing is, or there are none.
+
+    On images that are drawn, a network may give boxes without a size, as untrained weights do.
+    """
     if not np.isfinite(candidates).all():
         return "some are not finite; if the model is in half precision, export it in float32"
-    rows = candidates[:, :CHECKED].reshape(-1, 6).astype(np.float64)
+    rows = candidates.reshape(-1, 6).astype(np.float64)
     rows = rows[rows.any(1)]
     if not len(rows):
         return ""
@@ -62,6 +63,8 @@ def implausible(candidates: NDArray[Any], record: Adapted) -> str:
         )
     sizes = rows[:, 2:4] - rows[:, :2]
     if not (sizes > 0).all(1).any():
+        if is_drawn:
+            return ""
         return "boxes that end before they begin; choose --boxes centers or --boxes corners"
     if not (sizes > 1).all(1).any():
         return "boxes of at most one pixel; if the model gives them in 0..1, choose --unit fractions"

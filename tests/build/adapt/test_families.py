@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from support.families import FAMILIES, SIDE, Family
 from triptych.runtimes import open_runtime
-from triptych_build.adapt.adapter import Overrides, adapt_file
+from triptych_build.adapt.adapter import Overrides, adapt, adapt_file
+from triptych_build.tensorrt.network import library
 
 PARAMETERS = [pytest.param(family, id=family.name) for family in FAMILIES]
 
@@ -43,3 +44,17 @@ def test_a_family(tmp_path: Path, pixels: NDArray[np.uint8], family: Family, run
         count = min(len(expected), record.candidates)
         assert np.abs(rows[:count] - expected[:count]).max() < 1e-3
         assert not rows[count:].any(), "rows that fill up must be zero"
+
+
+@pytest.mark.parametrize("family", PARAMETERS)
+def test_a_family_in_tensorrt(tmp_path: Path, family: Family) -> None:
+    """The parser of TensorRT for RTX takes the whole graph, tail included; it needs no GPU."""
+    pytest.importorskip("tensorrt_rtx_libs", exc_type=ImportError)
+    names = None if family.names else [str(number) for number in range(family.classes)]
+    adapted = adapt(family.make(tmp_path / "source.onnx"), Overrides(names=names))
+    trt = library("tensorrt-rtx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(adapted.SerializeToString()), parser.get_error(0)
+    assert [network.get_output(at).name for at in range(network.num_outputs)] == ["candidates"]

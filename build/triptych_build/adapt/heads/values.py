@@ -80,9 +80,18 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
     are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, 0.1)))
     if are_corners >= MOST:
         return (habit[0] if are_centers >= MOST else "corners"), unit
+    if habit[0] == "corners" and _go_together(first, second):
+        return "corners", unit  # of boxes without a size, as untrained weights give them
     if np.mean(positive) >= MOST and (habit[0] == "centers" or are_centers >= MOST - 0.1):
         return "centers", unit
     return ("corners", unit) if habit[0] == "corners" and np.mean(ordered) >= MOST else None
+
+
+def _go_together(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Return whether two corners of a box move together, as they do all over an image; a size does not."""
+    spread = first.std(0) * second.std(0)
+    together = ((first - first.mean(0)) * (second - second.mean(0))).mean(0)
+    return bool((together > MOST * spread).all())
 
 
 def are_scores(values: NDArray[Any]) -> bool:
