@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from triptych.vision.decode import Header
 
 _OPENCV_FORMATS = frozenset(("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM"))
-_REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _BITS, _EXTRA_SAMPLES = 258, 338  # tags of TIFF
 
 
@@ -36,7 +35,9 @@ def is_for_opencv(encoded: bytes, header: Header, image: Image.Image) -> bool:
 def with_opencv(encoded: bytes, header: Header, factor: int = 1) -> NDArray[np.uint8] | None:
     """Decode to RGB; None where OpenCV cannot. `factor`, 1, 2, 4 or 8, divides the sides of a JPEG, rounded up."""
     white = white_of_pnm(encoded) if header.format == "PPM" else None
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[factor]
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    if factor > 1:
+        flags |= getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
     if white is not None:
         flags |= cv2.IMREAD_ANYDEPTH
     try:
