@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from triptych.cli.app import COMMANDS
-from triptych.cli.options import Integers, Numbers, Size, Sizes, Triple, Words, grouped
+from triptych.cli.options import Counts, Integers, Numbers, Size, Sizes, Triple, Words, grouped
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from triptych.cli.options import Integers, Numbers, Size, Sizes, Triple, Words, 
         (Words.parse, "fp32,int8", ("fp32", "int8")),
         (Words.parse, " a , b ,a", ("a", "b")),
         (Integers.parse, "4,1,4", (1, 4)),
+        (Counts.parse, "preprocess=12, detector=4", {"preprocess": 12, "detector": 4}),
         (Numbers.parse, "20,0.5", (0.5, 20)),
         (Size.parse, "640x480", (640, 480)),
         (Size.parse, "640", (640, 640)),
@@ -38,6 +39,11 @@ def test_what_is_read(parse: Callable[[str], object], text: str, value: object) 
         (Words.parse, ""),
         (Words.parse, "a,,b"),
         (Integers.parse, "0"),
+        (Counts.parse, "a"),
+        (Counts.parse, "a=0"),
+        (Counts.parse, "a=1,a=2"),
+        (Counts.parse, "=1"),
+        (Counts.parse, "a=-1"),
         (Integers.parse, "1,two"),
         (Integers.parse, "1.5"),
         (Numbers.parse, "nan"),

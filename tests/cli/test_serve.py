@@ -106,11 +106,23 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     send_signal(monkeypatch, signal.SIGTERM)
     ports = ("--grpc-port", 1, "--http-port", 2, "--metrics-port", 3)
-    result = run("--model-repository", tmp_path, *ports, "--ready-timeout-s", 90, "--queue-budget-ms", 500, "--http")
+    result = run(
+        "--model-repository",
+        tmp_path,
+        *ports,
+        "--ready-timeout-s",
+        90,
+        "--queue-budget-ms",
+        500,
+        "--http",
+        "--instances",
+        "preprocess=3",
+    )
     (server,) = Server.made
     assert server.ports == Ports(grpc=1, http=2, metrics=3)
     assert (server._model_repository, server._ready_timeout_s) == (tmp_path, 90)
     assert server._fitting._queue_budget_ms == 500
+    assert server._fitting._instances == {"preprocess": 3}
     assert "  HTTP         http://127.0.0.1:2\n" in result.stdout
     assert "`triptych detect IMAGE --address 127.0.0.1:1`" in result.stdout
 

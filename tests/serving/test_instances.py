@@ -32,6 +32,15 @@ def test_default_instances(cores: int, preprocess: int, postprocess: int) -> Non
     assert default_instances(cores) == {"preprocess": preprocess, "postprocess": postprocess}
 
 
+@pytest.mark.parametrize(("cores", "preprocess", "postprocess"), [(1, 1, 1), (2, 1, 1), (4, 3, 1), (16, 12, 4)])
+def test_a_detector_on_a_gpu_leaves_the_cores_to_the_others(cores: int, preprocess: int, postprocess: int) -> None:
+    instances = default_instances(cores, detector_on_gpu=True)
+    assert instances == {"preprocess": preprocess, "postprocess": postprocess}
+    served = config("preprocess")
+    assert fit_instances(served, 16, written=0, asked={}, detector_on_gpu=True) == "decided for 16 cores and a GPU"
+    assert served.instance_group[0].count == 12
+
+
 @pytest.mark.parametrize(
     ("cores", "count", "threads"), [(1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (16, 8, 2), (96, 8, 12)]
 )

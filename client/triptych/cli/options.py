@@ -46,6 +46,25 @@ class Words(tuple[str, ...]):
         return cls(dict.fromkeys(words))
 
 
+class Counts(dict[str, int]):
+    """A whole number above 0 for each of some names."""
+
+    @classmethod
+    def parse(cls, text: str) -> Counts:
+        """Read `preprocess=12,detector=4`.
+
+        Raises:
+            typer.BadParameter: there is no name, or no such number.
+        """
+        pairs = [part.partition("=") for part in Words.parse(text)]
+        counts = cls({name: int(count) for name, _, count in pairs if name and count.isascii() and count.isdigit()})
+        if len(counts) < len(pairs) or not all(counts.values()):
+            raise typer.BadParameter(
+                f"expected each name once with a whole number above 0, such as a=4,b=1, but got {text!r}"
+            )
+        return counts
+
+
 class Integers(tuple[int, ...]):
     """Whole numbers above 0, separated by commas, each once, the smallest first."""
 
@@ -243,6 +262,7 @@ __all__ = [
     "Address",
     "AsJson",
     "BudgetMs",
+    "Counts",
     "Integers",
     "IouThreshold",
     "ModelRepository",

@@ -14,7 +14,7 @@ import grpc
 import typer
 from rich.console import Console
 
-from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, ModelRepository
+from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, Counts, ModelRepository
 from triptych.contract import DETECTION
 from triptych.errors import ContractError
 from triptych.serving import Ports, TritonServer
@@ -76,6 +76,14 @@ def serve(
         float,
         typer.Option(min=1, metavar="SECONDS", help="When every model must be ready; a large engine takes longer."),
     ] = 60,
+    instances: Annotated[
+        Counts | None,
+        typer.Option(
+            parser=Counts.parse,
+            metavar="STAGE=N,…",
+            help="Processes of preprocess, detector (on each GPU) and postprocess. Default: by the machine's cores.",
+        ),
+    ] = None,
     queue_budget_ms: Annotated[
         int | None,
         typer.Option(
@@ -125,6 +133,7 @@ def serve(
         log_path=log,
         ready_timeout_s=ready_timeout_s,
         http=http,
+        instances=instances,
         queue_budget_ms=queue_budget_ms,
         host=host,
         tls=_tls(tls_certificate, tls_key, client_ca),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
+from triptych.runtimes._batches import in_batches
 from triptych.runtimes._tensorrt import builder_of, engine_of, library, make_logger
 
 
@@ -58,19 +60,31 @@ class TensorRtRuntime:
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the candidates, float32 [N, K, 6], of pixels uint8 [N, H, W, 3]."""
-        check_pixels(pixels, self.input_shape)
-        parts = [self._run(pixels[at : at + self._largest]) for at in range(0, len(pixels), self._largest)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self.detect_parts([pixels]).copy()
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        count = len(pixels)
+    def detect_parts(self, parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Return the candidates, float32 [N, K, 6], of the images of several requests, uint8 [n, H, W, 3] each.
+
+        Each image is copied once, into the memory that the GPU reads. The candidates are valid until the next call.
+        """
+        for pixels in parts:
+            check_pixels(pixels, self.input_shape)
+        batches = list(in_batches(parts, self._largest))
+        if len(batches) == 1:
+            return self._run(batches[0])
+        return np.concatenate([self._run(batch).copy() for batch in batches])
+
+    def _run(self, parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        count = 0
+        for pixels in parts:
+            self._pixels.host[count : count + len(pixels)] = pixels
+            count += len(pixels)
         profile, size = self._fit(count)
-        self._pixels.host[:count] = pixels
         if size not in self._graphs:
             self._graphs[size] = self._capture(profile, size)
         _checked(cuda.cudaGraphLaunch(self._graphs[size], self._stream))
         _checked(cuda.cudaStreamSynchronize(self._stream))
-        candidates: NDArray[np.float32] = self._results.host[:count].copy()
+        candidates: NDArray[np.float32] = self._results.host[:count]
         return candidates
 
     def _fit(self, count: int) -> tuple[int, int]:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import STAGES
+from triptych.contract import DETECTOR, STAGES
 from triptych.errors import ContractError
 from triptych.machine import available_cores
 from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import preflight
 from triptych.serving.instances import fit_instances
-from triptych.serving.queues import cores_of, fit_queue
+from triptych.serving.queues import cores_of, fit_queue, is_on_gpu
 from triptych.wire.model_control import processes_of
 
 
@@ -55,7 +55,10 @@ class Fitting:
         config = read_config(self._model_repository / stage)
         cores, written_for = available_cores(), cores_of(config)
         written = sum(group.count for group in config.instance_group)
-        self.decisions[stage] = fit_instances(config, cores, written=written, asked=self._instances)
+        detector = config if stage == DETECTOR.name else read_config(self._model_repository / DETECTOR.name)
+        self.decisions[stage] = fit_instances(
+            config, cores, written=written, asked=self._instances, detector_on_gpu=is_on_gpu(detector)
+        )
         fit_queue(config, cores, written_for, self._queue_budget_ms)
         return config
 

@@ -16,12 +16,15 @@ CHOSEN_FOR_CORES = "chosen_for_cores"
 """The parameter of a detector with the cores that its instances and threads were chosen for, if nobody named them."""
 
 
-def default_instances(cores: int) -> dict[str, int]:
+def default_instances(cores: int, *, detector_on_gpu: bool = False) -> dict[str, int]:
     """Return the instances of the models around the detector, by model name, for a machine with that many CPU cores.
 
     Decoding and resizing an image takes a core for milliseconds, so half of the cores may do it at a time.
-    Postprocess takes well under a millisecond, so it gets an eighth.
+    Postprocess takes well under a millisecond, so it gets an eighth. Where the detector leaves the cores to them, both
+    get half as much again and more.
     """
+    if detector_on_gpu:
+        return {PREPROCESS.name: max(1, cores * 3 // 4), POSTPROCESS.name: max(1, cores // 4)}
     return {PREPROCESS.name: max(1, cores // 2), POSTPROCESS.name: max(1, cores // 8)}
 
 
@@ -34,7 +37,14 @@ def detector_instances(cores: int) -> tuple[int, int]:
     return count, cores // count
 
 
-def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: int, asked: Mapping[str, int]) -> str:
+def fit_instances(
+    config: model_config_pb2.ModelConfig,
+    cores: int,
+    *,
+    written: int,
+    asked: Mapping[str, int],
+    detector_on_gpu: bool = False,
+) -> str:
     """Give a stage its instances for the machine that serves it, and return in a few words who decided that.
 
     Args:
@@ -42,6 +52,7 @@ def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: 
         cores: of the machine.
         written: the count in its file; 0 if there is none.
         asked: counts that the caller asks for, by stage.
+        detector_on_gpu: whether the detector leaves the cores to the other stages.
     """
     if not config.instance_group:
         config.instance_group.add(count=1)
@@ -53,8 +64,8 @@ def fit_instances(config: model_config_pb2.ModelConfig, cores: int, *, written: 
         return _fit_detector(config, cores)
     if written:
         return "as its config.pbtxt says"
-    group.count = default_instances(cores)[config.name]
-    return f"decided for {_cores(cores)}"
+    group.count = default_instances(cores, detector_on_gpu=detector_on_gpu)[config.name]
+    return f"decided for {_cores(cores)}" + (" and a GPU" if detector_on_gpu else "")
 
 
 def fit_alike(config: model_config_pb2.ModelConfig, served: model_config_pb2.ModelConfig) -> None:

@@ -92,7 +92,7 @@ def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int
     """
     if config.name not in (stage.name for stage in QUEUED_STAGES):
         return
-    policy, on_gpu = config.dynamic_batching.default_queue_policy, _is_on_gpu(config)
+    policy, on_gpu = config.dynamic_batching.default_queue_policy, is_on_gpu(config)
     written = (policy.max_queue_size, policy.default_timeout_microseconds)
     published = (queue_size(written_for, on_gpu=on_gpu), DEFAULT_BUDGET_MS * 1000)
     if budget_ms is not None or written in (published, (0, 0)):
@@ -104,7 +104,8 @@ def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int
         limit_queue(config, queue_size(cores, budget_ms, on_gpu=on_gpu), budget_ms)
 
 
-def _is_on_gpu(config: model_config_pb2.ModelConfig) -> bool:
+def is_on_gpu(config: model_config_pb2.ModelConfig) -> bool:
+    """Return whether a model runs on a GPU, as its configuration says."""
     return any(group.kind == group.KIND_GPU for group in config.instance_group)
 
 

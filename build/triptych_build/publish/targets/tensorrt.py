@@ -20,14 +20,13 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.names = names_id(json.loads(parameters["class_names"]["string_value"]))
         self.in_use = Hold(version)
-        self.runtime = open_runtime("tensorrt", version / "model.plan", threads=1)
+        self.runtime: Any = open_runtime("tensorrt", version / "model.plan", threads=1)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests that Triton gathered as one batch: a GPU likes them together."""
         pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
-        together = pixels[0] if len(pixels) == 1 else np.concatenate(pixels)
-        ends = np.cumsum([len(images) for images in pixels])
         with time_limit():
-            candidates = self.runtime.detect(together)
+            candidates = self.runtime.detect_parts(pixels)
+        ends = np.cumsum([len(images) for images in pixels])
         parts = np.split(stamp(candidates, self.names), ends[:-1])
         return [pb_utils.InferenceResponse([pb_utils.Tensor("candidates", part)]) for part in parts]
