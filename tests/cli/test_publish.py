@@ -36,7 +36,7 @@ def _sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_usual_group() -> None:
     assert PublishOptions().group() == InstanceGroup(8, 2, cores=16)
-    assert PublishOptions(target="tensorrt").group() == InstanceGroup(1, 2), "one for each GPU"
+    assert PublishOptions(target="tensorrt").group() == InstanceGroup(2, 2), "two on each GPU"
 
 
 def test_a_group_of_its_own() -> None:

@@ -43,6 +43,10 @@ TARGETS: dict[TargetName, Target] = {
 }
 
 
+GPU_INSTANCES = 2
+"""On each GPU: one copies while the other calculates. More answer a little more, and each has its memory on the GPU."""
+
+
 @dataclass(frozen=True)
 class InstanceGroup:
     """How a detector is spread over the machine.

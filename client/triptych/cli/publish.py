@@ -11,7 +11,7 @@ import typer
 from triptych.cli.options import DEFAULT_REPOSITORY, Access, ModelRepository, grouped
 from triptych.machine import available_cores
 from triptych.wire.channel import check_address
-from triptych_build.publish.target import TARGETS, InstanceGroup, TargetName
+from triptych_build.publish.target import GPU_INSTANCES, TARGETS, InstanceGroup, TargetName
 
 
 class GpuNumbers(tuple[int, ...]):
@@ -47,7 +47,7 @@ class PublishOptions:
             min=1,
             metavar="N",
             help="Instances of the detector. Default: one for each core of the machine that serves it, up to 8; on "
-            "GPUs, one on each.",
+            f"GPUs, {GPU_INSTANCES} on each.",
         ),
     ] = None
     threads: Annotated[
@@ -85,7 +85,7 @@ class PublishOptions:
         usual = InstanceGroup.for_cores(available_cores())
         on_gpu = TARGETS[self.target].builder is not None
         return InstanceGroup(
-            self.instances or (1 if on_gpu else usual.count),
+            self.instances or (GPU_INSTANCES if on_gpu else usual.count),
             self.threads or usual.threads,
             tuple(self.gpus or ()),
             self.max_queue_delay_us,
