@@ -86,3 +86,10 @@ def test_a_percentile_is_the_nearest_rank_and_its_bound_is_not_below_it() -> Non
         assert value == pytest.approx(10 * percent, rel=RELATIVE_ACCURACY)
         assert bound is not None
         assert bound > value
+
+
+@pytest.mark.parametrize("latency_ms", [0.3, 57.5, 58.0, 58.29, 1000.0])
+def test_what_a_histogram_does_not_tell_apart_is_no_memory(latency_ms: float) -> None:
+    """A steady server whose answers drift by a thousandth: no sweep would ever end within its budget."""
+    assert dependence(latency_ms * np.linspace(1, 1.001, 300)) == 1.0
+    assert dependence(latency_ms * np.linspace(1, 1.1, 300)) > 50, "a tenth is a drift"

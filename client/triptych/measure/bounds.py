@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from triptych.measure.histogram import Histogram
+from triptych.measure.histogram import RELATIVE_ACCURACY, SHORTEST_MS, Histogram
 
 CONFIDENCE = 0.99
 """That of MLPerf's LoadGen."""
@@ -96,14 +96,16 @@ def dependence(latencies_ms: Sequence[float] | npt.NDArray[np.float64]) -> float
     It is the longest time over which the latencies, or whether they lie above one of the percentiles, remember
     themselves: the sum of the autocorrelations, up to where neighbouring ones no longer sum up to more than zero
     (Geyer, "Practical Markov chain Monte Carlo", Statistical Science 1992). What is above 1 counts `CAUTION` times,
-    since few parts that do not depend on each other show too little of it.
+    since few parts that do not depend on each other show too little of it. What a histogram would not tell from the
+    median counts as the median: else the slow drift of a steady server's clock or temperature were a memory.
 
     Args:
         latencies_ms: in the order in which the requests ended.
     """
-    latencies = np.asarray(latencies_ms, dtype=np.float64)
-    if len(latencies) < 2:
+    if len(latencies_ms) < 2:
         return 1.0
+    latencies = np.maximum(np.asarray(latencies_ms, dtype=np.float64), SHORTEST_MS)
+    latencies = np.round(latencies / (2 * RELATIVE_ACCURACY * np.median(latencies)))
     longer = [(latencies > np.percentile(latencies, percent)).astype(np.float64) for percent in BOUNDED]
     return 1 + CAUTION * (max(map(_memory, [latencies, *longer])) - 1)
 
