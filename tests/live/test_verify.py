@@ -283,6 +283,6 @@ def test_boxes_that_change_and_batches_that_mix(
         report = verify(address, adapted, Dataset(dataset.images, None), Gate())
     assert failed(report) == [
         "change when sent again (images)",
-        "agreement of a batch with its images alone (mAP50-95)",
+        "agreement of a batch with its images alone, IoU 0.50 to 0.95",
     ]
     assert not report.stages

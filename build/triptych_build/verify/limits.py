@@ -279,5 +279,5 @@ def batch_check(gate: Gate, agreement: float) -> Check:
 
     A GPU may choose other kernels for another batch size, so a batch is held to agreement and not to the bit.
     """
-    name = "agreement of a batch with its images alone (mAP50-95)"
+    name = "agreement of a batch with its images alone, IoU 0.50 to 0.95"
     return Check(name, agreement, gate.agreement, "passed" if agreement >= gate.agreement else "refused")

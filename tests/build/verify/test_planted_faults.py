@@ -373,7 +373,7 @@ def test_an_answer_that_changes(made: Workshop) -> None:
 
 def test_a_batch_in_the_wrong_order(made: Workshop) -> None:
     report = made.verify(replace(made.right, is_batch_mixed=True))
-    assert failed(report) == ["agreement of a batch with its images alone (mAP50-95)"]
+    assert failed(report) == ["agreement of a batch with its images alone, IoU 0.50 to 0.95"]
 
 
 def test_other_default_thresholds(made: Workshop) -> None:
