@@ -149,7 +149,7 @@ def test_a_process_that_does_not_end_is_not_waited_for(server: FakeServer, monke
 
 
 def test_whoever_starts_the_processes_takes_them_along(server: FakeServer) -> None:
-    test = LoadTest(Path("DIR"), address=server.address, users=1, processes=2)
+    test = LoadTest(Path("DIR"), address=server.address, users=2, processes=2)
     with Generator(test, payloads(IMAGES)) as running:
         processes = [sender.process for sender in running._senders]
         running.begin(60)
