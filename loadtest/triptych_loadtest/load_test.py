@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,8 @@ class LoadTest:
         traces: whether the server's traces are switched on while it is measured.
         model_repository: what the server serves, for the detector's manifest; None where it is not at hand.
         credentials: how to connect to the server.
+        metrics_url: where the server's metrics are, for what its GPUs take; empty where this machine's driver says it,
+            or they are where Triton has them by default.
 
     Raises:
         ContractError: the values do not go together, or are out of range.
@@ -122,9 +125,14 @@ class LoadTest:
     traces: bool = True
     model_repository: Path | None = None
     credentials: Credentials = LOCAL
+    metrics_url: str = ""
 
     def __post_init__(self) -> None:
         check_address(self.address)
+        if not re.match(r"(https?://[^/]|$)", self.metrics_url):
+            raise ContractError(
+                f"the metrics must be at a URL such as http://HOST:8002/metrics, but got {self.metrics_url!r}"
+            )
         if min(self.users, self.processes, self.intervals) < 1:
             raise ContractError(
                 "users, processes and intervals must be at least 1, but are "

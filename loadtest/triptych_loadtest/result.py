@@ -9,6 +9,7 @@ from datetime import datetime
 from triptych.measure import attribution
 from triptych.measure.attribution import Attribution
 from triptych.measure.footprint import Footprint
+from triptych.measure.power.figures import Power
 from triptych.measure.run_file import ClientSide, Environment, ImageSet, Run, Workload
 from triptych.measure.window import Window
 from triptych_loadtest.load_test import LoadTest
@@ -25,6 +26,7 @@ class Measured:
         recorder: every request of it.
         trace_rate: of how many requests one was traced.
         footprint: what the server's processes held; None where they cannot be seen.
+        power: what its machine took.
     """
 
     started: datetime
@@ -32,6 +34,7 @@ class Measured:
     recorder: Recorder
     trace_rate: int = 1
     footprint: Footprint | None = None
+    power: Power | None = None
 
 
 def build_run(
@@ -60,6 +63,7 @@ def build_run(
         command=command,
         interrupted=measured.window.interrupted,
         footprint=measured.footprint,
+        power=measured.power,
     )
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from triptych import DetectionClient
 from triptych.measure.environment import describe_machine, settled_statistics, with_server
 from triptych.measure.footprint_sampler import FootprintSampler
+from triptych.measure.power.sampler import PowerSampler, Span
 from triptych.measure.run_file import Run
 from triptych.measure.traces import Tracing, sampling
 from triptych.measure.window import Window
@@ -52,7 +53,11 @@ def measure(test: LoadTest, payloads: Payloads, console: Console) -> Measured:
     ):
         client.statistics()  # if nobody is there it is known now, before the users start
         traces = test.traces and tracing.claim()
-        with Generator(test, payloads) as generator, Progress(*columns, console=console) as progress:
+        with (
+            Generator(test, payloads) as generator,
+            PowerSampler(test.address, test.metrics_url) as meter,
+            Progress(*columns, console=console) as progress,
+        ):
             per_s = max(_warm_up(test, generator, progress), test.rate_per_s)
             traces = traces and tracing.start(sampling(per_s))
             before = settled_statistics(client)
@@ -70,10 +75,12 @@ def measure(test: LoadTest, payloads: Payloads, console: Console) -> Measured:
                 generator.finish(phase, recorder.take, tick)
                 footprint = sampler.stop()
             after = settled_statistics(client)
+            span = Span(phase.begins_s, recorder.last_s, test.duration_s / test.intervals, test.intervals)
+            power = meter.stop(span, recorder.all_latencies.count)
             if traces:
                 recorder.trace(tracing.stop(recorder.all_latencies.count))
     window = Window.between(before, after, recorder.all_latencies, recorder.last_s - phase.begins_s)
-    return Measured(started, window, recorder, tracing.rate, footprint)
+    return Measured(started, window, recorder, tracing.rate, footprint, power)
 
 
 def _warm_up(test: LoadTest, generator: Generator, progress: Progress) -> float:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -21,8 +24,9 @@ from support.measured import (
     with_workload,
     without_traces,
 )
+from support.power import gpu, power
 from triptych.errors import ContractError
-from triptych.measure.comparison import Comparison, compare_sides
+from triptych.measure.comparison import Comparison, compare_sides, to_json
 from triptych.measure.histogram import Histogram
 from triptych.measure.pool import Side
 from triptych.measure.ratio import FEWEST_RUNS, Ratio
@@ -208,6 +212,32 @@ def test_runs_that_never_vary_are_compared_all_the_same() -> None:
     comparison = compare_sides(*in_turn(noise=0, detector=20.0))
     assert [comparison.latency["mean"].low, comparison.latency["mean"].high] == pytest.approx([2.5, 2.5])
     assert not compare_sides(*in_turn(noise=0)).latency["p50"].significant
+
+
+def test_images_per_joule_are_compared_with_the_same_caution() -> None:
+    def side(name: str, seed: int, energies_j: Sequence[float]) -> Side:
+        runs = [replace(made_up(seed + 2 * at), power=power(gpu(energy_j))) for at, energy_j in enumerate(energies_j)]
+        return Side(name, runs)
+
+    a, b = side("fp32", 0, [8000, 8100, 7900, 8000]), side("int8", 1, [4000, 4100, 3900, 4000])
+    of_a, of_b, ratio = compare_sides(a, b).rates["images/J, GPU"]
+    assert (of_a, of_b, ratio.value) == pytest.approx((0.025, 0.05, 2.0))
+    assert 1.8 < ratio.low < 2 < ratio.high < 2.2
+    assert ratio.known_to == pytest.approx((1 + 400 / 32_000) * (1 + 400 / 16_000)), "as far as the counters are"
+    once = compare_sides(Side("fp32", a.runs[:1]), Side("int8", b.runs[:1]))
+    assert str(once.rates["images/J, GPU"][2]) == "2.00x (chance unknown)"
+    assert json.loads(json.dumps(to_json(once)))["images_per_j"]["GPU"]["low"] is None
+
+
+def test_energy_of_one_side_or_from_unlike_counters_is_not_compared() -> None:
+    by_driver, by_server, none = (
+        Side(name, [replace(made_up(seed), power=seen)])
+        for seed, (name, seen) in enumerate(
+            [("a", power(gpu(8000.0))), ("b", power(gpu(4000.0, source="triton"))), ("c", None)]
+        )
+    )
+    for one, other in ((by_driver, by_server), (by_driver, none), (none, by_driver)):
+        assert list(compare_sides(one, other).rates) == ["requests/s"]
 
 
 def test_what_cannot_be_compared_is_one_sentence() -> None:

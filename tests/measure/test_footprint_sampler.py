@@ -2,59 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 
-import pynvml
 import pytest
 
+from support.nvml import FakeGpu, FakeNvml
 from triptych.measure import footprint_sampler
 from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
-from triptych.serving.processes import SERVER, STUB
-
-# It listens, and starts a process for its model, as Triton does.
-_SERVER = """
-import socket, subprocess, sys
-listener = socket.create_server(("127.0.0.1", 0))
-model = subprocess.Popen([sys.argv[1], sys.argv[2], "region"], stdout=subprocess.PIPE)
-model.stdout.readline()
-print(listener.getsockname()[1], flush=True)
-model.wait()
-"""
-
-# It starts a process of its own, and grows.
-_MODEL = """
-import subprocess, time
-helper = subprocess.Popen(["sleep", "60"])
-print(flush=True)
-held, files = [], []
-while True:
-    held.append(bytearray(b"x") * 500_000)
-    files.append(open("/dev/null"))
-    time.sleep(0.02)
-"""
-
-
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    """The port of such a server."""
-    for program in (SERVER, STUB):  # the kernel names a process after its file
-        (tmp_path / program).symlink_to(os.path.realpath(sys.executable))
-    model = tmp_path / "detector" / "3" / "model.py"
-    model.parent.mkdir(parents=True)
-    model.write_text(_MODEL)
-    command = [str(tmp_path / SERVER), "-c", _SERVER, str(tmp_path / STUB), str(model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout
-        yield int(process.stdout.readline())
-        os.killpg(process.pid, 9)
+from triptych.measure.power import nvml
+from triptych.serving.processes import SERVER
 
 
 def sampled(address: str, seconds: float) -> Footprint | None:
@@ -99,19 +57,12 @@ def test_who_listens_may_be_no_triton() -> None:
 
 
 def test_gpus_are_sampled_where_there_are_some(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = SimpleNamespace(
-        NVMLError=pynvml.NVMLError,
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: 2,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetName=lambda handle: f"GPU of kind {handle}",
-        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(used=(handle + 1) * 10**9),
-    )
-    monkeypatch.setattr(footprint_sampler, "pynvml", nvml)
+    fake = FakeNvml(FakeGpu("GPU-1", name="one"), FakeGpu("GPU-2", name="two"))
+    for module in (nvml, footprint_sampler):
+        monkeypatch.setattr(module, "pynvml", fake)
     seen = sampled(f"127.0.0.1:{port}", 0.1)
     assert seen
     assert [(gpu.index, gpu.name, gpu.memory_mb.last) for gpu in seen.gpus] == [
-        (0, "GPU of kind 0", 1000.0),
-        (1, "GPU of kind 1", 2000.0),
+        (0, "one", 20_000.0),
+        (1, "two", 20_000.0),
     ]

@@ -18,6 +18,7 @@ from triptych.measure.documents import to_json
 from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.power.figures import Device, Gauges, Identity, Power
 from triptych.measure.run_file import (
     ClientSide,
     Environment,
@@ -69,6 +70,22 @@ def run() -> Run:
             10.0,
             [ProcessFootprint("detector", "3", 12, 0.0, 10.0, trend, Trend(9, 9, 9, None), Trend(2, 2, 2, None))],
             [GpuFootprint(0, "a GPU", trend)],
+        ),
+        power=Power(
+            10.25,
+            0.1,
+            0.4,
+            [
+                Device(
+                    Identity("GPU", "a GPU", "GPU-1", "nvml", 700.0, "the whole board"),
+                    4000.5,
+                    40.0,
+                    "",
+                    [Gauges(390.5, 0.75, 2000.0, 1980.0, 2619.0, 61.0, ["power cap"])],
+                ),
+                Device(Identity("CPU", "package-0", "intel-rapl:0", "rapl"), None, None, "it began anew", [Gauges()]),
+            ],
+            ["its metrics cannot be read"],
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from support.pages import Reader, make_run
+from support.power import gpu, power, throttled_run
 from triptych import report
 from triptych.measure.scenario import Scenario, TriedRate
 from triptych.report.blocks import Page
@@ -49,6 +50,34 @@ def test_a_scenario_comes_first_and_with_every_rate_that_was_tried() -> None:
     assert "not a valid MLPerf length: 60 s of 600 s" in markdown
     rows = [line for line in markdown.splitlines() if line.endswith(("| yes |", "| no |"))]
     assert [row.split("|")[1].strip() for row in rows] == ["40", "20"]
+
+
+def test_power_is_shown_with_where_it_comes_from() -> None:
+    page = report.of_run(throttled_run(), "run")
+    text, markdown = Reader(report.html(page)).text, report.markdown(page)
+    for figure in (
+        "images per joule, GPU",
+        "1 GPU took 6,340 J (give or take 100) by NVML, 634 W: 0.0315 images per joule",
+        "1 CPU took 1,200 J (give or take 100) by RAPL, 120 W: 0.167 images per joule",
+        "NVIDIA H100 80GB HBM3 was throttled in 3 of 10 intervals (power cap), and the p99 is 4.0 times the p50",
+        "634 of 700",
+        "package-0 (intel-rapl:0), by RAPL: the whole processor.",
+    ):
+        assert figure in text, figure
+        assert figure in markdown, figure
+    assert "Power over time" in text
+
+
+def test_power_that_was_not_measured_has_a_reason_and_no_zero() -> None:
+    silent = dataclasses.replace(make_run(), power=power())
+    text = Reader(report.html(report.of_run(silent, "run"))).text
+    assert "Not measured: this machine shows no energy of its processor." in text
+    assert "images per joule" not in text
+    unknown = dataclasses.replace(make_run(), power=power(gpu(None, watts=[300.0] * 5)))
+    text = Reader(report.html(report.of_run(unknown, "run"))).text
+    assert "by NVML: no energy, since its counter began anew meanwhile." in text
+    assert "300 of 700 – –" in text
+    assert "images per joule" not in text
 
 
 def test_a_busy_load_generator_is_shown() -> None:

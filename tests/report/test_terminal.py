@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from support.measured import in_turn, made_up, make_point, traced_requests, users, with_environment
+from support.power import throttled_run
 from triptych.measure.attribution import from_requests, from_statistics
 from triptych.measure.comparison import compare_sides
 from triptych.measure.histogram import Histogram
@@ -21,6 +22,7 @@ from triptych.report.terminal import (
     SweepProgress,
     attribution_table,
     comparison_table,
+    power_table,
     run_line,
     sweep_table,
 )
@@ -40,6 +42,17 @@ def test_owners_and_parts_with_their_share() -> None:
     rows = [line for line in lines if "30.00" in line]
     assert [row.split()[1] for row in rows] == ["detector", "infer"]
     assert "86%" in rows[0], "30 of 35 ms"
+
+
+def test_what_each_device_took() -> None:
+    run = throttled_run()
+    assert run.power
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in printed(power_table(run.power)) if line[0] == "│"
+    ]
+    gpu = ["93%", "21400", "1890", "2619", "71", "634 of 700", "6,340", "100", "3 of 10 intervals"]
+    assert [row[1:] for row in rows] == [gpu, ["–", "–", "–", "–", "–", "120", "1,200", "100", "–"]]
+    assert [row[0] for row in rows] == ["NVIDIA H100 80GB HBM3 (GPU-0), by NVML", "package-0 (intel-rapl:0), by RAPL"]
 
 
 def test_means_from_statistics() -> None:

@@ -18,6 +18,7 @@ from triptych.errors import ContractError
 from triptych.measure import remarks, run_file
 from triptych.measure.attribution import Headroom, owner_sentence
 from triptych.measure.footprint import footprint_sentence
+from triptych.measure.power.figures import power_sentences
 from triptych.measure.remarks import BUDGET_AT
 from triptych.measure.run_file import Run
 from triptych.measure.scenario import DEFAULT_BUDGET_MS, ScenarioName
@@ -95,6 +96,14 @@ class MeasurementOptions:
     model_repository: Annotated[
         Path | None, typer.Option(metavar="DIR", help="What the server serves, for the detector's manifest.")
     ] = None
+    metrics_url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="The server's metrics, for what its GPUs take. Default: this machine's driver if it runs here, else "
+            "http://HOST:8002/metrics.",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,7 @@ def loadtest(
 
 def print_run(run: Run, budget_ms: float | None, console: Console) -> None:
     """Print what the run showed."""
-    from triptych.report.terminal import attribution_table
+    from triptych.report.terminal import attribution_table, power_table
 
     attribution, client = run.attribution, run.client
     if run.scenario:
@@ -201,6 +210,12 @@ def print_run(run: Run, budget_ms: float | None, console: Console) -> None:
         console.print(sentence)
     if run.footprint:
         console.print(footprint_sentence(run.footprint))
+    if run.power and run.power.devices:
+        console.print(power_table(run.power), soft_wrap=False)
+        for sentence in power_sentences(run.power, run.images):
+            console.print(sentence)
+    for sentence in run.power.missing if run.power else ():
+        console.print(f"power was not measured: {sentence}", style="dim", markup=False)
     for remark in remarks.of_run(run):
         console.print(str(remark), style="yellow", markup=False)
     for kind, failure in client.failures.items():

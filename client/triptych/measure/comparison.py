@@ -17,6 +17,7 @@ from triptych.measure.attribution import Breakdown
 from triptych.measure.bounds import PERCENTS
 from triptych.measure.histogram import RELATIVE_ACCURACY
 from triptych.measure.pool import Side, chance_unknown, check_comparable
+from triptych.measure.power.figures import Kind, Power
 from triptych.measure.ratio import Ratio, ratio_of, times
 from triptych.measure.run_file import Run
 
@@ -63,6 +64,9 @@ class Comparison:
         rate: B's requests a second over A's.
         a_rate_per_s, b_rate_per_s: the rate of each side.
         a_batch, b_batch: images in a request of each side.
+        images_per_j: B's images per joule over A's, by `GPU` and `CPU`; only where both sides know the energy, and have
+            it from the same source.
+        a_images_per_j, b_images_per_j: the same of each side.
         amdahl: the speed-up of the mean that Amdahl's law predicts; `compare_runs` has the formula.
         changed: the owner whose speed-up the prediction takes.
         bottleneck_a, bottleneck_b: who owns most of the mean.
@@ -84,6 +88,9 @@ class Comparison:
     b_rate_per_s: float
     a_batch: int
     b_batch: int
+    images_per_j: dict[Kind, Ratio]
+    a_images_per_j: dict[Kind, float]
+    b_images_per_j: dict[Kind, float]
     amdahl: float
     changed: str
     bottleneck_a: str
@@ -99,11 +106,16 @@ class Comparison:
 
     @property
     def rates(self) -> dict[str, tuple[float, float, Ratio]]:
-        """By `requests/s`, and `images/s` where a request has several: the rate of each side, and B's over A's."""
+        """By unit, the figure of each side, and B's over A's.
+
+        The units are `requests/s`, `images/s` where a request has several, and images per joule where that is known.
+        """
         rates = {"requests/s": (self.a_rate_per_s, self.b_rate_per_s, self.rate)}
         if max(self.a_batch, self.b_batch) > 1:
             images = replace(self.rate, value=self.rate.value * self.b_batch / self.a_batch)
             rates["images/s"] = (self.a_rate_per_s * self.a_batch, self.b_rate_per_s * self.b_batch, images)
+        for kind, ratio in self.images_per_j.items():
+            rates[f"images/J, {kind}"] = (self.a_images_per_j[kind], self.b_images_per_j[kind], ratio)
         return rates
 
     def owner(self, name: str) -> OwnerChange:
@@ -147,6 +159,7 @@ def compare_sides(a: Side, b: Side, changed: str = DETECTOR.name) -> Comparison:
     accuracy = (1 + RELATIVE_ACCURACY) / (1 - RELATIVE_ACCURACY)
     latency = {at: ratio(partial(_latency_ms, at), a, b, 1.0 if at == "mean" else accuracy) for at in LATENCIES}
     counted = math.prod(1 + 1 / side.run.client.latencies.count for side in (a, b))
+    kinds = _comparable_kinds(a.run.power, b.run.power)
     comparison = Comparison(
         a=a.name,
         b=b.name,
@@ -161,6 +174,11 @@ def compare_sides(a: Side, b: Side, changed: str = DETECTOR.name) -> Comparison:
         b_rate_per_s=b.run.client.rate_per_s,
         a_batch=a.run.workload.batch,
         b_batch=b.run.workload.batch,
+        images_per_j={
+            kind: ratio(partial(_images_per_j, kind), b, a, accuracy_j) for kind, accuracy_j in kinds.items()
+        },
+        a_images_per_j={kind: _images_per_j(kind, a.run) for kind in kinds},
+        b_images_per_j={kind: _images_per_j(kind, b.run) for kind in kinds},
         amdahl=before.total_ms / (before.total_ms - by_name[changed].a_ms + by_name[changed].b_ms),
         changed=changed,
         bottleneck_a=max(owners, key=lambda change: change.a_ms).owner,
@@ -191,6 +209,18 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 def _owner_ms(name: str, run: Run) -> float:
     return run.attribution.breakdowns["mean"].owners().get(name, 0.0)
+
+
+def _images_per_j(kind: Kind, run: Run) -> float:
+    return run.images_per_j[kind]
+
+
+def _comparable_kinds(a: Power | None, b: Power | None) -> dict[Kind, float]:
+    """Return the kinds of devices whose energy both know from one source, each with the factor to which that is so."""
+    if a is None or b is None:
+        return {}
+    both = [kind for kind in a.kinds if kind in b.kinds]
+    return {kind: a.accuracy(kind) * b.accuracy(kind) for kind in both if a.source_of(kind) == b.source_of(kind)}
 
 
 def _latency_ms(at: str, run: Run) -> float:

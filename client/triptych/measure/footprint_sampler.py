@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ import psutil
 import pynvml
 
 from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
+from triptych.measure.power.nvml import open_devices
 from triptych.serving.processes import SERVER, ModelProcess, model_processes, process_on_port
 from triptych.wire.channel import is_here
 
@@ -94,7 +94,7 @@ class FootprintSampler:
             self._thread.join()
 
     def _run(self) -> None:
-        with _nvml_devices() as devices:
+        with open_devices() as devices:
             self._sample(devices)
             while not self._stop.wait(self._period_s):
                 self._sample(devices)
@@ -148,23 +148,3 @@ def _figures(process: psutil.Process) -> tuple[float, float, float]:
     """Return MB of resident memory, open files and threads."""
     with process.oneshot():
         return process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
-
-
-@contextlib.contextmanager
-def _nvml_devices() -> Iterator[dict[tuple[int, str], Any]]:
-    """Give NVML's handles by number and name; none where there is no driver, or it fails."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield {}
-        return
-    try:
-        devices = {}
-        with contextlib.suppress(pynvml.NVMLError):
-            for index in range(pynvml.nvmlDeviceGetCount()):
-                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-                devices[index, str(pynvml.nvmlDeviceGetName(handle))] = handle
-        yield devices
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()

@@ -13,6 +13,7 @@ import numpy as np
 from triptych.errors import ContractError
 from triptych.measure.attribution import Attribution, Breakdown
 from triptych.measure.histogram import Histogram
+from triptych.measure.power.figures import pool_power
 from triptych.measure.ratio import FEWEST_RUNS
 from triptych.measure.run_file import ClientSide, Failure, Run
 from triptych.wire.statistics import Counters
@@ -134,6 +135,7 @@ def pool(runs: Sequence[Run]) -> Run:
         ),
         intervals=[],
         footprint=None,
+        power=pool_power([run.power for run in runs]),
         interrupted=next((run.interrupted for run in runs if run.interrupted), ""),
     )
 

@@ -14,6 +14,7 @@ from triptych.measure.attribution import LATENESS, NETWORK
 from triptych.measure.footprint import growths
 from triptych.measure.limits import Breach
 from triptych.measure.pool import Side, chance_unknown
+from triptych.measure.power.throttled import throttled_sentences
 from triptych.measure.run_file import Run
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.traces import PARTS
@@ -77,6 +78,7 @@ def of_run(run: Run) -> list[Remark]:
         *_untraced(run),
         *_truncated(run),
         *_long_tails(run),
+        *_throttled(run),
         *_growths(run),
     ]
 
@@ -175,6 +177,11 @@ def _long_tails(run: Run) -> list[Remark]:
     return remarks
 
 
+def _throttled(run: Run, where: str = "") -> list[Remark]:
+    advice = "cool it, raise its power limit, or measure at clocks that it can hold (nvidia-smi --lock-gpu-clocks)"
+    return [Remark("gpu-throttled", f"{where}{sentence}", advice) for sentence in throttled_sentences(run)]
+
+
 def _growths(run: Run) -> list[Remark]:
     if run.footprint is None:
         return []
@@ -262,6 +269,12 @@ _DIFFERENCES: tuple[tuple[str, str, str, Callable[[Run], object]], ...] = (
         lambda run: run.environment.detector.instances if run.environment.detector else "unknown",
     ),
     (
+        "meters-differ",
+        "sources of the energy",
+        "measure both where the same counters can be read",
+        lambda run: (run.power and run.power.sources) or "none",
+    ),
+    (
         "sources-differ",
         "sources of the attribution",
         "measure both with traces, or both without",
@@ -304,6 +317,7 @@ def _weaknesses(run: Run, name: str) -> Iterable[Remark]:
             f"{run.client.unsent:,} requests that were due were not sent in {name}: its latencies are of the others",
             "measure at a lower rate",
         )
+    yield from _throttled(run, f"in {name}, ")
     if run.interrupted:
         yield Remark("server-reloaded", f"in {name}, {run.interrupted}", "measure it again")
     if _is_busy(run):

@@ -18,6 +18,7 @@ from triptych.measure.documents import Format
 from triptych.measure.footprint import Footprint
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Interval
+from triptych.measure.power.figures import Kind, Power
 from triptych.measure.scenario import Scenario
 from triptych.wire.statistics import Counters
 
@@ -228,6 +229,7 @@ class Run:
         command: what was typed.
         footprint: what the server's processes held; None where the server was not on the load generator's machine, or
             could not be seen from there.
+        power: what its GPUs and processors took; None in runs that were written before there was one.
         interrupted: why there are no counters of the server; empty if there are.
         scenario: what MLPerf's scenario says of it; None of other load tests.
         version: of this format.
@@ -244,7 +246,19 @@ class Run:
     footprint: Footprint | None = None
     interrupted: str = ""
     scenario: Scenario | None = None
+    power: Power | None = None
     version: Literal[2] = VERSION
+
+    @property
+    def images(self) -> int:
+        """How many images were answered."""
+        return self.client.latencies.count * self.workload.batch
+
+    @property
+    def images_per_j(self) -> dict[Kind, float]:
+        """How many images a joule answered, of the GPUs and of the processors, where their energy is known."""
+        power = self.power
+        return {kind: self.images / power.energy_j(kind) for kind in power.kinds} if power else {}
 
 
 def _upgrade(data: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _verdicts(comparisons: Sequence[Comparison], notes: Sequence[str]) -> list[B
             *([Figure(f"{changed.value:.2f}x", "", f"{comparison.changed}{of}")] if changed else ()),
             Figure(f"{comparison.latency['mean'].value:.2f}x", "", f"end to end{of}"),
             Figure(f"{comparison.amdahl:.2f}x", "", f"Amdahl's law{of}"),
-            Figure(f"{comparison.rate.value:.2f}x", "", f"requests/s{of}"),
+            *(Figure(f"{ratio.value:.2f}x", "", f"{unit}{of}") for unit, (_, _, ratio) in comparison.rates.items()),
         ]
     broken = [Note(sentence, "bad") for comparison in comparisons for sentence in comparison.refusals]
     return [Figures(figures), *broken, *(Note(sentence, "warning") for sentence in notes)]
@@ -84,8 +84,7 @@ def _tables(comparison: Comparison, *, alone: bool) -> Section:
         for at, ratio in comparison.latency.items()
     ]
     rates = [
-        Row([unit, f"{of_a:.1f}", f"{of_b:.1f}", *_ratio(ratio)])
-        for unit, (of_a, of_b, ratio) in comparison.rates.items()
+        Row([unit, per(of_a), per(of_b), *_ratio(ratio)]) for unit, (of_a, of_b, ratio) in comparison.rates.items()
     ]
     a, b = comparison.a, comparison.b
     moved = f"The bottleneck was {comparison.bottleneck_a} and is {comparison.bottleneck_b}."
@@ -100,6 +99,11 @@ def _tables(comparison: Comparison, *, alone: bool) -> Section:
             Note(RATIOS.format(b=b), "small"),
         ],
     )
+
+
+def per(figure: float) -> str:
+    """Write a rate, or images per joule, which may be far below one."""
+    return f"{figure:.1f}" if figure >= 10 else f"{figure:.3g}"
 
 
 def _ratio(ratio: Ratio | None) -> list[str]:

@@ -13,6 +13,7 @@ from triptych.report.attribution import time_sections
 from triptych.report.blocks import Figure, Figures, Note, Page, Row, Section, Share, Table
 from triptych.report.footprint import footprint_sections
 from triptych.report.latencies import latency_section
+from triptych.report.power import power_sections
 from triptych.report.setting import setting, started, workload_sentence
 from triptych.report.videos import video_sections
 
@@ -39,6 +40,7 @@ def of_run(run: Run, name: str, budget_ms: float | None = None) -> Page:
             *([*time_sections(run), latency_section(run)] if answered else ()),
             *video_sections(run),
             *_batches(run),
+            *power_sections(run),
             *footprint_sections(run),
             *_failures(run),
             *setting(run),
@@ -72,6 +74,7 @@ def _figures(run: Run) -> Figures:
             Figure(f"{client.rate_per_s:.1f}", "", "requests/s"),
             *(images if run.workload.batch > 1 else ()),
             *(_percentile(client, p) for p in PERCENTS if latencies.count),
+            *(Figure(f"{value:.3g}", "", f"images per joule, {kind}") for kind, value in run.images_per_j.items()),
             Figure(str(client.failed), f"of {latencies.count + client.failed}", "failed"),
             *([Figure(str(client.unsent), "", "not sent")] if client.unsent else ()),
         ]

@@ -13,12 +13,15 @@ from rich.text import Text
 from triptych.measure.attribution import Attribution
 from triptych.measure.comparison import Comparison
 from triptych.measure.overhead import Overhead
+from triptych.measure.power.figures import Power
 from triptych.measure.ratio import Ratio
 from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
 from triptych.measure.sweep import PERCENTILES, Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.traces import PARTS
+from triptych.report.comparison import per
 from triptych.report.latencies import BOUNDS, with_bound
+from triptych.report.power import COLUMNS, power_rows
 
 
 def attribution_table(attribution: Attribution) -> Table:
@@ -49,6 +52,17 @@ def attribution_table(attribution: Attribution) -> Table:
             row(f"  {part}", [breakdown.stages[name][part] for breakdown in breakdowns.values()], "dim")
     table.add_section()
     row("client, end to end", [breakdown.total_ms for breakdown in breakdowns.values()])
+    return table
+
+
+def power_table(power: Power) -> Table:
+    """Show what each GPU and processor took."""
+    table = Table(title="Power", title_justify="left", caption_justify="left")
+    table.caption = "J: by the device's own counter over exactly the measured time, whoever caused them."
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == COLUMNS[0] else "right")
+    for cells in power_rows(power):
+        table.add_row(*cells)
     return table
 
 
@@ -159,11 +173,11 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
     units = dict.fromkeys(unit for comparison in comparisons for unit in comparison.rates)
     for unit in units:
         rates = [comparison.rates.get(unit) for comparison in comparisons]
-        before = next(f"{rate[0]:.1f} {no_share}" for rate in rates if rate)
+        before = next(f"{per(rate[0])} {no_share}" for rate in rates if rate)
         row(
             unit,
             before,
-            [f"{rate[1]:.1f} {no_share}" if rate else "" for rate in rates],
+            [f"{per(rate[1])} {no_share}" if rate else "" for rate in rates],
             [rate[2] if rate else None for rate in rates],
         )
     return table

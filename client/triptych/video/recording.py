@@ -20,6 +20,8 @@ from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Timeline
+from triptych.measure.power.figures import Power
+from triptych.measure.power.sampler import PowerSampler, Span
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, VideoSide, Workload
 from triptych.measure.traces import TracedRequest, Tracing
 from triptych.measure.window import Window
@@ -41,12 +43,14 @@ class ServerSide:
         after: those after the last one.
         traced: its part in each request; empty without traces.
         footprint: what its processes held; None where they cannot be seen.
+        power: what its machine took.
     """
 
     before: Snapshot
     after: Snapshot
     traced: list[TracedRequest]
     footprint: Footprint | None = None
+    power: Power | None = None
 
 
 @dataclass
@@ -132,7 +136,7 @@ class Measurement:
         seconds = totals.seconds
         answers = {name: answer for source in self.sources for name, answer in source.answers.items()}
         failed_at_s = [at_s for source in self.sources for at_s in source.failed_at_s]
-        timeline = Timeline(min(source.began_s for source in self.sources if source.began_s), seconds, INTERVALS)
+        timeline = Timeline(self.began_s, seconds, INTERVALS)
         for answer in answers.values():
             timeline.answer(answer.at_s, answer.latency_ms)
         for at_s in failed_at_s:
@@ -180,7 +184,13 @@ class Measurement:
             command=command,
             interrupted=window.interrupted,
             footprint=server.footprint,
+            power=server.power,
         )
+
+    @property
+    def began_s(self) -> float:
+        """When the reading of the first frame of all began, in seconds of `time.monotonic`."""
+        return min(source.began_s for source in self.sources if source.began_s)
 
     def images(self) -> ImageSet:
         """Describe what was sent: the frames of one source after those of another, whatever the order of time."""
@@ -212,7 +222,7 @@ class Recorder:
         self._client, self._command = client, command
         self._path, self._model_repository = path, model_repository
         self._tracing = Tracing(client.address, client.credentials)
-        self._sampler = FootprintSampler(client.address)
+        self._sampler, self._meter = FootprintSampler(client.address), PowerSampler(client.address)
         self._measurement = Measurement()
         self._traced: list[TracedRequest] = []
         self._polling = threading.Lock()
@@ -220,6 +230,7 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self._tracing.__enter__()
         self._traces = self._tracing.start()
+        self._meter.__enter__()
         self._before = settled_statistics(self._client)
         self._sampler.__enter__()
         return self
@@ -252,11 +263,18 @@ class Recorder:
         """
         footprint = self._sampler.stop()
         after = settled_statistics(self._client)
+        seconds, began_s = Totals.of(outcome.totals for outcome in outcomes).seconds, self._measurement.began_s
+        span = Span(began_s, began_s + seconds, seconds / INTERVALS, INTERVALS)
+        power = self._meter.stop(span, sum(outcome.answered for outcome in outcomes))
         self._traced += self._tracing.stop(sum(outcome.answered for outcome in outcomes)) if self._traces else ()
         machine = describe_machine(self._client.address)
         environment = with_server(machine, self._client, self._model_repository)
         run = self._measurement.run(
-            environment, ServerSide(self._before, after, self._traced, footprint), outcomes, in_flight, self._command
+            environment,
+            ServerSide(self._before, after, self._traced, footprint, power),
+            outcomes,
+            in_flight,
+            self._command,
         )
         run_file.write(self._path, run)
         return run
@@ -265,4 +283,5 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sampler.__exit__(kind, error, trace)
+        self._meter.__exit__(kind, error, trace)
         self._tracing.__exit__(kind, error, trace)

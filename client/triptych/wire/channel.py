@@ -75,15 +75,24 @@ def metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
+def host_of(address: str) -> str:
+    """Return the host of an address, IPv6 in brackets; empty for a Unix socket."""
+    if _is_socket(address):
+        return ""
+    return re.sub(r"^(dns:(///?)?|ipv4:|ipv6:)", "", address).rpartition(":")[0]
+
+
 def is_here(address: str) -> bool:
     """Return whether an address is on this machine: the loopback interface, or a Unix socket."""
-    if address.startswith(("unix:", "unix-abstract:")):
-        return True
-    host = re.sub(r"^(dns:(///?)?|ipv4:|ipv6:)", "", address).rpartition(":")[0].strip("[]").lower()
+    host = host_of(address).strip("[]").lower()
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return _is_socket(address) or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_socket(address: str) -> bool:
+    return address.startswith(("unix:", "unix-abstract:"))
 
 
 def proxy_options(address: str) -> tuple[tuple[str, int], ...]:
