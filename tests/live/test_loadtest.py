@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 
 from support import RUN_SCHEMA
+from support.endpoint import Endpoint
 from support.types import Loadtest, Start
 from triptych import DetectionClient
 from triptych.cli.console import INTERRUPTED, REFUSED, SERVER_DEAD
@@ -99,6 +101,39 @@ def test_without_traces_there_are_means_and_a_broken_limit_is_an_exit_code(
     assert re.fullmatch(r"refused: p95 is \d+\.\d ms; 0\.001 are allowed", broken[0])
     assert "against the budget" in broken[1]
     assert "100000 are required" in broken[2]
+
+
+class WithGpu(Endpoint):
+    """The metrics of a real server, with a GPU beside them that takes 300 W."""
+
+    def __init__(self, server: TritonServer) -> None:
+        super().__init__()
+        self._server_url = server.metrics_url
+
+    def page(self) -> str:
+        with urllib.request.urlopen(self._server_url, timeout=5) as page:
+            text: str = page.read().decode()
+        return f'{text}nv_energy_consumption{{gpu_uuid="GPU-1"}} {300 * time.monotonic()}\n'
+
+
+def test_a_run_has_the_joules_that_the_server_s_metrics_say(
+    demo_server: TritonServer, images: Path, loadtest: Loadtest, tmp_path: Path
+) -> None:
+    with WithGpu(demo_server) as endpoint:
+        done = loadtest(
+            *("--address", demo_server.grpc_address, "--images", images, "--users", 1, "--warmup-s", 0.3),
+            *("--duration-s", 4, "--metrics-url", endpoint.url, "--no-traces", "--out", tmp_path / "run.json"),
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = run_file.read(tmp_path / "run.json")
+    assert run.power
+    (gpu,) = run.power.of("GPU")
+    assert gpu.energy_j is not None, gpu.unknown
+    assert gpu.uncertainty_j is not None
+    assert run.power.seconds == run.client.seconds
+    assert abs(gpu.energy_j - 300 * run.client.seconds) <= gpu.uncertainty_j
+    assert len(gpu.intervals) == len(run.intervals)
+    assert "images per joule" in done.stdout
 
 
 @pytest.mark.slow

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
+from support.endpoint import Endpoint
 from triptych.measure.power.figures import Gauges
 from triptych.measure.power.metrics import TritonMetrics, parse, url_of
 
@@ -32,35 +30,10 @@ nv_pinned_memory_pool_used_bytes 0
 """
 
 
-class Endpoint:
-    """What the metrics say now; empty refuses."""
-
-    def __init__(self) -> None:
-        self.text = TEXT
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if endpoint.text else 503)
-                self.end_headers()
-                self.wfile.write(endpoint.text.encode())
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/metrics"
-
-
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    made = Endpoint()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with Endpoint(TEXT) as made:
+        yield made
 
 
 def test_the_text_is_read() -> None:
