@@ -174,6 +174,9 @@ def test_the_parts_of_a_frame_add_up_to_what_the_client_measured(whole: Whole) -
     assert run.server["detector"].requests == SHORT
     assert run.environment.detector is not None
     assert "track" in run.attribution.percentiles_ms
+    assert run.power is not None
+    assert run.power.seconds == pytest.approx(run.client.seconds)
+    assert run.power.devices or run.power.missing, "there is a reason"
 
 
 def test_kill_9_in_the_middle_and_resume_give_the_same_file(

@@ -28,6 +28,7 @@ from triptych_loadtest.load_test import LoadProfile, LoadTest
         ({"duration_s": 0}, "must be above 0 seconds"),
         ({"warmup_s": -1}, "the warm-up at least 0"),
         ({"address": "http://127.0.0.1:8001"}, "the address must be host:port"),
+        ({"metrics_url": "gpu-host:8002"}, "the metrics must be at a URL such as http://HOST:8002/metrics"),
     ],
 )
 def test_a_load_test_that_cannot_be(options: dict[str, Any], message: str) -> None:

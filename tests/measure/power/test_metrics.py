@@ -104,6 +104,11 @@ def test_a_server_without_gpu_metrics_says_why(endpoint: Endpoint) -> None:
     assert "have no nv_energy_consumption" in source.missing
 
 
+def test_what_is_no_url_is_said() -> None:
+    for url in ("http://[gpu-host/metrics", "http://gpu-host:port/metrics"):
+        assert f"metrics at {url} cannot be read" in TritonMetrics(url).missing
+
+
 def test_where_nobody_listens_the_reason_is_said(nobody: str) -> None:
     source = TritonMetrics(f"http://{nobody}/metrics")
     assert source.identities == {}

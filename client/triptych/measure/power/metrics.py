@@ -23,7 +23,7 @@ TIMEOUT_S = 1.0
 
 _UNREADABLE = (OSError, HTTPException, ValueError)
 
-_LINE = re.compile(r"^(\w+)\{([^}]*)\}\s+(\S+)", re.MULTILINE)
+_LINE = re.compile(r"^(nv_gpu_\w+|nv_energy_consumption|nv_inference_request_success)\{([^}]*)\}\s+(\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 Metrics = Mapping[str, Mapping[str, float]]
@@ -37,7 +37,7 @@ def url_of(address: str) -> str:
 
 
 def parse(text: str) -> Metrics:
-    """Read Prometheus's text; what is of neither a GPU nor a model is left out."""
+    """Read Prometheus's text; what is not of GPUs, and no count of requests, is left out."""
     metrics: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for name, labels, value in _LINE.findall(text):
         of = dict(_LABEL.findall(labels))
@@ -64,6 +64,9 @@ class TritonMetrics:
         self._url = url
         self._counted: list[float] = []
         try:
+            here = is_here(f"{urlsplit(url).hostname}:{PORT}")
+            proxies = urllib.request.ProxyHandler({} if here else None)  # None: as the environment says
+            self._opener = urllib.request.build_opener(proxies)
             metrics = self._get()
         except _UNREADABLE as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -103,9 +106,7 @@ class TritonMetrics:
         """Do nothing: no connection stays open."""
 
     def _get(self) -> Metrics:
-        here = is_here(f"{urlsplit(self._url).hostname}:{PORT}")
-        proxies = urllib.request.ProxyHandler({} if here else None)  # None: as the environment says
-        with urllib.request.build_opener(proxies).open(self._url, timeout=TIMEOUT_S) as answer:
+        with self._opener.open(self._url, timeout=TIMEOUT_S) as answer:
             return parse(answer.read().decode(errors="replace"))
 
 
