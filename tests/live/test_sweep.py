@@ -118,10 +118,12 @@ def test_the_highest_rate_within_a_budget_with_batching(start: Start, control: M
 
 
 @pytest.mark.timing
+@pytest.mark.timeout(600)
 def test_the_most_cameras(start: Start, control: ModelControl, tmp_path: Path) -> None:
     out = tmp_path / "sweep.json"
     with start(
-        *("--fps", 2, "--users", 4, "--instances", 1, "--duration-s", 4, "--budget-ms", 1000, "--out", out)
+        *("--fps", 2.2, "--users", 4, "--instances", 1, "--duration-s", 4, "--budget-ms", 1000),
+        *("--max-dropped", "5%", "--out", out),
     ) as process:
         stdout, stderr = process.communicate()
     assert process.returncode == 0, stdout + stderr
@@ -129,9 +131,10 @@ def test_the_most_cameras(start: Start, control: ModelControl, tmp_path: Path) -
     assert series.best_within_budget is not None
     most = series.points[series.best_within_budget]
     assert most.confirmed
-    # One instance answers 12.5 frames/s at most: six cameras' worth. What the machine does besides makes it slower.
-    assert 5 <= most.users <= 6
-    assert f"{most.users} cameras at 2 frames/s each are the most within p95 <= 1000 ms" in stdout
+    assert most.dropped_at_most <= 0.05
+    # One instance answers 12.5 frames/s at most: five cameras' worth. What the machine does besides makes it slower.
+    assert 4 <= most.users <= 5
+    assert f"{most.users} cameras at 2.2 frames/s each are the most within p95 <= 1000 ms" in stdout
 
 
 def test_no_load_within_the_budget_is_an_exit_code(start: Start) -> None:

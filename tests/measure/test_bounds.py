@@ -9,7 +9,17 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from triptych.measure.bounds import BOUNDED, CONFIDENCE, bound_ms, dependence, fewest, rank, too_few
+from triptych.measure.bounds import (
+    BOUNDED,
+    CONFIDENCE,
+    bound_ms,
+    dependence,
+    fewest,
+    fewest_of_share,
+    rank,
+    share_at_most,
+    too_few,
+)
 from triptych.measure.histogram import RELATIVE_ACCURACY, Histogram
 
 
@@ -92,4 +102,28 @@ def test_a_percentile_is_the_nearest_rank_and_its_bound_is_not_below_it() -> Non
 def test_what_a_histogram_does_not_tell_apart_is_no_memory(latency_ms: float) -> None:
     """A steady server whose answers drift by a thousandth: no sweep would ever end within its budget."""
     assert dependence(latency_ms * np.linspace(1, 1.001, 300)) == 1.0
-    assert dependence(latency_ms * np.linspace(1, 1.1, 300)) > 50, "a tenth is a drift"
+    assert dependence(latency_ms * np.linspace(1, 1.1, 300)) > 10, "a tenth is a drift"
+
+
+def test_phases_that_a_percentile_does_not_notice_cost_few_requests() -> None:
+    """One in two runs of 20 requests takes half as long again, with a spread of a fifth."""
+    rng = np.random.default_rng(0)
+    slow = np.repeat(np.cumsum(rng.integers(0, 2, 100)) % 2, 20)
+    assert dependence((1 + 0.5 * slow) * np.exp(rng.normal(0, 0.2, 2000))) < 8
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 459), (3, 1000), (40, 100)])
+def test_the_bound_of_a_share_is_clopper_and_pearson_s(count: int, of: int) -> None:
+    exact = stats.binomtest(count, of, alternative="less").proportion_ci(CONFIDENCE, method="exact")
+    assert share_at_most(count / of, of) == pytest.approx(exact.high)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.5, 1.0])
+def test_so_many_without_any_bound_a_share(share: float) -> None:
+    assert share_at_most(0.0, fewest_of_share(share)) <= share
+    if share < 1:
+        assert share_at_most(0.0, fewest_of_share(share) - 1) > share
+
+
+def test_of_nothing_seen_every_share_is_possible() -> None:
+    assert share_at_most(0.0, 0) == share_at_most(1.0, 50) == 1.0

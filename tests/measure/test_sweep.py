@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tritonclient.grpc import model_config_pb2
 
@@ -52,20 +54,58 @@ def test_what_breaks_a_budget(point: Point, reason: str) -> None:
     assert Budget(100, "p95").broken_by(point) == reason
 
 
-@pytest.mark.parametrize(("dropped", "reason"), [(0.0, ""), (0.01, ""), (0.012, "1.2% of the frames are dropped")])
-def test_cameras_may_drop_a_share_of_their_frames(dropped: float, reason: str) -> None:
+CAMERAS = make_point(LoadLevel(3, fps=5), 15, 5, fps=5)
+
+
+@pytest.mark.parametrize(
+    ("point", "reason"),
+    [
+        (CAMERAS, ""),
+        (replace(CAMERAS, dropped=0.01), ""),
+        (replace(CAMERAS, dropped=0.012), "1.2% of the frames are dropped"),
+        (confirmed(CAMERAS), ""),
+        (replace(confirmed(CAMERAS), bounds_ms={}), TOO_FEW),
+        (replace(confirmed(CAMERAS), bounds_ms={"p95": 101.0}), "it may be up to 101.0 ms"),
+        (replace(confirmed(CAMERAS), independent=458.0), TOO_FEW),
+        (replace(confirmed(CAMERAS), independent=459.0), ""),
+        (replace(confirmed(CAMERAS), independent=1000.0, dropped=0.005), "up to 1.3% of the frames may be dropped"),
+        (replace(confirmed(CAMERAS), independent=5000.0, dropped=0.005), ""),
+    ],
+)
+def test_cameras_may_drop_a_share_of_their_frames(point: Point, reason: str) -> None:
     budget = Budget(100, "p95", 0.01)
-    point = make_point(LoadLevel(3, fps=5), 15 * (1 - dropped), 5, fps=5, dropped=dropped)
     assert budget.broken_by(point) == reason
     assert str(budget) == "p95 <= 100 ms and at most 1% of the frames dropped"
     assert str(point.load) == "3 cameras"
 
 
+def test_that_no_frame_is_ever_dropped_is_shown_by_no_run() -> None:
+    budget = Budget(100, "p95", 0.0)
+    assert not budget.broken_by(confirmed(CAMERAS))
+    assert budget.broken_by(replace(CAMERAS, dropped=0.001)) == "0.1% of the frames are dropped"
+
+
+@pytest.mark.parametrize(
+    ("budget", "fewest"),
+    [
+        (Budget(100, "p50"), 1),
+        (Budget(100, "p95"), 130),
+        (Budget(100, "p95", 0.01), 459),
+        (Budget(100, "p99", 0.05), 662),
+        (Budget(100, "p50", 0.05), 90),
+    ],
+)
+def test_what_a_budget_is_about_takes_so_many_requests(budget: Budget, fewest: int) -> None:
+    assert budget.fewest == fewest
+
+
 def test_of_a_run_of_cameras_dropped_frames_are_no_failures() -> None:
     failures = {"FrameDropped": Failure(100, "late"), "DeadlineExceeded": Failure(2, "no answer")}
-    run = with_client(made_up(requests=198), failures=failures)
+    run = with_client(made_up(requests=198), failures=failures, dependence=3.0)
     point = Point.of(run, LoadLevel(4, fps=5), Setting(), confirmed=True)
     assert (point.failures, round(point.dropped, 3), point.fps, point.confirmed) == (2, 0.333, 5, True)
+    assert point.independent == 100
+    assert 0.40 < point.dropped_at_most < 0.50
     unsent = Point.of(with_client(run, unsent=7), LoadLevel(rate_per_s=50), Setting())
     assert unsent.failures == 9, "a rate that cannot be sent keeps no budget"
 

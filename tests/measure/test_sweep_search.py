@@ -6,13 +6,15 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from support.measured import make_point, open_loop
+from triptych.measure.bounds import bounds_of, dependence
+from triptych.measure.histogram import Histogram
 from triptych.measure.sweep import Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.sweep_search import CLOSE_ENOUGH, closer_count, closer_rate, find_most, search_most
 
@@ -168,11 +170,17 @@ def cameras(load: LoadLevel, service_s: float, seconds: float, seed: int) -> Poi
         frame_s[camera] += max(1, came) * period_s
         if frame_s[camera] < seconds:
             heapq.heappush(due, (max(free_s, frame_s[camera]), camera))
-    latencies_ms.sort()
-    p95 = latencies_ms[math.ceil(0.95 * len(latencies_ms)) - 1]
-    mean = sum(latencies_ms) / len(latencies_ms)
-    share = dropped / (dropped + len(latencies_ms))
-    return make_point(load, len(latencies_ms) / seconds, mean, p95_ms=p95, fps=load.fps, dropped=share)
+    frames, memory, histogram = dropped + len(latencies_ms), dependence(latencies_ms), Histogram(latencies_ms)
+    return make_point(
+        load,
+        len(latencies_ms) / seconds,
+        histogram.mean_ms,
+        p95_ms=histogram.percentile_ms(95),
+        fps=load.fps,
+        dropped=dropped / frames,
+        bounds_ms=bounds_of(histogram, memory),
+        independent=frames / memory,
+    )
 
 
 @pytest.mark.parametrize("start", [1, 8, 200])
@@ -183,18 +191,9 @@ def test_the_search_finds_the_most_cameras_of_a_noiseless_server_to_within_one(c
     measured: list[tuple[int, bool]] = []
 
     def measure(load: LoadLevel, confirm_s: float | None = None) -> Point:
-        confirmed = confirm_s is not None
-        measured.append((load.users, confirmed))
-        point = cameras(load, service_s, 60 if confirmed else 20, seed=len(measured))
-        return make_point(
-            load,
-            point.answered_per_s,
-            point.mean_ms,
-            p95_ms=point.p95_ms,
-            fps=FPS,
-            dropped=point.dropped,
-            confirmed=confirmed,
-        )
+        measured.append((load.users, confirm_s is not None))
+        point = cameras(load, service_s, confirm_s or 20, seed=len(measured))
+        return replace(point, confirmed=confirm_s is not None)
 
     search_most([LoadLevel(start, fps=FPS)], measure, budget, 20)
     most, confirmed = measured[-1]
@@ -202,6 +201,38 @@ def test_the_search_finds_the_most_cameras_of_a_noiseless_server_to_within_one(c
     assert abs(most - capacity) <= 1
     assert len(measured) <= 2 * math.log2(max(capacity, start)) + 6
     assert len({users for users, confirmed in measured if not confirmed}) == len([1 for _, yes in measured if not yes])
+
+
+@pytest.mark.parametrize(
+    ("most", "budget", "memory", "lengths_s"),
+    [
+        (LoadLevel(rate_per_s=10), Budget(100, "p95"), 1.0, [19.5]),  # one and a half times what it takes
+        (LoadLevel(rate_per_s=10), Budget(100, "p95"), 1.6, [19.5, 39.0]),
+        (LoadLevel(rate_per_s=10), Budget(100, "p95"), 4.0, [19.5, 78.0]),
+        (LoadLevel(rate_per_s=10), Budget(100, "p95"), 20.0, [19.5]),  # nobody waits for 390 s
+        (LoadLevel(rate_per_s=10), Budget(100, "p50"), 20.0, [15.0]),
+        (LoadLevel(2, fps=FPS), Budget(100, "p95", 0.01), 1.0, [68.85]),
+        (LoadLevel(2, fps=FPS), Budget(100, "p95", 0.01), 2.0, [68.85, 137.7]),
+        (LoadLevel(2, fps=FPS), Budget(100, "p95", 0.1), 1.0, [19.5]),
+    ],
+)
+def test_what_is_found_is_confirmed_for_as_long_as_it_takes(
+    most: LoadLevel, budget: Budget, memory: float, lengths_s: list[float]
+) -> None:
+    """Of `memory` requests one tells something of its own."""
+    measured_s: list[float] = []
+
+    def measure(load: LoadLevel, confirm_s: float | None = None) -> Point:
+        point = make_point(load, load.due_per_s, 20, fps=load.fps, failures=int(load != most))
+        if confirm_s is None or point.failures:
+            return point
+        measured_s.append(confirm_s)
+        independent = confirm_s * load.due_per_s / memory
+        bounds_ms = {"p95": 50.0} if independent >= 130 else {}
+        return replace(point, confirmed=True, independent=independent, bounds_ms=bounds_ms)
+
+    search_most([most], measure, budget, DURATION_S)
+    assert measured_s == pytest.approx(lengths_s)
 
 
 def test_a_number_that_a_longer_run_does_not_confirm_is_searched_below() -> None:

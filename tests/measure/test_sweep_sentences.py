@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from support.measured import make_point, rates, users
+from support.measured import confirmed, make_point, rates, users
 from triptych.measure.sweep import Budget, LoadLevel, Point, Series
 from triptych.measure.sweep_sentences import budget_sentence, knee_sentence, sentences
 
@@ -94,13 +94,13 @@ def test_where_nothing_was_answered_nothing_is_divided() -> None:
 def test_the_most_cameras_in_words() -> None:
     budget = Budget(100, "p95", 0.01)
 
-    def point(users: int, dropped: float, confirmed: bool = False) -> Point:
-        return make_point(LoadLevel(users, fps=5), users * 5, 20, fps=5, dropped=dropped, confirmed=confirmed)
+    def point(users: int, dropped: float) -> Point:
+        return make_point(LoadLevel(users, fps=5), users * 5, 20, fps=5, dropped=dropped)
 
     within = "p95 <= 100 ms and at most 1% of the frames dropped"
-    assert sentences([Series.of("", [point(5, 0), point(6, 0.005, True), point(7, 0.034)], budget)], budget) == [
-        f"6 cameras at 5 frames/s each are the most within {within}, confirmed by a longer run "
-        "(at 7 cameras 3.4% of the frames are dropped)"
+    assert sentences([Series.of("", [point(5, 0), confirmed(point(6, 0.005)), point(7, 0.034)], budget)], budget) == [
+        f"6 cameras at 5 frames/s each are the most within {within}, confirmed by a longer run, p95 at most 40.0 ms "
+        "and at most 0.7% of the frames dropped with 99% confidence (at 7 cameras 3.4% of the frames are dropped)"
     ]
     assert sentences([Series.of("", [point(1, 0.2)], budget)], budget) == [
         f"not even 1 camera at 5 frames/s keeps {within}: 20.0% of the frames are dropped"

@@ -189,8 +189,8 @@ def rates(*points: tuple[float, float]) -> list[Point]:
 
 
 def confirmed(point: Point) -> Point:
-    """A point of a longer run, whose p95 is bounded."""
-    return replace(point, confirmed=True, bounds_ms={"p95": point.p95_ms})
+    """A point of a longer run, whose p95 and share of dropped frames are bounded."""
+    return replace(point, confirmed=True, bounds_ms={"p95": point.p95_ms}, independent=10_000.0)
 
 
 SERVICE_MS = 20.0

@@ -92,7 +92,7 @@ def sweep(
         typer.Option(
             parser=parse_percent,
             metavar="PERCENT",
-            help="With --fps: how many of their frames may be dropped. Default: 1%.",
+            help="With --fps: how many of their frames may be dropped; less takes longer to show. Default: 1%.",
         ),
     ] = None,
     instances: Annotated[
@@ -136,7 +136,7 @@ def sweep(
     highest within it, to 5%. A rate is beyond it, too, where the latency grows while it is measured. With --fps and
     --budget-ms, numbers of cameras close in on the most whose frames keep the budget; a camera drops the frames that
     come while it waits for an answer. The answer is confirmed by a run of three times the duration, or longer: so long
-    that the requests bound the percentile of a rate with 99% confidence.
+    that the percentile, and the share of dropped frames, are shown to be within the budget with 99% confidence.
     --instances and --max-queue-delay-us change the running server, which has its own settings back at the end.
 
     Exit codes: 0 it was measured, 1 it could not be, or no load keeps the budget.

@@ -29,7 +29,7 @@ PERCENTS = (50, 90, 95, 99)
 BOUNDED = (90, 95, 99)
 """Those of them that have a bound."""
 
-CAUTION = 1.5
+CAUTION = 2.0
 """How many times what requests show of their dependence is taken for true: then 1% of the bounds are too low, or fewer
 (`tests/measure/test_bounds.py`), and those of runs that are too short are none."""
 
@@ -90,14 +90,36 @@ def bounds_of(latencies: Histogram, dependence: float = 1.0) -> dict[str, float]
     return {at: bound for at, bound in found.items() if bound is not None}
 
 
+def share_at_most(share: float, count: float) -> float:
+    """Return the upper bound of a share, 0..1, as Clopper and Pearson have it (Biometrika 1934).
+
+    Args:
+        share: that was seen, 0..1.
+        count: of how many, of which none depends on another: a number that dependence divided need not be whole (Korn
+            and Graubard, Survey Methodology 1998).
+    """
+    from scipy.special import betaincinv  # here: it takes long to import
+
+    return float(betaincinv(share * count + 1, (1 - share) * count, CONFIDENCE)) if share < 1 and count else 1.0
+
+
+def fewest_of_share(share: float) -> int:
+    """Return of how many none must be seen to bound a share, 0..1; none of them depends on another.
+
+    >>> [fewest_of_share(share) for share in (0.01, 0.05, 1)]
+    [459, 90, 1]
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share)) if share < 1 else 1
+
+
 def dependence(latencies_ms: Sequence[float] | npt.NDArray[np.float64]) -> float:
     """Return of how many requests one tells something of its own; 1 where none depends on another.
 
-    It is the longest time over which the latencies, or whether they lie above one of the percentiles, remember
-    themselves: the sum of the autocorrelations, up to where neighbouring ones no longer sum up to more than zero
-    (Geyer, "Practical Markov chain Monte Carlo", Statistical Science 1992). What is above 1 counts `CAUTION` times,
-    since few parts that do not depend on each other show too little of it. What a histogram would not tell from the
-    median counts as the median: else the slow drift of a steady server's clock or temperature were a memory.
+    It is the longest time over which whether they lie above one of the percentiles is remembered: the sum of the
+    autocorrelations, up to where neighbouring ones no longer sum up to more than zero (Geyer, "Practical Markov chain
+    Monte Carlo", Statistical Science 1992). What is above 1 counts `CAUTION` times, since few parts that do not depend
+    on each other show too little of it. What a histogram would not tell from the median counts as the median: else the
+    slow drift of a steady server's clock or temperature were a memory.
 
     Args:
         latencies_ms: in the order in which the requests ended.
@@ -107,7 +129,7 @@ def dependence(latencies_ms: Sequence[float] | npt.NDArray[np.float64]) -> float
     latencies = np.maximum(np.asarray(latencies_ms, dtype=np.float64), SHORTEST_MS)
     latencies = np.round(latencies / (2 * RELATIVE_ACCURACY * np.median(latencies)))
     longer = [(latencies > np.percentile(latencies, percent)).astype(np.float64) for percent in BOUNDED]
-    return 1 + CAUTION * (max(map(_memory, [latencies, *longer])) - 1)
+    return 1 + CAUTION * (max(map(_memory, longer)) - 1)
 
 
 def too_few(count: int, percent: float, dependence: float = 1.0) -> str:

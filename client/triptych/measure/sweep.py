@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR
-from triptych.measure.bounds import BOUNDED
+from triptych.measure.bounds import BOUNDED, fewest, fewest_of_share, share_at_most
 from triptych.measure.growth import growth_ms_per_s
 from triptych.measure.run_file import Failure, Run
 from triptych.wire.statistics import Counters
@@ -27,7 +27,7 @@ grows more slowly may be the machine, and no queue."""
 
 
 TOO_FEW = "too few requests do not wait for each other to bound it"
-"""Why a longer run does not confirm a rate whose latency is within the budget."""
+"""Why a longer run does not confirm what is within the budget as far as it was measured."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ class LoadLevel:
     def size(self) -> float:
         """Users, cameras or rate, by which loads are ordered."""
         return self.users if self.rate_per_s is None else self.rate_per_s
+
+    @property
+    def due_per_s(self) -> float:
+        """Requests or frames that are due, a second; 0 for users that wait."""
+        return self.users * (self.fps or 0.0) if self.rate_per_s is None else self.rate_per_s
 
     def __str__(self) -> str:
         if self.rate_per_s is not None:
@@ -114,6 +119,8 @@ class Point:
         batch: images in a request.
         grows_ms_per_s: by how much the latency grew in a second, at least (the lower end of a 95% interval); 0 where
             that may be chance.
+        independent: of the requests and the dropped frames, how many do not depend on each other
+            (`triptych.measure.bounds.dependence`); 0 in sweeps that were written before that was known.
     """
 
     users: int
@@ -136,6 +143,7 @@ class Point:
     bounds_ms: dict[str, float] = field(default_factory=dict)
     grows_ms_per_s: float = 0.0
     batch: int = 1
+    independent: float = 0.0
 
     @classmethod
     def of(cls, run: Run, load: LoadLevel, setting: Setting, *, confirmed: bool = False) -> Point:
@@ -164,12 +172,18 @@ class Point:
             bounds_ms=run.client.bounds_ms,
             grows_ms_per_s=growth_ms_per_s(run.intervals),
             batch=run.workload.batch,
+            independent=frames / run.client.dependence,
         )
 
     @property
     def load(self) -> LoadLevel:
         """What was asked of the server."""
         return LoadLevel(self.users, self.rate_per_s, self.fps)
+
+    @property
+    def dropped_at_most(self) -> float:
+        """What the share of dropped frames is at most, with 99% confidence."""
+        return share_at_most(self.dropped, self.independent)
 
     @property
     def images_per_s(self) -> float:
@@ -212,7 +226,8 @@ class Budget:
     Attributes:
         ms: milliseconds.
         at: the percentile that they hold for.
-        max_dropped: the share of their frames that cameras may drop, 0..1; None where there are no cameras.
+        max_dropped: the share of their frames that cameras may drop, 0..1; None where there are no cameras. Of 0,
+            none was dropped while it was measured: no run is so long that it shows that none ever is.
     """
 
     ms: float
@@ -227,8 +242,9 @@ class Budget:
         """Say why a point is not within the budget; empty if it is.
 
         Within it every request is answered. At a rate, the latency does not grow either: else a short test of a rate
-        that the server cannot bear could end before the queue is as long as the budget. What confirms a rate must be
-        within the budget by its bound, and long enough to have one.
+        that the server cannot bear could end before the queue is as long as the budget. What a longer run confirms is
+        within it by the upper bounds of its percentile and of the share of dropped frames, and long enough to have
+        them.
         """
         if point.failures:
             return f"{point.failures} request{'s' if point.failures > 1 else ''} failed"
@@ -239,11 +255,27 @@ class Budget:
         latency_ms = point.latency_ms(self.at)
         if latency_ms > self.ms or not point.mean_ms:
             return f"it is {latency_ms:.1f} ms"
-        if not point.confirmed or point.rate_per_s is None or self.percent not in BOUNDED:
+        return self._unsure_of(point) if point.confirmed else ""
+
+    def _unsure_of(self, point: Point) -> str:
+        if self.percent in BOUNDED:
+            bound_ms = point.bounds_ms.get(self.at)
+            if bound_ms is None:
+                return TOO_FEW
+            if bound_ms > self.ms:
+                return f"it may be up to {bound_ms:.1f} ms"
+        if not self.max_dropped:
             return ""
-        if self.at not in point.bounds_ms:
+        if point.independent < fewest_of_share(self.max_dropped):
             return TOO_FEW
-        return f"it may be up to {point.bounds_ms[self.at]:.1f} ms" if point.bounds_ms[self.at] > self.ms else ""
+        at_most = point.dropped_at_most
+        return f"up to {at_most:.1%} of the frames may be dropped" if at_most > self.max_dropped else ""
+
+    @property
+    def fewest(self) -> int:
+        """How many requests it takes to bound what the budget is about, none of which depends on another."""
+        of_percentile = fewest(self.percent) if self.percent in BOUNDED else 1
+        return max(of_percentile, fewest_of_share(self.max_dropped) if self.max_dropped else 1)
 
     @property
     def percent(self) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from triptych.measure.bounds import BOUNDED, fewest
 from triptych.measure.sweep import TOO_FEW, Budget, LoadLevel, Point
 
 CLOSE_ENOUGH = 1.05
@@ -17,10 +16,13 @@ CONFIRM_TIMES = 3
 """How many times as long the most within a budget is measured once more, at least."""
 
 ENOUGH_REQUESTS = 1.5
-"""...and so many times the fewest requests that bound the budget's percentile..."""
+"""...and so many times the fewest requests that bound what the budget is about..."""
 
 LONGER_TIMES = 2.0
-"""...and so many times that once more, where they still wait for each other too much to bound it."""
+"""...and where they depend on each other, for as long as that takes, each time at least so many times as long..."""
+
+LONGEST_TIMES = 10.0
+"""...but for no more than so many times as long as at first."""
 
 Between = Callable[[float, float], float | None]
 
@@ -109,12 +111,15 @@ def search_most(loads: Sequence[LoadLevel], measure: Measure, budget: Budget, du
         return LoadLevel(int(size), fps=fps) if fps else LoadLevel(rate_per_s=size)
 
     def confirms(size: float) -> bool:
-        load, confirm_s = load_of(size), CONFIRM_TIMES * duration_s
-        if load.rate_per_s and budget.percent in BOUNDED:
-            confirm_s = max(confirm_s, ENOUGH_REQUESTS * fewest(budget.percent) / load.rate_per_s)
+        load = load_of(size)
+        confirm_s = max(CONFIRM_TIMES * duration_s, ENOUGH_REQUESTS * budget.fewest / load.due_per_s)
+        longest_s = LONGEST_TIMES * confirm_s
         point = measure(load, confirm_s)
-        if budget.broken_by(point) == TOO_FEW:
-            point = measure(load, LONGER_TIMES * confirm_s)
+        while budget.broken_by(point) == TOO_FEW:
+            confirm_s *= max(LONGER_TIMES, ENOUGH_REQUESTS * budget.fewest / point.independent)
+            if confirm_s > longest_s:
+                return False
+            point = measure(load, confirm_s)
         return not budget.broken_by(point)
 
     find_most(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from triptych.measure.bounds import CONFIDENCE
 from triptych.measure.sweep import Budget, Point, Series
 
 
@@ -56,9 +57,10 @@ def budget_sentence(series: Series, budget: Budget) -> str:
 
 
 def _how_sure(point: Point, budget: Budget) -> str:
+    bounds = [f"{budget.at} at most {point.bounds_ms[budget.at]:.1f} ms"] if budget.at in point.bounds_ms else []
+    bounds += [f"at most {point.dropped_at_most:.1%} of the frames dropped"] if budget.max_dropped else []
     confirmed = ", confirmed by a longer run" if point.confirmed else ""
-    bound_ms = point.bounds_ms.get(budget.at)
-    return f"{confirmed}, {budget.at} at most {bound_ms:.1f} ms with 99% confidence" if bound_ms else confirmed
+    return f"{confirmed}, {' and '.join(bounds)} with {CONFIDENCE:.0%} confidence" if bounds else confirmed
 
 
 def _cameras_sentence(series: Series, budget: Budget) -> str:
@@ -73,10 +75,8 @@ def _cameras_sentence(series: Series, budget: Budget) -> str:
     best = series.points[series.best_within_budget]
     beyond = series.points[series.best_within_budget + 1] if best is not heaviest else None
     limit = f" (at {beyond.load} {budget.broken_by(beyond)})" if beyond else ""
-    return (
-        f"{best.load} at {each} each {'are' if best.users > 1 else 'is'} the most within {budget}, "
-        f"confirmed by a longer run{limit}"
-    )
+    are = "are" if best.users > 1 else "is"
+    return f"{best.load} at {each} each {are} the most within {budget}{_how_sure(best, budget)}{limit}"
 
 
 def effect_sentence(series: Series, base: Series, budget: Budget | None) -> str:

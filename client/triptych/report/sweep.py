@@ -36,6 +36,11 @@ def of_sweep(sweep: Sweep, name: str) -> Page:
     )
 
 
+def dropped_with_bound(point: Point) -> str:
+    """Write the share of the frames that were dropped, and what it is at most, such as `0.2% ≤ 0.7%`, or `0.2% ?`."""
+    return f"{point.dropped:.1%} ≤ {point.dropped_at_most:.1%}" if point.independent else f"{point.dropped:.1%} ?"
+
+
 def _over(series: Sequence[Series]) -> str:
     points = [point for one in series for point in one.points]
     if fps := points[0].fps:
@@ -113,6 +118,6 @@ def _notes(series: Series, index: int) -> list[str]:
         *(["most within the budget"] if index == series.best_within_budget else ()),
         *(["confirmed by a longer run"] if point.confirmed else ()),
         *([f"{point.failures} failed"] if point.failures else ()),
-        *([f"{point.dropped:.1%} of the frames dropped"] if point.dropped else ()),
+        *([f"{dropped_with_bound(point)} of the frames dropped"] if point.fps else ()),
         *(["load generator busy"] if point.busiest >= remarks.BUSY else ()),
     ]

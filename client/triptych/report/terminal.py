@@ -22,6 +22,7 @@ from triptych.measure.traces import PARTS
 from triptych.report.comparison import per
 from triptych.report.latencies import BOUNDS, with_bound
 from triptych.report.power import COLUMNS, power_rows
+from triptych.report.sweep import dropped_with_bound
 
 
 def attribution_table(attribution: Attribution) -> Table:
@@ -88,7 +89,7 @@ def sweep_table(series: Series) -> Table:
         table.add_row(
             str(point.load).removeprefix("a rate of "),
             *(f"{per_s:.1f}" for per_s in (point.answered_per_s, point.images_per_s)[: 1 + batches]),
-            *((f"{point.dropped:.1%}",) if cameras else ()),
+            *((dropped_with_bound(point),) if cameras else ()),
             *(with_bound(point.latency_ms(at), point.bounds_ms, at) for at in PERCENTILES),
             f"{point.mean_batch:.1f}",
             point.owner,
