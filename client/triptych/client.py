@@ -40,7 +40,8 @@ from triptych.errors import RequestCancelled, TriptychError
 from triptych.vision.inputs import ImageLike
 from triptych.wire.channel import check_addresses, metadata, open_channel
 from triptych.wire.credentials import LOCAL, Credentials
-from triptych.wire.session import Call, Effect, Flow, Session, Sleep, Start, Wait
+from triptych.wire.effects import Call, Effect, Flow, Sleep, Start, Wait
+from triptych.wire.session import Session
 from triptych.wire.statistics import Snapshot
 from triptych.wire.tracing import client_span, trace_headers
 
@@ -66,6 +67,7 @@ class _Client:
         credentials: Credentials = LOCAL,
         headers: Mapping[str, str] | None = None,
         hedge_after_ms: float | None = None,
+        shared_memory: bool = False,
     ) -> None:
         """Make a client. It connects with its first call.
 
@@ -79,12 +81,15 @@ class _Client:
             headers: headers for every call, such as {"authorization": "Bearer ..."}.
             hedge_after_ms: after how long without an answer images go to another server too; the first answer counts.
                 None: never. It needs several addresses, and counts as a retry in the budget.
+            shared_memory: hand requests of a megabyte and more to a server on this machine through shared memory, and
+                arrays uncompressed. It takes the server's key, and a client that is closed at the end.
 
         Raises:
             ContractError: an argument is wrong, or a file of the credentials cannot be read.
         """
         hedge_after_s = None if hedge_after_ms is None else hedge_after_ms / 1000
-        self._session = Session(check_addresses(address), model, timeout_s, retries, credentials, hedge_after_s)
+        addresses = check_addresses(address)
+        self._session = Session(addresses, model, timeout_s, retries, credentials, hedge_after_s, shared_memory)
         self._metadata = metadata(headers or {})
         credentials.for_channel()  # a file that cannot be read is known now
         self._credentials = credentials
@@ -194,9 +199,13 @@ class DetectionClient(_Client):
 
     def close(self) -> None:
         """Close the connection. Calls that are under way in other threads end with RequestCancelled."""
-        self._closed = True
-        for channel in self._channels:
-            channel.close()
+        try:
+            if not self._closed:
+                self._run(self._session.close())
+        finally:
+            self._closed = True
+            for channel in self._channels:
+                channel.close()
 
     def __enter__(self) -> DetectionClient:
         self._check_open()
@@ -242,7 +251,9 @@ class DetectionClient(_Client):
 
     def _send(self, rpc: Callable[..., Any], call: Call) -> Any:
         try:
-            return rpc(call.request, timeout=call.timeout_s, metadata=(*self._metadata, *trace_headers()))
+            return rpc(
+                call.request, timeout=call.timeout_s, metadata=(*self._metadata, *call.headers, *trace_headers())
+            )
         except ValueError:
             # gRPC raises it if another thread has closed the channel since the check.
             self._check_open()
@@ -312,9 +323,13 @@ class AsyncDetectionClient(_Client):
 
     async def close(self) -> None:
         """Close the connection. Calls that are under way in other tasks end with RequestCancelled."""
-        self._closed = True
-        for channel in self._channels:
-            await channel.close()
+        try:
+            if self._session.memory and self._channels and not self._closed:
+                await self._run(self._session.close())
+        finally:
+            self._closed = True
+            for channel in self._channels:
+                await channel.close()
 
     async def __aenter__(self) -> AsyncDetectionClient:
         self._check_open()
@@ -372,7 +387,7 @@ class AsyncDetectionClient(_Client):
     async def _call(self, effect: Call) -> Any:
         self._check_open()  # another task may have closed it while this one slept between two tries
         stub = self._stubs[effect.endpoint]
-        headers = (*self._metadata, *trace_headers())
+        headers = (*self._metadata, *effect.headers, *trace_headers())
         call = getattr(stub, effect.rpc)(effect.request, timeout=effect.timeout_s, metadata=headers)
         # Awaiting the call directly raises CancelledError both when this task is cancelled and when the channel is
         # closed. A task in between tells the two apart.

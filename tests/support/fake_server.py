@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from triptych.contract import DEFAULT_ROWS, DETECTION, DetectorSpec, names_id
 from triptych.wire.protocol import decode_bytes, encode_bytes
+from triptych.wire.shared_memory import SHARED_MEMORY
 
 CLASS_NAMES = ("person", "bicycle", "car")
 
@@ -31,6 +32,10 @@ class Fault:
 LOST = Fault(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 UNHEALTHY = Fault(grpc.StatusCode.INTERNAL, "in ensemble 'detection', Stub process 'preprocess_0' is not healthy.")
 DRAINING = Fault(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'detection' has no available versions")
+FORGOTTEN = Fault(grpc.StatusCode.NOT_FOUND, "Unable to find shared memory region: 'name'")
+ELSEWHERE = Fault(grpc.StatusCode.INTERNAL, "Unable to open shared memory region: '/name'")
+RESTRICTED = Fault(grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'triptych-key'")
+IN_USE = Fault(grpc.StatusCode.INTERNAL, "Cannot unregister shared memory region 'name', it is currently in use.")
 UNKNOWN = Fault(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'detection' is not found")
 QUEUE_FULL = Fault(grpc.StatusCode.UNAVAILABLE, "in ensemble 'detection', Exceeds maximum queue size")
 
@@ -76,6 +81,10 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     everywhere: Fault | None = None
     script: deque[Fault | Callable[[Any], None]] = field(default_factory=deque)
     requests: list[Any] = field(default_factory=list)
+    batches: list[list[bytes]] = field(default_factory=list)  # the images of every inference that arrived
+    regions: dict[str, int] = field(default_factory=dict)  # the sizes of what is registered
+    registrations: deque[Fault] = field(default_factory=deque)  # what the next ones do
+    in_use: set[str] = field(default_factory=set)
     config_requests: list[str] = field(default_factory=list)
     metadata: list[dict[str, Any]] = field(default_factory=list)
     entered: threading.Event = field(default_factory=threading.Event)
@@ -106,13 +115,10 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def batches(self) -> list[list[bytes]]:
-        """The images of every inference that arrived."""
-        return [decode_bytes(request.raw_input_contents[0]) for request in self.requests]
-
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        images = decode_bytes(self._raw(request, context))
         self.requests.append(request)
+        self.batches.append(images)
         self.metadata.append(dict(context.invocation_metadata()))
         self.entered.set()
         context.add_callback(lambda: None if context.is_active() else self.cancelled.set())
@@ -121,10 +127,38 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         step = self.script.popleft() if self.script else self.everywhere
         if isinstance(step, Fault):
             context.abort(step.code, step.details)  # raises
-        response = make_response(decode_bytes(request.raw_input_contents[0]), self.class_names)
+        response = make_response(images, self.class_names)
         if callable(step):
             step(response)
         return response
+
+    def SystemSharedMemoryRegister(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.metadata.append(dict(context.invocation_metadata()))
+        if self.registrations:
+            fault = self.registrations.popleft()
+            context.abort(fault.code, fault.details)
+        assert (SHARED_MEMORY / request.key.lstrip("/")).stat().st_size == request.byte_size
+        self.regions[request.name] = request.byte_size
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    def SystemSharedMemoryUnregister(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self._fail(context)
+        if request.name in self.in_use:
+            context.abort(IN_USE.code, IN_USE.details)
+        self.regions.pop(request.name, None)  # Triton does not mind either if there is none
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    def _raw(self, request: Any, context: grpc.ServicerContext) -> bytes:
+        """The images as they travel, from the request or from a region."""
+        if request.raw_input_contents:
+            return bytes(request.raw_input_contents[0])
+        parameters = request.inputs[0].parameters
+        name, size = parameters["shared_memory_region"].string_param, parameters["shared_memory_byte_size"].int64_param
+        if name not in self.regions:
+            context.abort(FORGOTTEN.code, FORGOTTEN.details)
+        assert size <= self.regions[name]
+        content: bytes = (SHARED_MEMORY / name).read_bytes()
+        return content[:size]
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.config_requests.append(request.name)

@@ -35,9 +35,16 @@ def test_other_bytes(kind: Callable[[bytes], Any]) -> None:
 def test_arrays_travel_without_loss(shape: tuple[int, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     for view in (pixels, pixels[::-1], pixels[:, ::-1], np.asfortranarray(pixels)):
-        decoded = cv2.imdecode(np.frombuffer(encode_image(view).data, np.uint8), cv2.IMREAD_COLOR_RGB)
         expected = view if view.ndim == 3 else np.repeat(view[:, :, None], 3, axis=2)
-        np.testing.assert_array_equal(decoded, expected)
+        for compress in (True, False):
+            encoded = encode_image(view, compress=compress).data
+            decoded = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+            np.testing.assert_array_equal(decoded, expected)
+
+
+def test_an_array_that_is_too_large_as_it_is_becomes_a_png() -> None:
+    assert encode_image(np.zeros((2000, 3333, 3), np.uint8), compress=False).data.startswith(b"P6\n3333 2000\n255\n")
+    assert encode_image(np.zeros((2000, 3334, 3), np.uint8), compress=False).data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.vision.inputs import Encoded
-from triptych.wire.session import Call, Session, Sleep, Work
+from triptych.wire.effects import Call, Sleep, Work
+from triptych.wire.session import Session
 
 RELOADING = Fault(Code.UNAVAILABLE, "Request for unknown model: 'detection' has no available versions")
 

@@ -31,8 +31,8 @@ from triptych.measure.window import Window
 from triptych.vision.boxes import Detected
 from triptych.vision.jpeg import is_quick
 from triptych.wire.credentials import LOCAL, Credentials
+from triptych.wire.effects import Call
 from triptych.wire.model_control import CALL_TIMEOUT_S, ModelControl
-from triptych.wire.session import Call
 from triptych.wire.status import Target, explain_rpc_error
 
 FEWEST_ROUNDS = 4

@@ -17,6 +17,7 @@ from triptych.errors import ContractError, ImageError
 from triptych.opencv import cv2
 
 _PIECE_BYTES = 1 << 20
+_MOST_PIXEL_BYTES = MAX_ENCODED_BYTES - 32  # the header of a PPM is shorter
 
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A path, an encoded image, or uint8 [height, width, 3] in RGB or [height, width] in grey."""
@@ -34,13 +35,15 @@ def source_of(image: ImageLike) -> str | None:
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
 
 
-def encode_image(image: ImageLike, check_time: Callable[[], None] = lambda: None) -> Encoded:
-    """Read or encode one image. An array is encoded as PNG, without loss.
+def encode_image(image: ImageLike, check_time: Callable[[], None] = lambda: None, *, compress: bool = True) -> Encoded:
+    """Read or encode one image. An array is encoded without loss.
 
     Args:
         image: a path of a regular file, encoded bytes, or pixels.
         check_time: called between the pieces of a file; raises when the time is over. A file system that answers
             nothing at all, such as NFS without its server, holds a piece for as long as it likes.
+        compress: whether an array becomes a PNG, or a PPM (PGM), which is its bytes as they are; one that would be
+            too large to send becomes a PNG all the same.
 
     Raises:
         ImageError: a file is missing, no regular file, cannot be read or is empty, or the image is too large to send.
@@ -53,7 +56,8 @@ def encode_image(image: ImageLike, check_time: Callable[[], None] = lambda: None
     elif isinstance(image, (bytearray, memoryview)):
         encoded = Encoded(bytes(image))
     else:
-        encoded = Encoded(_encode(check_pixels(image)))
+        pixels = check_pixels(image)
+        encoded = Encoded(_png(pixels) if compress or pixels.nbytes > _MOST_PIXEL_BYTES else _pnm(pixels))
     if not encoded.data:
         raise ImageError(f"{encoded.source or 'the image'} is empty (0 bytes)")
     check_size(encoded.source or "the image", len(encoded.data))
@@ -114,7 +118,7 @@ def check_size(name: str, size: int) -> None:
         )
 
 
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     bgr = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
     try:
         # Run-length coding alone is a fifth faster than the search of level 1, and smaller on photographs.
@@ -126,3 +130,8 @@ def _encode(pixels: NDArray[np.uint8]) -> bytes:
     except cv2.error as error:
         raise ImageError(f"an array {list(pixels.shape)} cannot be encoded as PNG: {error}") from error
     return encoded.tobytes()
+
+
+def _pnm(pixels: NDArray[np.uint8]) -> bytes:
+    height, width = pixels.shape[:2]
+    return b"P%d\n%d %d\n255\n" % (6 if pixels.ndim == 3 else 5, width, height) + pixels.tobytes()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,7 +73,14 @@ def encode_bytes(elements: Sequence[bytes]) -> bytes:
     >>> encode_bytes([b"ab", b""])
     b'\x02\x00\x00\x00ab\x00\x00\x00\x00'
     """
-    return b"".join(part for element in elements for part in (_LENGTH.pack(len(element)), element))
+    return b"".join(encoded_parts(elements))
+
+
+def encoded_parts(elements: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield a BYTES tensor as it travels, in pieces, none of which is copied."""
+    for element in elements:
+        yield _LENGTH.pack(len(element))
+        yield element
 
 
 def decode_bytes(raw: bytes) -> list[bytes]:
@@ -111,13 +118,40 @@ def build_request(
     Raises:
         ContractError: a threshold is not a number in 0..1.
     """
+    request = describe_request(
+        model, len(images), score_threshold=score_threshold, iou_threshold=iou_threshold, request_id=request_id
+    )
+    put_images(request, images)
+    return request
+
+
+def describe_request(
+    model: str,
+    images: int,
+    *,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    request_id: str = "",
+) -> service_pb2.ModelInferRequest:
+    """Build a request for so many images without the images themselves; else as `build_request` does."""
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
-    request.inputs.add(name=IMAGE.name, datatype=IMAGE.dtype, shape=(len(images), *IMAGE.shape))
-    request.raw_input_contents.append(encode_bytes(images))
+    request.inputs.add(name=IMAGE.name, datatype=IMAGE.dtype, shape=(images, *IMAGE.shape))
     for name, value in ((SCORE_THRESHOLD, score_threshold), (IOU_THRESHOLD, iou_threshold)):
         if value is not None:
             request.parameters[name].double_param = check_threshold(name, value)
     return request
+
+
+def put_images(request: service_pb2.ModelInferRequest, images: Sequence[bytes]) -> None:
+    """Put images into a request that was described."""
+    request.raw_input_contents.append(encode_bytes(images))
+
+
+def place_images(request: service_pb2.ModelInferRequest, region: str, size: int) -> None:
+    """Say that the images are the first `size` bytes of a region of shared memory that the server knows."""
+    parameters = request.inputs[0].parameters
+    parameters["shared_memory_region"].string_param = region
+    parameters["shared_memory_byte_size"].int64_param = size
 
 
 def limit_wait(request: service_pb2.ModelInferRequest, seconds: float) -> None:

@@ -12,10 +12,10 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 import grpc
 import numpy as np
@@ -37,9 +37,11 @@ from triptych.errors import (
 from triptych.model_config import detector_spec
 from triptych.vision.inputs import Encoded, ImageLike, encode_image, source_of
 from triptych.wire.credentials import LOCAL, Credentials
+from triptych.wire.effects import Call, Flow, Pending, Sleep, Start, Wait, Work
 from triptych.wire.endpoints import Endpoints
 from triptych.wire.handshake import better_explained
-from triptych.wire.protocol import Rows, build_request, limit_wait, parse_response
+from triptych.wire.protocol import Rows, describe_request, limit_wait, parse_response, put_images
+from triptych.wire.shared_memory import SMALLEST_BYTES, SharedMemory
 from triptych.wire.statistics import Snapshot, parse_statistics
 from triptych.wire.status import MAX_DEATHS, Failure, Target, died_again, explain_rpc_error, is_death
 
@@ -63,58 +65,6 @@ UNSAID = 0
 _LOG = logging.getLogger(__name__)
 
 
-class Call(NamedTuple):
-    """Call `rpc` of the stub. The answer is the response, or a grpc.RpcError thrown into the generator."""
-
-    rpc: str
-    request: Any
-    timeout_s: float
-    endpoint: int = 0
-
-
-class Pending(Protocol):
-    """A call that was started. Both gRPC's futures and asyncio's tasks are so."""
-
-    def done(self) -> bool:
-        """Return whether it has ended."""
-
-    def result(self) -> Any:
-        """Return the response of a call that has ended, or raise its error."""
-
-    def cancel(self) -> Any:
-        """End it."""
-
-
-class Start(NamedTuple):
-    """Start a call and do not wait. The answer is a `Pending`."""
-
-    call: Call
-
-
-class Wait(NamedTuple):
-    """Wait until one of these calls has ended, or for so long."""
-
-    pending: tuple[Pending, ...]
-    timeout_s: float
-
-
-class Sleep(NamedTuple):
-    """Wait."""
-
-    seconds: float
-
-
-class Work(NamedTuple):
-    """Call a function that reads a file or computes for milliseconds. The answer is its result, or its error."""
-
-    function: Callable[[], Any]
-
-
-Effect = Call | Start | Wait | Sleep | Work
-T = TypeVar("T")
-Flow = Generator[Effect, Any, T]
-
-
 @dataclass
 class Session:
     """What one client knows about its servers.
@@ -126,6 +76,7 @@ class Session:
         retries: how many tries follow the first.
         credentials: how the client connects.
         hedge_after_s: after how long an image is sent to another server too; None for never.
+        shared_memory: whether large images go through shared memory, with one server on this machine.
         clock: seconds that only grow.
         jitter: a factor around 1 for each pause, so that many clients do not come back at the same moment.
     """
@@ -136,6 +87,7 @@ class Session:
     retries: int
     credentials: Credentials = LOCAL
     hedge_after_s: float | None = None
+    shared_memory: bool = False
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = field(default=partial(random.uniform, 0.75, 1.25))
     _names: dict[int, tuple[str, ...]] = field(default_factory=dict, init=False)  # by their names_id; 0: of old servers
@@ -148,6 +100,9 @@ class Session:
             raise ContractError(f"retries must be an integer of at least 0, but got {self.retries!r}")
         if self.hedge_after_s is not None and not 0 < self.hedge_after_s < math.inf:
             raise ContractError(f"hedge_after_ms must be above 0, but got {self.hedge_after_s * 1000:g}")
+        if self.shared_memory and len(self.addresses) > 1:
+            raise ContractError(f"shared_memory is with one server, but got several addresses ({self.address})")
+        self.memory = SharedMemory(self.address, self.credentials) if self.shared_memory else None
         self.endpoints = Endpoints(self.addresses, self.clock)
 
     @property
@@ -166,9 +121,9 @@ class Session:
         """Detect objects in one image; raise if it cannot be read."""
         deadline = self._deadline(timeout_s)
         encoded = yield from self._load(image, deadline)
-        request = build_request(
+        request = describe_request(
             self.model,
-            [encoded.data],
+            1,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             request_id=request_id,
@@ -205,10 +160,9 @@ class Session:
             sent = [item for item in loaded if isinstance(item, Encoded)]
             answers: list[Detections] = []
             if sent:
-                data = [item.data for item in sent]
-                request = build_request(
+                request = describe_request(
                     self.model,
-                    data,
+                    len(sent),
                     score_threshold=score_threshold,
                     iou_threshold=iou_threshold,
                     request_id=request_id,
@@ -251,6 +205,11 @@ class Session:
             self._max_batch = config.max_batch_size
         return self._max_batch
 
+    def close(self) -> Flow[None]:
+        """Leave nothing behind, here or at the server."""
+        if self.memory:
+            yield from self.memory.close()
+
     def is_ready(self) -> Flow[bool]:
         """Return whether a server answers and serves the model now, after a single try at each."""
         request, deadline = service_pb2.ModelReadyRequest(name=self.model), self._deadline(None)
@@ -280,14 +239,18 @@ class Session:
     def _infer(
         self, request: service_pb2.ModelInferRequest, images: list[Encoded], deadline: _Deadline
     ) -> Flow[list[Detections]]:
+        data = [image.data for image in images]
+        shared = data if self.memory and sum(map(len, data)) >= SMALLEST_BYTES else None
+        if shared is None:
+            put_images(request, data)
         for pause_s in NAMES_PAUSES_S:
-            response, at = yield from self._call("ModelInfer", request, deadline)
+            response, at = yield from self._call("ModelInfer", request, deadline, shared=shared)
             rows = parse_response(response, len(images))
             names = yield from self._class_names(rows, deadline, at)
             if names:
                 break
             # The answer came from a version that is gone since, or from one that is not quite there. Ask once more.
-            yield Sleep(min(pause_s, max(0.0, deadline.at - self.clock())))
+            yield Sleep(min(pause_s, self._left_s(deadline)))
         else:
             raise ContractError(
                 f"the answers of {self.address} mean other class names than its detector has, time after time; "
@@ -330,8 +293,11 @@ class Session:
         model: str | None = None,
         retries: int | None = None,
         at: int | None = None,
+        shared: Sequence[bytes] | None = None,
     ) -> Flow[tuple[Any, int]]:
         """Make one call; return the response, and the number of the server that gave it.
+
+        Images that are `shared` go through shared memory, and are not in the request.
 
         Try again where that is safe and useful, as long as the deadline and the budget allow it: at another server if
         there is one that does not fail, at once; else after a pause.
@@ -343,11 +309,11 @@ class Session:
             yield from self._check_health()
             number = at if at is not None and at not in tried else self.endpoints.next(tried)
             target = Target(self.addresses[number], model or self.model, deadline.timeout_s)
-            left_s = max(0.0, deadline.at - self.clock())
+            left_s = self._left_s(deadline)
             if isinstance(request, service_pb2.ModelInferRequest):
                 limit_wait(request, left_s * QUEUE_SHARE)
             try:
-                answer = yield from self._ask(Call(rpc, request, left_s, number), deadline)
+                answer = yield from self._ask(Call(rpc, request, left_s, number), deadline, shared)
             except grpc.RpcError as error:
                 failure = explain_rpc_error(error, target)
                 if isinstance(failure.error, DeadlineExceeded) or failure.backoff_s is not None:
@@ -386,11 +352,14 @@ class Session:
         growth = float(BACKOFF_FACTOR ** (attempt - 1))
         return min(failure.backoff_s * growth, MAX_BACKOFF_S) * self.jitter()
 
-    def _ask(self, call: Call, deadline: _Deadline) -> Flow[tuple[Any, int]]:
+    def _ask(self, call: Call, deadline: _Deadline, shared: Sequence[bytes] | None) -> Flow[tuple[Any, int]]:
         """Make a call once; if it is to be hedged and takes long, send it to another server too, and take the faster.
 
         The error is that of the first call if both fail.
         """
+        if self.memory and shared:
+            left_s = partial(self._left_s, deadline)
+            return (yield from self.memory.ask(call, shared, left_s)), call.endpoint
         if self.hedge_after_s is None or call.rpc != "ModelInfer":
             return (yield call), call.endpoint
         first: Pending = yield Start(call)
@@ -399,11 +368,10 @@ class Session:
             yield Wait((first,), self.hedge_after_s)
             other = call.endpoint if first.done() else self.endpoints.next({call.endpoint})
             if other != call.endpoint and self.endpoints.spend():
-                left_s = max(0.0, deadline.at - self.clock())
-                started[other] = yield Start(call._replace(timeout_s=left_s, endpoint=other))
+                started[other] = yield Start(call._replace(timeout_s=self._left_s(deadline), endpoint=other))
             waiting = dict(started)
             while waiting:
-                yield Wait(tuple(waiting.values()), max(0.0, deadline.at - self.clock()) + 1.0)
+                yield Wait(tuple(waiting.values()), self._left_s(deadline) + 1.0)
                 for number, pending in list(waiting.items()):
                     if pending.done():
                         del waiting[number]
@@ -440,6 +408,7 @@ class Session:
     def _load(self, image: ImageLike, deadline: _Deadline) -> Flow[Encoded]:
         if isinstance(image, bytes):  # checking them is too little work for another thread
             return encode_image(image)
+        compress = self.memory is None  # else no network is in the way
 
         def check_time() -> None:
             if self.clock() > deadline.at:
@@ -449,7 +418,7 @@ class Session:
                     grpc.StatusCode.DEADLINE_EXCEEDED,
                 )
 
-        encoded: Encoded = yield Work(partial(encode_image, image, check_time))
+        encoded: Encoded = yield Work(partial(encode_image, image, check_time, compress=compress))
         return encoded
 
     def _load_or_error(self, image: ImageLike, deadline: _Deadline) -> Flow[Encoded | ImageError]:
@@ -461,6 +430,9 @@ class Session:
     def _deadline(self, timeout_s: float | None) -> _Deadline:
         timeout_s = self.timeout_s if timeout_s is None else check_timeout(timeout_s)
         return _Deadline(self.clock() + timeout_s, timeout_s)
+
+    def _left_s(self, deadline: _Deadline) -> float:
+        return max(0.0, deadline.at - self.clock())
 
 
 class _Deadline(NamedTuple):

@@ -186,6 +186,14 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
             _says("a model's process died at {address}", "; it is started again within seconds"),
             DEATH_BACKOFF_S,
         ),
+        _Case(
+            ("unable to open shared memory region",),
+            InvalidRequest,
+            _plain(
+                "the server at {address} cannot open this client's shared memory: it runs on another machine, as "
+                "another user, or in a container with memory of its own; go without shared memory"
+            ),
+        ),
         _Case(_ANY, ServerFault, _FAILED),
     ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
@@ -196,7 +204,16 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
         ),
         _Case(_ANY, ServerOverloaded, _OVERLOADED),
     ),
-    grpc.StatusCode.NOT_FOUND: (_AWAY, _Case(_ANY, ModelNotFound, _NO_MODEL)),
+    grpc.StatusCode.NOT_FOUND: (
+        _AWAY,
+        _Case(
+            ("shared memory region",),
+            ServerUnavailable,
+            _says("the server at {address} was started again in the middle of a request"),
+            CONNECTION_BACKOFF_S,
+        ),
+        _Case(_ANY, ModelNotFound, _NO_MODEL),
+    ),
     grpc.StatusCode.UNIMPLEMENTED: (
         _Case(
             _ANY, InvalidRequest, _says("the server at {address} does not offer this call", "; is it a Triton server?")
