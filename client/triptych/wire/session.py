@@ -41,7 +41,7 @@ from triptych.wire.effects import Call, Flow, Pending, Sleep, Start, Wait, Work
 from triptych.wire.endpoints import Endpoints
 from triptych.wire.handshake import better_explained
 from triptych.wire.protocol import Rows, describe_request, limit_wait, parse_response, put_images
-from triptych.wire.shared_memory import SMALLEST_BYTES, SharedMemory
+from triptych.wire.shared_memory import SharedMemory
 from triptych.wire.statistics import Snapshot, parse_statistics
 from triptych.wire.status import MAX_DEATHS, Failure, Target, died_again, explain_rpc_error, is_death
 
@@ -240,7 +240,7 @@ class Session:
         self, request: service_pb2.ModelInferRequest, images: list[Encoded], deadline: _Deadline
     ) -> Flow[list[Detections]]:
         data = [image.data for image in images]
-        shared = data if self.memory and sum(map(len, data)) >= SMALLEST_BYTES else None
+        shared = data if self.memory and self.memory.takes(data) else None
         if shared is None:
             put_images(request, data)
         for pause_s in NAMES_PAUSES_S:

@@ -127,6 +127,11 @@ class SharedMemory:
         self._busy: list[Region] = []
         self._doubtful: list[Region] = []  # the server may still read them
 
+    @staticmethod
+    def takes(images: Sequence[bytes]) -> bool:
+        """Return whether encoded images are so large that they are better off here."""
+        return sum(map(len, images)) >= SMALLEST_BYTES
+
     def ask(self, call: Call, images: Sequence[bytes], left_s: Callable[[], float]) -> Flow[Any]:
         """Make a call with encoded images in a region, and return the response.
 
