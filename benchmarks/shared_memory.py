@@ -36,7 +36,7 @@ from triptych_build.publish.target import InstanceGroup
 SIZES = {"0.1 MB": (200, 175), "1 MB": (640, 540), "5 MB": (1440, 1160), "20 MB": (2950, 2250)}
 """Width and height of a BMP or an array of about so many bytes."""
 
-JPEGS = {"0.1 MB": (640, 640, 0), "1 MB": (1920, 1080, 12), "5 MB": (4000, 2500, 20), "18 MB": (5600, 4200, 30)}
+JPEGS = {"0.1 MB": (640, 640, 0), "1 MB": (1920, 1080, 12), "6 MB": (4000, 2500, 20), "16 MB": (5600, 4200, 30)}
 """Width, height and noise of a JPEG of about so many bytes."""
 
 Image = bytes | NDArray[np.uint8]

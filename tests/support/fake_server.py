@@ -81,7 +81,6 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     everywhere: Fault | None = None
     script: deque[Fault | Callable[[Any], None]] = field(default_factory=deque)
     requests: list[Any] = field(default_factory=list)
-    batches: list[list[bytes]] = field(default_factory=list)  # the images of every inference that arrived
     regions: dict[str, int] = field(default_factory=dict)  # the sizes of what is registered
     registrations: deque[Fault] = field(default_factory=deque)  # what the next ones do
     in_use: set[str] = field(default_factory=set)
@@ -115,10 +114,15 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def batches(self) -> list[list[bytes]]:
+        """The images of every inference that arrived."""
+        return [decode_bytes(request.raw_input_contents[0]) for request in self.requests]
+
     def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        images = decode_bytes(self._raw(request, context))
+        if request.inputs[0].parameters:
+            self._read_region(request, context)
         self.requests.append(request)
-        self.batches.append(images)
         self.metadata.append(dict(context.invocation_metadata()))
         self.entered.set()
         context.add_callback(lambda: None if context.is_active() else self.cancelled.set())
@@ -127,7 +131,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         step = self.script.popleft() if self.script else self.everywhere
         if isinstance(step, Fault):
             context.abort(step.code, step.details)  # raises
-        response = make_response(images, self.class_names)
+        response = make_response(decode_bytes(request.raw_input_contents[0]), self.class_names)
         if callable(step):
             step(response)
         return response
@@ -148,17 +152,15 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.regions.pop(request.name, None)  # Triton does not mind either if there is none
         return service_pb2.SystemSharedMemoryUnregisterResponse()
 
-    def _raw(self, request: Any, context: grpc.ServicerContext) -> bytes:
-        """The images as they travel, from the request or from a region."""
-        if request.raw_input_contents:
-            return bytes(request.raw_input_contents[0])
+    def _read_region(self, request: Any, context: grpc.ServicerContext) -> None:
+        """Put the images of a region into the request, as if they had come in it."""
         parameters = request.inputs[0].parameters
         name, size = parameters["shared_memory_region"].string_param, parameters["shared_memory_byte_size"].int64_param
         if name not in self.regions:
             context.abort(FORGOTTEN.code, FORGOTTEN.details)
+        assert not request.raw_input_contents
         assert size <= self.regions[name]
-        content: bytes = (SHARED_MEMORY / name).read_bytes()
-        return content[:size]
+        request.raw_input_contents.append((SHARED_MEMORY / name).read_bytes()[:size])
 
     def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.config_requests.append(request.name)
