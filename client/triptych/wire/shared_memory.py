@@ -210,14 +210,14 @@ class SharedMemory:
             self._busy.append(region)
         try:
             yield self._registration(region, left_s())
+            if not self._swept:
+                self._swept = True
+                yield from self._sweep(left_s)
         except BaseException as error:
             if isinstance(error, grpc.RpcError) and not isinstance(self._explain(error), DeadlineExceeded):
                 region.remove()  # the server does not have it
             self._give_back(region, is_done=False)
             raise
-        if not self._swept:
-            self._swept = True
-            yield from self._sweep(left_s)
         return region
 
     def _make(self, size: int) -> Region:
