@@ -103,6 +103,13 @@ def test_it_reports_what_runs_and_stops_on_a_signal(monkeypatch: pytest.MonkeyPa
     assert Server.made[0].ended == "drained and stopped"
 
 
+def test_it_says_why_what_was_tuned_is_not_applied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tuned.json").write_text("{}")
+    send_signal(monkeypatch, signal.SIGTERM)
+    result = run("--model-repository", tmp_path)
+    assert f"{tmp_path / 'tuned.json'} is not applied, since it names no settings; `triptych tune`" in result.stdout
+
+
 def test_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     send_signal(monkeypatch, signal.SIGTERM)
     ports = ("--grpc-port", 1, "--http-port", 2, "--metrics-port", 3)

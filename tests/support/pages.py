@@ -20,7 +20,9 @@ from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet
 from triptych.measure.sweep import Point, Series
 from triptych.measure.sweep_file import Sweep
 from triptych.measure.traces import PARTS
+from triptych.measure.tuning import StageLoad, Try, Tuning
 from triptych.report.blocks import Page
+from triptych.serving.tuned import Place, Settings, Tuned
 from triptych.wire.statistics import Counters
 
 HOSTILE = "<script>alert('|`*_')</script>\n# [x](http://evil.example) | <img src=http://evil.example>"
@@ -188,6 +190,35 @@ def make_sweep(series: int = 2) -> Sweep:
     )
 
 
+def make_tuning(gain: float = 1.2) -> Tuning:
+    """Return a search with a step that is taken, and one that is refused; `gain` is what the step brings."""
+    run = make_run()
+    start = Settings(preprocess=1, detector=2, postprocess=1, threads=1, batch=1, delay_us=0)
+    more, most = dataclasses.replace(start, preprocess=2), dataclasses.replace(start, preprocess=2, detector=3)
+    stages = {stage.name: StageLoad(9.0 if stage.name == "preprocess" else 1.0, 0.75) for stage in STAGES}
+
+    def one(settings: Settings, images_per_s: float) -> Try:
+        return Try(settings, images_per_s, 20.0, 20.0, 30.0, {"preprocess": 16.0, "detector": 4.0}, stages, 0.9)
+
+    rates = (40.0, 40.4, 39.6)
+    turns = [one(start, rate) if at % 2 else one(more, gain * rate) for rate in (*rates, 40.1) for at in (0, 1)]
+    found = gain > 1
+    return Tuning(
+        run.started,
+        run.environment,
+        run.workload.images,
+        8,
+        2,
+        5.0,
+        [*(one(start, rate) for rate in rates), one(more, 40 * gain), Try(most, refused=f"no memory {HOSTILE}")],
+        turns if found else [],
+        not found,
+        more if found else start,
+        Tuned(more, Place("a CPU", 2, [], "version 1"), run.started) if found else None,
+        ["triptych", "tune"],
+    )
+
+
 PAGES = (
     "run",
     "statistics",
@@ -199,6 +230,8 @@ PAGES = (
     "comparisons",
     "sweep",
     "sweeps",
+    "tuning",
+    "tuning without a gain",
 )
 
 
@@ -229,4 +262,6 @@ def pages() -> dict[str, Page]:
         ),
         "sweep": report.of_sweep(make_sweep(1), "sweep"),
         "sweeps": report.of_sweep(make_sweep(), "sweeps"),
+        "tuning": report.of_tuning(make_tuning(), "tuning"),
+        "tuning without a gain": report.of_tuning(make_tuning(gain=1.0), HOSTILE),
     }

@@ -31,6 +31,7 @@ from triptych.cli.runtimes import runtimes
 from triptych.cli.serve import serve
 from triptych.cli.sweep import sweep
 from triptych.cli.track import track
+from triptych.cli.tune import tune
 from triptych.cli.verify import verify
 
 COMMANDS = {
@@ -39,7 +40,7 @@ COMMANDS = {
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, certificates, ready, models, activate),
     "Detect": (detect, bulk, track),
-    "Measure": (loadtest, sweep, overhead, compare, report, plan),
+    "Measure": (loadtest, sweep, tune, overhead, compare, report, plan),
 }
 """Every command, by its heading in `triptych --help`."""
 

@@ -81,7 +81,8 @@ def serve(
         typer.Option(
             parser=Counts.parse,
             metavar="STAGE=N,…",
-            help="Processes of preprocess, detector (on each GPU) and postprocess. Default: by the machine's cores.",
+            help="Processes of preprocess, detector (on each GPU) and postprocess. Default: what `triptych tune` found "
+            "here, else by the machine's cores.",
         ),
     ] = None,
     queue_budget_ms: Annotated[
@@ -223,6 +224,8 @@ def _report(console: Console, server: TritonServer) -> None:
         if count:
             instances = f"{count} instance{'s' if count > 1 else ''} ({server.decisions[model]})"
             console.print(f"  {model:<12} version {version}, {instances}")
+    if server.remark:
+        console.print(server.remark, style="yellow", markup=False)
     for name, value in (
         ("gRPC", server.grpc_address),
         ("HTTP", server.http_url),

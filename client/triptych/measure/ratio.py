@@ -48,7 +48,7 @@ class Ratio:
         """Return a confidence interval; 0 and infinity where there are too few runs for one."""
         if not self.known:
             return 0.0, math.inf
-        factor = math.exp(_quantile(confidence, self.freedom) * self.error) * self.known_to
+        factor = math.exp(quantile(confidence, self.freedom) * self.error) * self.known_to
         return self.value / factor, self.value * factor
 
     @property
@@ -78,7 +78,7 @@ class Ratio:
         """
         distance = abs(math.log(self.value / other)) - math.log(self.known_to)
         for more in range(runs, MOST_RUNS + 1):
-            if _quantile(confidence, 2 * (more - 1)) * self.error * math.sqrt(runs / more) < distance:
+            if quantile(confidence, 2 * (more - 1)) * self.error * math.sqrt(runs / more) < distance:
                 return more
         return None
 
@@ -120,8 +120,8 @@ def _variance(figures: Sequence[float], whole: float) -> float:
     return float(np.sum(np.log(np.array(figures) / whole) ** 2)) / (len(figures) - 1) / len(figures)
 
 
-def _quantile(confidence: float, freedom: float) -> float:
-    """Return how many standard errors the two-sided interval reaches, by Student's t."""
+def quantile(confidence: float, freedom: float) -> float:
+    """Return how many standard errors a two-sided interval reaches, by Student's t."""
     from scipy.special import stdtrit  # here: it takes long to import, and reports of single runs do without
 
     return float(stdtrit(freedom, (1 + confidence) / 2))

@@ -84,19 +84,11 @@ class LoadTests:
         name = f"{setting} {load}{' confirmed' if confirm_s else ''}".replace("µ", "u")
         out = self.directory / f"{re.sub(r'[^0-9a-z.]+', '-', name)}.json"
         duration_s = confirm_s or self.duration_s
-        out.unlink(missing_ok=True)
-        options = ["--address", self.address, "--images", self.images, "--batch", self.batch, "--out", out]
+        options = ["--address", self.address, "--images", self.images, "--batch", self.batch]
         options += self.credentials.options()
-        options += ["--warmup-s", self.warmup_s, "--duration-s", duration_s]
         options += ["--users", load.users] if load.rate_per_s is None else ["--rate", load.rate_per_s]
         options += ["--fps", load.fps, "--seed", self.seed + len(self.runs)] if load.fps else []
-        code, messages = _run([*_LOADTEST, *map(str, options)], duration_s + self.warmup_s)
-        if not out.exists():  # requests that fail set an exit code too, but have their run
-            reason = messages[-1].removeprefix("error: ") if messages else f"the load test of {load} left no run"
-            if code == SERVER_DEAD:
-                raise ServerUnavailable(reason, grpc.StatusCode.UNAVAILABLE)
-            raise TriptychError(reason)
-        run = run_file.read(out)
+        run = run_load_test(options, out, self.warmup_s, duration_s)
         point = Point.of(run, load, setting, confirmed=confirm_s is not None)
         self.runs.append(run)
         others = [other for other in self.points.get(setting, []) if not (confirm_s and other.load == load)]
@@ -128,6 +120,29 @@ class LoadTests:
             command=command,
             max_dropped=budget.max_dropped if budget else None,
         )
+
+
+def run_load_test(options: Sequence[object], out: Path, warmup_s: float, duration_s: float) -> Run:
+    """Carry out a load test in a process of its own, and read its run file.
+
+    Args:
+        options: of `triptych loadtest`, but for those below.
+        out: where its run file goes.
+        warmup_s: how long the load goes on before anything counts.
+        duration_s: how long it is measured.
+
+    Raises:
+        TriptychError: it could not be measured; the sentence is the load test's own.
+    """
+    out.unlink(missing_ok=True)
+    own = ("--out", out, "--warmup-s", warmup_s, "--duration-s", duration_s)
+    code, messages = _run([*_LOADTEST, *map(str, (*options, *own))], duration_s + warmup_s)
+    if not out.exists():  # requests that fail set an exit code too, but have their run
+        reason = messages[-1].removeprefix("error: ") if messages else "the load test left no run"
+        if code == SERVER_DEAD:
+            raise ServerUnavailable(reason, grpc.StatusCode.UNAVAILABLE)
+        raise TriptychError(reason)
+    return run_file.read(out)
 
 
 def _run(command: Sequence[str], seconds: float) -> tuple[int, list[str]]:

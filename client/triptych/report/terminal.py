@@ -19,10 +19,14 @@ from triptych.measure.remarks import BUSY
 from triptych.measure.run_file import Run
 from triptych.measure.sweep import PERCENTILES, Budget, LoadLevel, Point, Series, Setting
 from triptych.measure.traces import PARTS
+from triptych.measure.tuning import Try
+from triptych.measure.tuning_search import steps
 from triptych.report.comparison import per
 from triptych.report.latencies import BOUNDS, with_bound
 from triptych.report.power import COLUMNS, power_rows
 from triptych.report.sweep import dropped_with_bound
+from triptych.report.tuning import FIRST, outcome
+from triptych.serving.tuned import Settings
 
 
 def attribution_table(attribution: Attribution) -> Table:
@@ -126,6 +130,51 @@ class SweepProgress:
 
     def _table(self, setting: Setting, points: Sequence[Point]) -> Table:
         return sweep_table(Series.of(str(setting), points, self._budget))
+
+
+def tuning_table(tries: Sequence[Try]) -> Table:
+    """Show a search step by step."""
+    table = Table(title=f"From {tries[0].settings}", title_justify="left")
+    for name in ("step", "change", "images/s", "p95 ms", "owner", ""):
+        table.add_column(name, justify="right" if name in ("step", "images/s", "p95 ms") else "left")
+    styles = {"taken": "green", "refused": "red"}
+    for number, step in enumerate(steps(tries)):
+        one, came_of_it = step.tried, outcome(step)
+        figures = ("–", "–") if one.refused else (f"{one.images_per_s:.1f}", f"{one.p95_ms:.1f}")
+        note = Text(came_of_it, styles.get(came_of_it.partition(":")[0], ""))
+        if one.busiest >= BUSY:
+            note.append(" generator busy", "yellow")
+        table.add_row(str(number), step.change or (FIRST if number == 0 else "again"), *figures, one.owner, note)
+    return table
+
+
+class TuningProgress:
+    """A search on the terminal while it goes on: the table of its steps, and what is being measured."""
+
+    def __init__(self, console: Console) -> None:
+        """Show it on `console`."""
+        self._console = console
+        self._live = Live(console=console, transient=True)
+        self._tries: list[Try] = []
+
+    def __enter__(self) -> TuningProgress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the table on the terminal."""
+        self._live.stop()
+        if self._tries:
+            self._console.print(tuning_table(self._tries))
+
+    def under_way(self, settings: Settings, turn: int) -> None:
+        """Show the steps so far, and the settings that are being measured."""
+        spinner = Spinner("dots", f"turn {turn}: {settings}" if turn else str(settings))
+        self._live.update(Group(*([tuning_table(self._tries)] if self._tries else ()), spinner))
+
+    def searched(self, one: Try) -> None:
+        """Take a step."""
+        self._tries.append(one)
 
 
 def run_line(run: Run) -> str:

@@ -12,8 +12,9 @@ from triptych.errors import ContractError
 from triptych.machine import available_cores
 from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import preflight
-from triptych.serving.instances import fit_instances
+from triptych.serving.instances import fit_instances, threads_each
 from triptych.serving.queues import cores_of, fit_queue, is_on_gpu
+from triptych.serving.tuned import Settings, read_tuned
 from triptych.wire.model_control import processes_of
 
 
@@ -22,10 +23,15 @@ class Fitting:
 
     Attributes:
         decisions: who decided how many instances a stage has, in a few words by its name; of those that were fitted.
+        remark: why what `triptych tune` found is not applied here; empty if it is, or if there is nothing.
     """
 
     def __init__(
-        self, model_repository: Path, instances: Mapping[str, int] | None = None, queue_budget_ms: int | None = None
+        self,
+        model_repository: Path,
+        instances: Mapping[str, int] | None = None,
+        queue_budget_ms: int | None = None,
+        settings: Settings | None = None,
     ) -> None:
         """Prepare.
 
@@ -33,6 +39,7 @@ class Fitting:
             model_repository: the directory with the models of the contract.
             instances: instance counts by stage, over what `fit_instances` decides and over the files' own.
             queue_budget_ms: how long a request may wait in one queue; None: as the files say.
+            settings: of all stages that `instances` does not name; None: what `triptych tune` found, if it did here.
 
         Raises:
             ContractError: `instances` names a stage that does not exist, or a count below 1.
@@ -42,6 +49,12 @@ class Fitting:
             if name not in names or count < 1:
                 raise ContractError(f"instances must be at least 1 of {', '.join(names)}, but got {count} of {name}")
         self.decisions: dict[str, str] = {}
+        self.remark = ""
+        self._settings, self._settings_by = settings, "as asked for"
+        if settings is None:
+            tuned, self.remark = read_tuned(model_repository)
+            if tuned:
+                self._settings, self._settings_by = tuned.settings, f"as tuned on {tuned.date[:10]}"
         self._model_repository = model_repository
         self._instances = dict(instances or {})
         self._queue_budget_ms = queue_budget_ms
@@ -53,14 +66,34 @@ class Fitting:
             ContractError: its file is not there or cannot be read.
         """
         config = read_config(self._model_repository / stage)
-        cores, written_for = available_cores(), cores_of(config)
+        written_for = cores_of(config)
+        self._give_instances(config)
+        fit_queue(config, available_cores(), written_for, self._queue_budget_ms)
+        return config
+
+    def settings(self) -> Settings:
+        """Return what the stages will be served with.
+
+        Raises:
+            ContractError: a stage's file is not there or cannot be read.
+        """
+        configs = {stage.name: read_config(self._model_repository / stage.name) for stage in STAGES}
+        for config in configs.values():
+            self._give_instances(config)
+        return Settings.of(configs)
+
+    def _give_instances(self, config: model_config_pb2.ModelConfig) -> None:
+        stage, cores = config.name, available_cores()
         written = sum(group.count for group in config.instance_group)
         detector = config if stage == DETECTOR.name else read_config(self._model_repository / DETECTOR.name)
-        self.decisions[stage] = fit_instances(
+        decided = fit_instances(
             config, cores, written=written, asked=self._instances, detector_on_gpu=is_on_gpu(detector)
         )
-        fit_queue(config, cores, written_for, self._queue_budget_ms)
-        return config
+        if self._settings and stage not in self._instances:
+            self._settings.apply(config, cores)
+            threads = self._settings.threads if stage == DETECTOR.name else None
+            decided = f"{threads_each(threads)}, {self._settings_by}" if threads else self._settings_by
+        self.decisions[stage] = decided
 
     def shared_memory_bytes(self) -> int | None:
         """Return what the stages need at most, with as many instances as they will have; None if it is not known."""

@@ -84,7 +84,7 @@ def _fit_detector(config: model_config_pb2.ModelConfig, cores: int) -> str:
     threads = next((config.parameters[key] for key in THREADS if key in config.parameters), None)
     if threads is None:
         return "as it was published"
-    each = f"{threads.string_value} thread{'' if threads.string_value == '1' else 's'} each"
+    each = threads_each(int(threads.string_value))
     # Without the check `in`, protobuf would add the parameter.
     chosen_for = config.parameters[CHOSEN_FOR_CORES].string_value if CHOSEN_FOR_CORES in config.parameters else ""
     if not chosen_for:
@@ -93,7 +93,12 @@ def _fit_detector(config: model_config_pb2.ModelConfig, cores: int) -> str:
         return f"{each}, as its config.pbtxt says"
     group.count, per_instance = detector_instances(cores)
     threads.string_value, config.parameters[CHOSEN_FOR_CORES].string_value = str(per_instance), str(cores)
-    return f"{per_instance} thread{'' if per_instance == 1 else 's'} each, decided for {_cores(cores)}"
+    return f"{threads_each(per_instance)}, decided for {_cores(cores)}"
+
+
+def threads_each(threads: int) -> str:
+    """Say in words how many threads each instance has."""
+    return f"{threads} thread{'' if threads == 1 else 's'} each"
 
 
 def _cores(cores: int) -> str:

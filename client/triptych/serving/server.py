@@ -36,6 +36,7 @@ from triptych.serving.log_output import LogOutput
 from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
+from triptych.serving.tuned import Settings
 from triptych.wire.access import key_path, state_directories, usable_state_directory, write_key
 from triptych.wire.credentials import LOCAL
 from triptych.wire.model_control import ModelControl, processes_of
@@ -72,6 +73,7 @@ class TritonServer:
         log_path: the file that the server and its models log to; `log.STANDARD_ERROR` for our standard error.
         ready_s: how long it took from `start` until every model was ready, in seconds; 0 before that.
         decisions: who decided how many instances a stage has, in a few words by its name; empty before that.
+        remark: why what `triptych tune` found is not applied here; empty if it is, or if there is nothing.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class TritonServer:
         log_path: Path | None = None,
         ready_timeout_s: float = 60.0,
         instances: Mapping[str, int] | None = None,
+        settings: Settings | None = None,
         http: bool = False,
         queue_budget_ms: int | None = None,
         host: str = LOOPBACK,
@@ -98,6 +101,7 @@ class TritonServer:
             log_path: default `default_log_path`.
             ready_timeout_s: for start and readiness together, and for each reload, in seconds.
             instances: instance counts by model name, over what `fit_instances` decides and over the models' own.
+            settings: of all stages that `instances` does not name; None: what `triptych tune` found, if it did here.
             http: serve HTTP as well. Every page in a browser on this machine can then send images to the server,
                 though not read the answers.
             queue_budget_ms: how long a request may wait for preprocess, and as long again for the detector, before it
@@ -127,8 +131,8 @@ class TritonServer:
         self.ready_s = 0.0
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
-        self._fitting = Fitting(model_repository, instances, queue_budget_ms)
-        self.decisions = self._fitting.decisions
+        self._fitting = Fitting(model_repository, instances, queue_budget_ms, settings)
+        self.decisions, self.remark = self._fitting.decisions, self._fitting.remark
         self._otel_url = otel_url
         self._exit_timeout_s = exit_timeout_s
         self._log = LogOutput(self.log_path)
