@@ -40,8 +40,13 @@ def tune(
     batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, metavar="N", help="Images in a request.")] = 1,
     minutes: Annotated[
         float,
-        typer.Option(min=0.1, metavar="MINUTES", help="How long it may take; it ends earlier if no step gains."),
-    ] = 5,
+        typer.Option(
+            min=0.1,
+            metavar="MINUTES",
+            help="How long the search may take; it ends earlier if no step gains. The turns, as long as eight steps, "
+            "come on top.",
+        ),
+    ] = 4,
     duration_s: Annotated[
         float, typer.Option(min=0.5, metavar="SECONDS", help="How long each server is measured.")
     ] = 5,
