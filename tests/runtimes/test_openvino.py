@@ -126,9 +126,9 @@ def test_yolox_nano_in_int8(tmp_path: Path, shared_data: Path) -> None:
 def test_every_layer_runs_in_int8(int8: Path) -> None:
     if not has_exact_int8():
         pytest.skip("this CPU has no int8 instructions that OpenVINO is given int8 for")
-    layers = [row for row in OpenVinoRuntime(int8, threads=1).layers() if row["kind"] == "Convolution"]
+    layers = [layer for layer in OpenVinoRuntime(int8, threads=1).layers() if layer.kind == "Convolution"]
     assert len(layers) == len(quantized_layers(read_onnx(int8)))
-    assert {row["precision"] for row in layers} == {"int8"}
+    assert {layer.precision for layer in layers} == {"int8"}
 
 
 PAIRS = """<ir_version: 8, opset_import: ["" : 17]> pairs (float[1, 2, 3, 3] x) =>

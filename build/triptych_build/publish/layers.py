@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import onnx
 import onnx.shape_inference
 
+from triptych.runtimes._layers import MATRIX_KIND
 from triptych_build.adapt.graph import QUANTIZING
 from triptych_build.adapt.onnx_file import read_onnx
 from triptych_build.publish.artifact import Artifact
@@ -17,9 +17,6 @@ from triptych_build.publish.target import TARGETS, TargetName
 from triptych_build.quantize.precision import NARROW
 from triptych_build.quantize.qdq import quantized_layers
 from triptych_build.tensorrt.plan import read_record
-
-MATRIX_KIND = re.compile(r"conv(?!ert)|gemm|matmul|matrix|fullyconnected", re.IGNORECASE)
-"""What the kinds of layers with weights have in their names, whoever names them."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from typing import Any
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych.machine import nvidia_gpus
+from triptych.runtimes._inspector import UNKNOWN
 from triptych.runtimes._tensorrt import make_logger
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.quantize.precision import check_precision
 from triptych_build.quantize.qdq import coverage
-from triptych_build.tensorrt.layers import UNKNOWN, dtype_of, layer_table
+from triptych_build.tensorrt.layers import dtype_of, layer_table
 from triptych_build.tensorrt.network import describe, library
 from triptych_build.tensorrt.options import Options, check_candidates
 from triptych_build.tensorrt.plan import Binding, Engine, record_path

@@ -23,6 +23,7 @@ from triptych.cli.loadtest import loadtest
 from triptych.cli.models import activate, models
 from triptych.cli.overhead import overhead
 from triptych.cli.plan import plan
+from triptych.cli.profile import profile
 from triptych.cli.publish import publish
 from triptych.cli.quantize import quantize
 from triptych.cli.ready import ready
@@ -40,7 +41,7 @@ COMMANDS = {
     "Build, step by step": (export, adapt, quantize, engine, verify, publish, runtimes),
     "Serve": (serve, certificates, ready, models, activate),
     "Detect": (detect, bulk, track),
-    "Measure": (loadtest, sweep, tune, overhead, compare, report, plan),
+    "Measure": (loadtest, sweep, tune, overhead, profile, compare, report, plan),
 }
 """Every command, by its heading in `triptych --help`."""
 

@@ -9,15 +9,18 @@ import typer
 from rich.console import Console
 
 from triptych.cli.options import BudgetMs
-from triptych.measure import documents, run_file, sweep_file
+from triptych.measure import documents, profile, run_file, sweep_file
+from triptych.measure.profile import Profile
 from triptych.measure.run_file import Run
+from triptych.measure.sweep_file import Sweep
 
 
 def report(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="A file that `triptych loadtest`, `triptych track` or `triptych sweep` wrote."
+            metavar="RUN",
+            help="A file that `triptych loadtest`, `triptych track`, `triptych sweep` or `triptych profile` wrote.",
         ),
     ],
     out: Annotated[
@@ -28,12 +31,14 @@ def report(
     ] = None,
     budget_ms: BudgetMs = None,
 ) -> None:
-    """Turn a run or a sweep into one HTML file with its pictures and tables, which loads nothing from elsewhere."""
+    """Turn a run, a sweep or a profile into one HTML file with its pictures and tables, which loads nothing else."""
     from triptych import report as reports
 
-    document = documents.read_either(run, run_file.FORMAT, sweep_file.FORMAT)
+    document: Run | Sweep | Profile = documents.read_either(run, run_file.FORMAT, sweep_file.FORMAT, profile.FORMAT)
     if isinstance(document, Run):
         page = reports.of_run(document, run.stem, budget_ms)
+    elif isinstance(document, Profile):
+        page = reports.of_profile(document)
     else:
         page = reports.of_sweep(document, run.stem)
     written = [out or reports.page_path(run)]

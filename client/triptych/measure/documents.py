@@ -24,7 +24,6 @@ from triptych.measure import histogram
 from triptych.measure.histogram import Histogram
 
 Document = TypeVar("Document")
-Other = TypeVar("Other")
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,17 @@ class Format(Generic[Document]):
             raise ContractError(f"{path} is not a whole {self.name}: {error}") from error
 
 
-def read_either(path: Path, one: Format[Document], other: Format[Other]) -> Document | Other:
-    """Read a file of one of two kinds.
+def read_either(path: Path, one: Format[Any], *others: Format[Any]) -> Any:
+    """Read a file of one of several kinds.
 
     Raises:
-        ContractError: as `Format.read`; a file that is neither is held against `one`.
+        ContractError: as `Format.read`; a file that is none of them is held against `one`.
     """
     data = _load(path, one.name)
-    is_other = isinstance(data, dict) and other.mark in data
-    return other._document(path, data) if is_other else one._document(path, data)
+    for kind in others:
+        if isinstance(data, dict) and kind.mark in data:
+            return kind._document(path, data)
+    return one._document(path, data)
 
 
 def to_json(document: Any) -> Any:

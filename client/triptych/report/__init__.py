@@ -13,12 +13,24 @@ from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych.report.comparison import of_comparisons
 from triptych.report.overhead import of_overhead
+from triptych.report.profile import of_profile
 from triptych.report.render import html, markdown
 from triptych.report.run import of_run
 from triptych.report.sweep import of_sweep
 from triptych.report.tuning import of_tuning
 
-__all__ = ["html", "markdown", "of_comparisons", "of_overhead", "of_run", "of_sweep", "of_tuning", "page_path", "write"]
+__all__ = [
+    "html",
+    "markdown",
+    "of_comparisons",
+    "of_overhead",
+    "of_profile",
+    "of_run",
+    "of_sweep",
+    "of_tuning",
+    "page_path",
+    "write",
+]
 
 
 def page_path(path: Path) -> Path:

@@ -29,6 +29,12 @@ COLOURS = {
     "queue": ("#b8bcc2", "q"),
     "client": ("#f0e442", "k"),
     "rest": ("#b58a5a", "*"),
+    # Of layers.
+    "int8": ("#009e73", "▓"),
+    "fp16": ("#56b4e9", "▒"),
+    "bf16": ("#9d7fe0", "b"),
+    "fp32": ("#d55e00", "█"),
+    "reformats": ("#e69f00", "r"),
 }
 """By owner: a colour, and the letter it is drawn with in plain text. The colours can be told apart without red and
 green, and dark letters can be read on them (after Okabe and Ito, Color Universal Design, 2008)."""

@@ -61,7 +61,8 @@ def _text_bar(bar: Bar, bars: Bars) -> str:
     return text
 
 
-def _meter(share: Share) -> str:
+def meter(share: Share) -> str:
+    """Return a share as a bar in letters."""
     return "█" * round(METER_LETTERS * min(max(share.value, 0.0), 1.0))
 
 
@@ -109,7 +110,7 @@ def _environment(**options: Any) -> Environment:
         "colour": _colour,
         "plot": plot,
         "drawn": _drawn,
-        "meter": _meter,
+        "meter": meter,
         "sparks": _sparks,
         "fenced": _fenced,
     }

@@ -21,9 +21,11 @@ from triptych.measure.sweep import PERCENTILES, Budget, LoadLevel, Point, Series
 from triptych.measure.traces import PARTS
 from triptych.measure.tuning import Try
 from triptych.measure.tuning_search import steps
+from triptych.report import blocks
 from triptych.report.comparison import per
 from triptych.report.latencies import BOUNDS, with_bound
 from triptych.report.power import COLUMNS, power_rows
+from triptych.report.render import meter
 from triptych.report.sweep import dropped_with_bound
 from triptych.report.tuning import FIRST, outcome
 from triptych.serving.tuned import Settings
@@ -250,3 +252,20 @@ def _ratio(ratio: Ratio | None) -> Text:
     if ratio is None:
         return Text("")
     return Text(str(ratio), "dim" if not ratio.significant else "green" if ratio.value > 1 else "red")
+
+
+def block_table(block: blocks.Table, title: str) -> Table:
+    """Show a report's table; its words are folded, and shares have a bar."""
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(block.columns):
+        is_word = number < block.words
+        table.add_column(name, justify="left" if is_word else "right", overflow="fold", no_wrap=not is_word)
+    for row in block.rows:
+        if row.kind == "total":
+            table.add_section()
+        table.add_row(*(_cell(cell) for cell in row.cells))
+    return table
+
+
+def _cell(cell: blocks.Cell) -> Text:
+    return Text(f"{meter(cell)} {cell.value:>4.0%}" if isinstance(cell, blocks.Share) else cell)

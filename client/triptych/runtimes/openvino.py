@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import openvino
@@ -13,11 +15,9 @@ from openvino import opset13 as operators
 from triptych.errors import BuildError
 from triptych.machine import has_exact_int8
 from triptych.runtimes import check_pixels
+from triptych.runtimes._layers import PRECISION_NAMES, REFORMATS, Layer, Times
 
 PRECISIONS = ("f32", "bf16")
-
-PRECISION_NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
-"""What Triptych calls OpenVINO's element types."""
 
 NO_LAYERS = ("Const", "Input", "Output", "Reorder")
 """Kinds of operators that calculate nothing."""
@@ -29,6 +29,8 @@ class OpenVinoRuntime:
     A batch is a loop. On a CPU that costs nothing, and it keeps the shape static, which OpenVINO runs faster. The
     candidates of an image are the same to the bit in every batch.
     """
+
+    _MORE_OPTIONS: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, model: Path, threads: int, precision: str = "f32") -> None:
         if precision not in PRECISIONS:
@@ -54,6 +56,7 @@ class OpenVinoRuntime:
                 "INFERENCE_PRECISION_HINT": precision,
                 # Without these, its int8 kernels saturate sums: Q and DQ round all the same, between them are floats.
                 "LP_TRANSFORMS_MODE": "YES" if has_exact_int8() else "NO",
+                **self._MORE_OPTIONS,
             },
         )
         self._compiled = compiled
@@ -64,36 +67,85 @@ class OpenVinoRuntime:
         check_pixels(pixels, self.input_shape)
         rows = []
         for image in np.ascontiguousarray(pixels):
-            self._request.infer([openvino.Tensor(image[None], shared_memory=True)], share_inputs=True)
+            self._infer(image)
             rows.append(self._request.get_output_tensor().data[0].copy())
         return np.stack(rows)
 
-    def layers(self) -> list[dict[str, str]]:
-        """Return each operator that OpenVINO runs after fusion: name, kind and the precision that it calculates in."""
-        operators = self._compiled.get_runtime_model().get_ordered_ops()
-        return [row for row in map(_layer, operators) if row["kind"] not in NO_LAYERS]
+    def _infer(self, image: NDArray[np.uint8]) -> None:
+        self._request.infer([openvino.Tensor(image[None], shared_memory=True)], share_inputs=True)
+
+    def layers(self) -> list[Layer]:
+        """Return each layer that OpenVINO runs after fusion."""
+        return [_layer(operator) for operator in self._compiled.get_runtime_model().get_ordered_ops()]
+
+
+class ProfiledOpenVinoRuntime(OpenVinoRuntime):
+    """The same, with OpenVINO's own counters of each layer."""
+
+    _MORE_OPTIONS: ClassVar[dict[str, Any]] = {"PERF_COUNT": True}
+
+    def __init__(self, model: Path, threads: int, precision: str = "f32") -> None:
+        super().__init__(model, threads, precision)
+        self._named = {layer.name: layer for layer in self.layers()}
+        self._count, self._ms = 0, 0.0
+        self._warm_up = Times(0.0, {})
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._warm_up = self._all()
+
+    def times(self) -> Times:
+        """Return what was executed since the start."""
+        return self._all().without(self._warm_up)
+
+    def _infer(self, image: NDArray[np.uint8]) -> None:
+        began = time.perf_counter()
+        super()._infer(image)
+        self._ms += (time.perf_counter() - began) * 1000
+        self._count += 1
+
+    def _all(self) -> Times:
+        # OpenVINO gives the mean of all executions since it compiled the model, in whole microseconds.
+        means_ms = {row.node_name: row.real_time.total_seconds() * 1000 for row in self._request.get_profiling_info()}
+        return Times(self._ms, {self._named[_name(name)]: ms * self._count for name, ms in means_ms.items() if ms > 0})
 
 
 def read_layers(model: Path) -> list[dict[str, str]]:
-    """Return the layers of an adapted model as OpenVINO runs them on this machine.
+    """Return name, kind and precision of each layer of an adapted model as OpenVINO runs it on this machine.
 
     Raises:
         BuildError: it cannot run the model.
     """
     try:
-        return OpenVinoRuntime(model, threads=1).layers()
+        layers = OpenVinoRuntime(model, threads=1).layers()
     except RuntimeError as error:
         raise BuildError(f"openvino cannot read {model}: {error}") from error
+    return [
+        {"name": layer.name, "kind": layer.kind, "precision": layer.precision}
+        for layer in layers
+        if layer.kind not in NO_LAYERS
+    ]
 
 
-def _layer(operator: openvino.Node) -> dict[str, str]:
-    facts = {key: str(operator.get_rt_info()[key].astype(str)) for key in ("layerType", "runtimePrecision")}
-    precision = facts["runtimePrecision"]
-    return {
-        "name": operator.get_friendly_name().removesuffix("/WithoutBiases"),
-        "kind": facts["layerType"],
-        "precision": PRECISION_NAMES.get(precision, precision),
-    }
+def _layer(operator: openvino.Node) -> Layer:
+    facts = {key: str(value.astype(str)) for key, value in operator.get_rt_info().items()}
+    precision, kind = facts["runtimePrecision"], facts["layerType"]
+    names = [name for name in facts.get("originalLayersNames", "").split(",") if name]
+    # A subgraph is what OpenVINO compiles of small operators, which it names by their kind where the ONNX does not.
+    only_quantizes = kind == "Subgraph" and {name.split("_")[0] for name in names} <= REFORMATS
+    return Layer(
+        name=_name(operator.get_friendly_name()),
+        kind=kind,
+        precision=PRECISION_NAMES.get(precision, precision),
+        kernel=facts.get("primitiveType", ""),
+        operators=tuple(dict.fromkeys(map(_name, names))),
+        is_reformat=kind in REFORMATS or only_quantizes,
+    )
+
+
+def _name(name: str) -> str:
+    """Return the name that a layer has in the ONNX, without what OpenVINO adds."""
+    return name.removesuffix("/WithoutBiases")
 
 
 def fuse_pairs(graph: openvino.Model) -> None:
@@ -116,6 +168,7 @@ def fuse_pairs(graph: openvino.Model) -> None:
                 *(operators.constant(np.float32(limit)) for limit in limits),
                 quantize.get_levels(),
             )
+            fused.set_friendly_name(activation.get_friendly_name())
             for reader in activation.output(0).get_target_inputs():
                 reader.replace_source_output(fused.output(0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from triptych.contract import CANDIDATES, PIXELS
 from triptych.runtimes import check_pixels
 from triptych.runtimes._batches import in_batches
+from triptych.runtimes._inspector import inspect, make_profiler
+from triptych.runtimes._layers import Layer, Times, added
 from triptych.runtimes._tensorrt import builder_of, engine_of, library, make_logger
 
 
@@ -41,7 +44,7 @@ class TensorRtRuntime:
             raise RuntimeError(
                 f"TensorRT {trt.__version__}: {logger.last_words() or 'it is not a plan of this version'}"
             )
-        self._engine, self._logger = engine, logger
+        self._trt, self._engine, self._logger = trt, engine, logger
         self._stream = _checked(cuda.cudaStreamCreate())
         batch, *shape = engine.get_tensor_shape(PIXELS.name)
         self.input_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
@@ -79,13 +82,16 @@ class TensorRtRuntime:
         for pixels in parts:
             self._pixels.host[count : count + len(pixels)] = pixels
             count += len(pixels)
-        profile, size = self._fit(count)
+        self._execute(*self._fit(count))
+        candidates: NDArray[np.float32] = self._results.host[:count]
+        return candidates
+
+    def _execute(self, profile: int, size: int) -> None:
+        """Run one batch size, and wait for the end."""
         if size not in self._graphs:
             self._graphs[size] = self._capture(profile, size)
         _checked(cuda.cudaGraphLaunch(self._graphs[size], self._stream))
         _checked(cuda.cudaStreamSynchronize(self._stream))
-        candidates: NDArray[np.float32] = self._results.host[:count]
-        return candidates
 
     def _fit(self, count: int) -> tuple[int, int]:
         """Return the profile whose best size is nearest to a batch size, and the size that it runs."""
@@ -103,21 +109,62 @@ class TensorRtRuntime:
 
     def _capture(self, profile: int, size: int) -> Any:
         """Capture one batch size as a CUDA graph, after a plain run that sets up what TensorRT sets up only once."""
-        context = self._contexts[profile]
-        context.set_input_shape(PIXELS.name, (size, *self.input_shape))
-        context.set_tensor_address(PIXELS.name, self._pixels.device)
-        context.set_tensor_address(CANDIDATES.name, self._results.device)
+        context = self._prepared(profile, size)
         self._enqueue(context, size)
         _checked(cuda.cudaStreamSynchronize(self._stream))
         _checked(cuda.cudaStreamBeginCapture(self._stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         self._enqueue(context, size)
         return _checked(cuda.cudaGraphInstantiate(_checked(cuda.cudaStreamEndCapture(self._stream)), 0))
 
+    def _prepared(self, profile: int, size: int) -> Any:
+        """Return the context of a profile, with one batch size and the memory that it works on."""
+        context = self._contexts[profile]
+        context.set_input_shape(PIXELS.name, (size, *self.input_shape))
+        context.set_tensor_address(PIXELS.name, self._pixels.device)
+        context.set_tensor_address(CANDIDATES.name, self._results.device)
+        return context
+
     def _enqueue(self, context: Any, size: int) -> None:
         self._pixels.copy(size, self._stream, to_device=True)
         if not context.execute_async_v3(int(self._stream)):
             raise RuntimeError(f"TensorRT could not run a batch of {size}: {self._logger.last_words()}")
         self._results.copy(size, self._stream, to_device=False)
+
+
+class ProfiledTensorRtRuntime(TensorRtRuntime):
+    """The same without CUDA graphs, with TensorRT's own profiler: it is told of each layer after an execution."""
+
+    def __init__(self, model: Path, threads: int) -> None:
+        super().__init__(model, threads)
+        self._profiler = make_profiler(self._trt)
+        for context in self._contexts:
+            context.profiler = self._profiler
+            context.enqueue_emits_profile = True
+        self._layers: dict[tuple[int, int], dict[str, Layer]] = {}
+        self._executions: list[Times] = []
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._executions = []
+
+    def times(self) -> Times:
+        """Return what was executed since the start."""
+        return added(self._executions)
+
+    def _execute(self, profile: int, size: int) -> None:
+        context = self._prepared(profile, size)
+        if (profile, size) not in self._layers:
+            self._layers[profile, size] = {layer.name: layer for layer in inspect(self._trt, self._engine, context)}
+        layers = self._layers[profile, size]
+        self._profiler.take()
+        began = time.perf_counter()
+        self._enqueue(context, size)
+        _checked(cuda.cudaStreamSynchronize(self._stream))
+        ms = (time.perf_counter() - began) * 1000
+        times_ms = self._profiler.take()
+        # A plan that was built without names has numbers in their place, which the inspector may not list.
+        layers_ms = {layers.get(name, Layer(name, "?", "?")): time_ms for name, time_ms in times_ms.items()}
+        self._executions.append(Times(ms, layers_ms))
 
 
 class _Mirror:
