@@ -20,7 +20,7 @@ DATA = ROOT / "tests" / "measure" / "data"
 run = partial(invoke, report)
 
 
-@pytest.mark.parametrize("name", ["run-2.json", "sweep-1.json"])
+@pytest.mark.parametrize("name", ["run-2.json", "sweep-1.json", "profile-1.json"])
 def test_the_page_is_next_to_the_file_unless_it_is_named(tmp_path: Path, name: str) -> None:
     file = shutil.copy(DATA / name, tmp_path)
     done = run(file)

@@ -6,7 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +26,7 @@ from support.graphs import adapted, distance, spec_of
 from triptych import machine
 from triptych.machine import has_exact_int8
 from triptych.runtimes import open_runtime
+from triptych.runtimes._layers import PROFILED
 from triptych.runtimes.openvino import OpenVinoRuntime, fuse_pairs
 from triptych_build.adapt.onnx_file import read_onnx
 from triptych_build.quantize.calibrate import Calibration, calibration_images, read_pixels
@@ -160,3 +164,37 @@ def test_pairs_become_one_operator_with_the_same_values() -> None:
     kinds = [[operator.get_type_name() for operator in graph.get_ordered_ops()] for graph in graphs]
     assert kinds[0].count("FakeQuantize") == 3
     assert kinds[1].count("FakeQuantize") == 4, "three with one number for a scale, and that for each channel"
+
+
+def test_the_times_of_layers_since_the_start(int8: Path, pixels: NDArray[np.uint8]) -> None:
+    runtime: Any = open_runtime("openvino", int8, threads=1, runtimes=PROFILED)
+    runtime.detect(pixels)
+    runtime.start()
+    runtime.detect(pixels)
+    times = runtime.times()
+    # The means are cut to whole microseconds, before the start and after it.
+    lost_ms = 0.001 * len(times.layers_ms) * 2 * len(pixels)
+    assert 0 < sum(times.layers_ms.values()) <= times.ms + lost_ms
+    kinds = {layer.kind for layer in times.layers_ms}
+    assert "Convolution" in kinds
+    assert not kinds & {"Const", "Input"}, "which are not executed"
+    assert all(layer.kernel for layer in times.layers_ms)
+
+
+def test_openvinos_means_become_the_time_since_the_start(int8: Path, pixels: NDArray[np.uint8]) -> None:
+    runtime: Any = open_runtime("openvino", int8, threads=1, runtimes=PROFILED)
+    name = next(layer.name for layer in runtime.layers() if layer.kind == "Convolution")
+    means_ms = iter((10, 4))
+    runtime._request = SimpleNamespace(
+        infer=lambda *_, **__: None,
+        get_output_tensor=lambda: SimpleNamespace(data=np.zeros((1, 1, 6))),
+        get_profiling_info=lambda: [
+            SimpleNamespace(node_name=name, real_time=timedelta(milliseconds=next(means_ms))),
+            SimpleNamespace(node_name="not executed", real_time=timedelta(0)),
+        ],
+    )
+    runtime.detect(pixels[:1])
+    runtime.start()
+    runtime.detect(pixels[:3])
+    [(layer, ms)] = runtime.times().layers_ms.items()
+    assert (layer.name, ms) == (name, pytest.approx(4 * 4 - 10)), "four executions of 4 ms, of which one took 10"

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from support.profiles import fp32, int8
 from triptych import report
 from triptych.contract import STAGES
 from triptych.measure.attribution import Attribution, Breakdown, Requests, Source, from_requests
@@ -16,6 +17,7 @@ from triptych.measure.comparison import compare_sides
 from triptych.measure.histogram import Histogram
 from triptych.measure.intervals import Timeline
 from triptych.measure.pool import Side
+from triptych.measure.profile_change import compare
 from triptych.measure.run_file import ClientSide, Environment, Failure, ImageSet, Run, ServedDetector, Workload
 from triptych.measure.sweep import Point, Series
 from triptych.measure.sweep_file import Sweep
@@ -232,6 +234,8 @@ PAGES = (
     "sweeps",
     "tuning",
     "tuning without a gain",
+    "profile",
+    "profile against",
 )
 
 
@@ -264,4 +268,6 @@ def pages() -> dict[str, Page]:
         "sweeps": report.of_sweep(make_sweep(), "sweeps"),
         "tuning": report.of_tuning(make_tuning(), "tuning"),
         "tuning without a gain": report.of_tuning(make_tuning(gain=1.0), HOSTILE),
+        "profile": report.of_profile(dataclasses.replace(int8(), model=HOSTILE)),
+        "profile against": report.of_profile(int8(), compare(fp32(), int8())),
     }

@@ -150,7 +150,7 @@ class Profile:
         precisions = " and ".join(dict.fromkeys(layer.precision for layer in wide))
         some = f"all {count}" if len(wide) == count else f"{len(wide)} of {count}"
         left = f"{some} layers with weights stayed in {precisions}"
-        return [f"{left} and take {self.share(total_ms(wide)):.0%}: {_named(wide)}"]
+        return [f"{left}, with {self.share(total_ms(wide)):.0%} of the time: {_named(wide)}"]
 
     def _slowest(self) -> str:
         return f"the slowest: {_named(self.slowest())}"

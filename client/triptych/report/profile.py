@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from triptych.measure.profile import Profile, total_ms
@@ -26,7 +26,7 @@ def of_profile(profile: Profile, change: Change | None = None) -> Page:
         sections=[
             Section("", [_figures(profile), *(Note(sentence) for sentence in profile.sentences())]),
             *([_changed(change)] if change else ()),
-            Section("By precision and by kind", [precision_table(profile), kind_table(profile)]),
+            Section("By precision and by kind", [_bars(profile), precision_table(profile), kind_table(profile)]),
             Section("Layers, the slowest first", [layer_table(profile, kernels=True)]),
             *environment_sections(profile.environment),
             Section("Measure it again", [Code(shlex.join(profile.command))], folded=True),
@@ -110,16 +110,19 @@ def _figures(profile: Profile) -> Block:
     return Figures([Figure(f"{profile.latency_ms:.2f}", "ms", "a call"), *shares])
 
 
+def _bars(*profiles: Profile, names: Sequence[str] = ("all layers",)) -> Block:
+    return stacked(
+        {name: profile.owners_ms() for name, profile in zip(names, profiles, strict=True)},
+        {name: profile.layers_ms for name, profile in zip(names, profiles, strict=True)},
+    )
+
+
 def _changed(change: Change) -> Section:
-    sides = dict(zip(change.names, (change.before, change.after), strict=True))
     return Section(
         "What changed",
         [
             *(Note(sentence, "warning") for sentence in change.reasons()),
-            stacked(
-                {name: profile.owners_ms() for name, profile in sides.items()},
-                {name: profile.layers_ms for name, profile in sides.items()},
-            ),
+            _bars(change.before, change.after, names=change.names),
             part_table(change),
             group_table(change, TOP),
         ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -74,7 +76,7 @@ class ProfiledOnnxRuntime(OnnxRuntime):
         """
         profile = Path(self._session.end_profiling())
         executions = read_profile(json.loads(profile.read_text()))
-        self._scratch.cleanup()
+        self._remove()
         if len(executions) < self._count:
             raise RuntimeError(f"ONNX Runtime kept {len(executions)} of {self._count} executions in its profile")
         return added(executions[self._warm_up :])
@@ -84,10 +86,11 @@ class ProfiledOnnxRuntime(OnnxRuntime):
         return super()._run(pixels)
 
     def _options(self, threads: int) -> onnxruntime.SessionOptions:
-        self._scratch = tempfile.TemporaryDirectory(prefix="triptych-profile-")
+        scratch = tempfile.mkdtemp(prefix="triptych-profile-")
+        self._remove = weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         options = super()._options(threads)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(self._scratch.name) / "onnxruntime")
+        options.profile_file_prefix = str(Path(scratch) / "onnxruntime")
         return options
 
 
