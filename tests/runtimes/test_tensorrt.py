@@ -17,7 +17,7 @@ from triptych.runtimes import open_runtime
 from triptych.runtimes._layers import PROFILED
 
 SIDE, CANDIDATES = 4, 2
-LAYERS = [
+LAYERS: list[dict[str, Any]] = [
     {"Name": "Reformatting CopyNode for Input Tensor 0 to /a/Conv", "LayerType": "Reformat"},
     {
         "Name": "/a/Conv + /a/Relu",

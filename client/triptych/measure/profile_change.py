@@ -120,8 +120,8 @@ class Change:
             count, share = len(self.after.with_weights()), self.after.share(total_ms(left))
             some = "none" if len(left) == count else f"only {count - len(left)}"
             reasons.append(
-                f"{some} of its {count} layers with weights are in {precision}, and the others have {share:.0%} of the "
-                "time"
+                f"{some} of its {count} layers with weights are in {precision}; those that are not have {share:.0%} of "
+                "the time"
             )
         reasons += [
             f"{part.name} take {part.difference_ms:.2f} ms longer"
