@@ -42,8 +42,8 @@ def test_why_int8_is_no_faster() -> None:
     change = compare(fp32(), int8())
     assert change.sentence == "int8.onnx takes 19.50 ms a call and fp32.onnx 20.00 ms: 1.03 times as fast"
     assert change.reasons() == [
-        "why int8 is no faster: only 2 of its 3 layers with weights are in int8; those that are not have 36% of the time; "
-        "reformats take 5.50 ms longer; layers in fp32 on both sides take 2.00 ms longer"
+        "why int8 is no faster: only 2 of its 3 layers with weights are in int8; those that are not have 36% of "
+        "the time; reformats take 5.50 ms longer; layers in fp32 on both sides take 2.00 ms longer"
     ]
     assert [group.name for group in change.most_changed()] == ["stem/Conv", "neck/Conv", "head/Conv", "top"]
 
