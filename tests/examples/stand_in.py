@@ -14,11 +14,12 @@ from pathlib import Path
 
 TRIPTYCH = [sys.executable, "-m", "triptych"]
 
-ASKS_A_SERVER = {"detect", "track", "loadtest", "sweep"}
+ASKS_A_SERVER = {"detect", "track", "loadtest", "sweep", "overhead"}
 
 SHORT = {
     "loadtest": ["--warmup-s", "0.2", "--duration-s", "2"],
     "sweep": ["--warmup-s", "0.2", "--duration-s", "1"],
+    "overhead": ["--frames", "20", "--rounds", "4"],
     "runtimes": ["--frames", "10", "--rounds", "1"],
 }
 """The last of an option that is given twice counts."""

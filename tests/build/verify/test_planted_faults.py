@@ -30,7 +30,7 @@ from triptych_build.verify.reference import Pixels
 from triptych_build.verify.report import Report
 from triptych_build.verify.truth import Dataset
 
-BOARDS = 30
+BOARDS = 60
 
 QUICK = (
     *("scores times 0.28", "one class lost", "boxes moved by 1 px", "red and blue exchanged", "boxes 2 px off"),
