@@ -198,3 +198,22 @@ def test_openvinos_means_become_the_time_since_the_start(int8: Path, pixels: NDA
     runtime.detect(pixels[:3])
     [(layer, ms)] = runtime.times().layers_ms.items()
     assert (layer.name, ms) == (name, pytest.approx(4 * 4 - 10)), "four executions of 4 ms, of which one took 10"
+
+
+SIGNAL = """
+import os, signal, sys
+from pathlib import Path
+
+from triptych.runtimes import open_runtime
+
+first, second = (open_runtime("openvino", Path(sys.argv[1]), threads=1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_two_runtimes_are_gone(int8: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNAL, int8], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

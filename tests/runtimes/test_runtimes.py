@@ -37,7 +37,7 @@ class CoreWithoutBfloat16:
 
 
 def test_bfloat16_is_refused_where_the_cpu_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openvino.Core", CoreWithoutBfloat16)
+    monkeypatch.setattr("triptych.runtimes.openvino.process_core", CoreWithoutBfloat16)
     with pytest.raises(BuildError, match=r"this CPU has no bfloat16 .*; use f32"):
         open_runtime("openvino", Path("model.onnx"), threads=1, precision="bf16")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +24,16 @@ NO_LAYERS = ("Const", "Input", "Output", "Reorder")
 """Kinds of operators that calculate nothing."""
 
 
+@cache
+def process_core() -> openvino.Core:
+    """Return OpenVINO, the same for the whole process.
+
+    On a CPU with AMX each one gives the thread a stack for signals, and at its end the one that was there before. Of
+    two, that one may be gone by then, and the next signal ends the process (2026.4).
+    """
+    return openvino.Core()
+
+
 class OpenVinoRuntime:
     """A detector compiled for one image at a time.
 
@@ -35,7 +46,7 @@ class OpenVinoRuntime:
     def __init__(self, model: Path, threads: int, precision: str = "f32") -> None:
         if precision not in PRECISIONS:
             raise BuildError(f"OpenVINO's precision must be one of {', '.join(PRECISIONS)}, but got {precision!r}")
-        core = openvino.Core()
+        core = process_core()
         # OpenVINO would calculate in f32 without a word.
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise BuildError("this CPU has no bfloat16 (avx512_bf16 or amx_bf16); use f32")
