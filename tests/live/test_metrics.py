@@ -48,12 +48,14 @@ def test_processes_add_up_and_a_reload_neither_doubles_nor_ends_anything(server:
     with DetectionClient(server.grpc_address, timeout_s=30) as client:
         bad = client.detect_batch([b"nonsense", PNG, JPEG[:-300]], request_id='order "7"')
     assert [bool(result.error) for result in bad] == [True, False, True]
-    wait_for(server, 23, "triptych_images_answered_total")
-    samples = wait_for(server, 23, "triptych_images_total")
+    expected = {
+        "triptych_images_total": 23,
+        "triptych_images_answered_total": 23,
+        "triptych_images_unreadable_total": 2,
+        "triptych_encoded_bytes_total": 20 * len(JPEG) + len(b"nonsense") + len(PNG) + len(JPEG) - 300,
+    }
+    samples = wait_for(server, expected)
     assert len({labels["process"] for labels, _ in samples["triptych_images_total"]}) == 2
-    size = 20 * len(JPEG) + len(b"nonsense") + len(PNG) + len(JPEG) - 300
-    assert total(samples, "triptych_encoded_bytes_total") == size
-    assert total(samples, "triptych_images_unreadable_total") == 2
     assert total(samples, "triptych_images_unreadable_total", fault="format") == 1
     assert total(samples, "triptych_decoder_deaths_total") == 0
     [line] = [line for line in server.log_path.read_text().splitlines() if 'fault="format"' in line]
@@ -64,8 +66,7 @@ def test_processes_add_up_and_a_reload_neither_doubles_nor_ends_anything(server:
         server.reload(stage)
     detect(server, 10)
     # Triton ends the old processes once their requests are answered, and their series go with them.
-    samples = wait_for(server, 10, "triptych_images_answered_total")
-    samples = wait_for(server, 10, "triptych_images_total")
+    samples = wait_for(server, {"triptych_images_total": 10, "triptych_images_answered_total": 10})
     assert not before & {labels["process"] for labels, _ in samples["triptych_images_total"]}
     server.raise_if_ended()
 
@@ -94,7 +95,7 @@ def test_after_a_switch_to_other_class_names_each_count_has_the_name_that_the_cl
 
     old = count()
     assert old
-    wait_for(server, sum(old.values()), "triptych_detections_total")
+    wait_for(server, {"triptych_detections_total": sum(old.values())})
     names = tuple(f"renamed {number}" for number in range(6))
     adapt.adapt_file(ROOT / "demo" / "pcb.onnx", tmp_path / "other.onnx", adapt.Overrides(names=names))
     with Traffic(server.grpc_address) as traffic:
@@ -103,10 +104,12 @@ def test_after_a_switch_to_other_class_names_each_count_has_the_name_that_the_cl
         activate(repository, int(version.name), server.grpc_address)
         outcomes = traffic.take_next(6)
     assert not traffic.failures(outcomes)
-    before = total(settled(server), "triptych_images_answered_total")
-    known = by_class(scrape(server))
+    before = settled(server)
+    known = by_class(before)
     new = count()
-    samples = wait_for(server, before + 20, "triptych_images_answered_total")
+    answered, detected = "triptych_images_answered_total", "triptych_detections_total"
+    expected = {answered: total(before, answered) + 20, detected: total(before, detected) + sum(new.values())}
+    samples = wait_for(server, expected)
     assert by_class(samples) - known == new
     assert set(new) <= set(names)
     assert set(by_class(samples)) <= {*names, *old, OTHER}
@@ -122,7 +125,7 @@ def test_after_a_switch_to_other_class_names_each_count_has_the_name_that_the_cl
 @pytest.mark.slow
 def test_a_process_that_was_killed_does_not_disturb_the_others(server: TritonServer) -> None:
     detect(server, 10)
-    wait_for(server, 10, "triptych_images_answered_total")
+    wait_for(server, {"triptych_images_answered_total": 10})
     victims = [process for process in server.processes() if process.model == "postprocess"]
     kill_processes(victims[:1])
     server.reload("postprocess")

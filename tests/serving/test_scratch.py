@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -20,10 +21,14 @@ import sys
 from pathlib import Path
 from triptych.serving.scratch import Belongings, Scratch
 
-scratch = Scratch(Belongings("triptych_test_", "secret", sys.argv[1]))
+scratch = Scratch(Belongings(sys.argv[1], "secret", sys.argv[2]))
 print(scratch.directory, flush=True)
 input()
 """
+
+
+MARK = f"triptych_test_{os.getpid()}_"
+"""What no other process of these tests has in its command line: those that have it are killed with the owner."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +37,14 @@ def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(scratch, "SHARED_MEMORY", tmp_path / "shm")
     (tmp_path / "shm").mkdir()
-    (tmp_path / "shm" / "triptych_test_region").touch()
+    (tmp_path / "shm" / f"{MARK}region").touch()
     (tmp_path / "shm" / "triptych_other_region").touch()
     (tmp_path / "key").write_text("secret")
     return tmp_path / "shm"
 
 
 def test_the_owner_removes_it(tmp_path: Path, shared_memory: Path) -> None:
-    mine = Scratch(Belongings("triptych_test_", "secret", str(tmp_path / "key")))
+    mine = Scratch(Belongings(MARK, "secret", str(tmp_path / "key")))
     assert mine.directory.stat().st_mode & 0o777 == 0o700
     assert remove_leftovers() == []
     mine.remove()
@@ -52,7 +57,7 @@ def test_the_owner_removes_it(tmp_path: Path, shared_memory: Path) -> None:
 def test_what_a_killed_owner_left_goes_and_what_a_living_one_has_stays(
     tmp_path: Path, shared_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [sys.executable, "-c", OWNER, str(tmp_path / "key")]
+    command = [sys.executable, "-c", OWNER, MARK, str(tmp_path / "key")]
     owner = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"TMPDIR": str(tmp_path)}
     )

@@ -33,11 +33,15 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     return sum(value for of, value in samples.get(name, []) if labels.items() <= of.items())
 
 
-def wait_for(server: TritonServer, expected: float, name: str, **labels: str) -> Samples:
-    """Scrape until a sum is what is expected, and return that page."""
+def wait_for(server: TritonServer, expected: dict[str, float]) -> Samples:
+    """Scrape until each metric's sum is what is expected, and return that page.
+
+    A page may come in the middle of what one request counts, so wait for all that is asserted.
+    """
     for _ in range(60):
         samples = scrape(server)
-        if total(samples, name, **labels) == expected:
+        sums = {name: total(samples, name) for name in expected}
+        if sums == expected:
             return samples
         time.sleep(0.1)
-    raise AssertionError(f"{name}{labels} is {total(samples, name, **labels)}, not {expected}: {samples.get(name)}")
+    raise AssertionError(f"got {sums}, not {expected}")
