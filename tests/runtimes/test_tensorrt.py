@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -90,6 +91,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return 0, ctypes.addressof(blocks[-1])
 
     cuda: Any = ModuleType("cuda.bindings.runtime")
+    cuda.devices = []
+    cuda.cudaSetDevice = lambda device: (cuda.devices.append(device) or 0,)
     cuda.cudaStreamCreate = lambda: (0, 1)
     cuda.cudaMalloc = cuda.cudaMallocHost = allocate
     cuda.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
@@ -126,3 +129,12 @@ def test_the_layers_of_a_plan(plan: Path) -> None:
         ("?", "?", "", (), 1.5),
     ], "three images, in a batch of two and one of one"
     assert times.ms > 0
+
+
+def test_each_thread_calculates_on_the_gpu_that_was_named(plan: Path) -> None:
+    runtime: Any = open_runtime("tensorrt", plan, threads=1, gpu=1, runtimes=PROFILED)
+    devices = sys.modules["cuda.bindings.runtime"].devices
+    assert devices == [1]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(runtime.detect, np.zeros((1, SIDE, SIDE, 3), np.uint8)).result()
+    assert devices == [1, 1], "CUDA begins every thread with GPU 0"

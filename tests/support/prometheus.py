@@ -6,6 +6,7 @@ import re
 import time
 import urllib.request
 from collections import defaultdict
+from collections.abc import Mapping
 
 from triptych.serving import TritonServer
 
@@ -33,7 +34,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     return sum(value for of, value in samples.get(name, []) if labels.items() <= of.items())
 
 
-def wait_for(server: TritonServer, expected: dict[str, float]) -> Samples:
+def wait_for(server: TritonServer, expected: Mapping[str, float]) -> Samples:
     """Scrape until each metric's sum is what is expected, and return that page.
 
     A page may come in the middle of what one request counts, so wait for all that is asserted.

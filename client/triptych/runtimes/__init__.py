@@ -56,6 +56,7 @@ def open_runtime(
     *,
     threads: int,
     precision: str = "f32",
+    gpu: int = 0,
     runtimes: Mapping[str, RuntimeEntry] = RUNTIMES,
 ) -> Runtime:
     """Load an adapted model.
@@ -65,6 +66,7 @@ def open_runtime(
         model: the adapted model's file.
         threads: how many threads one call of `detect` may use.
         precision: what OpenVINO calculates in, "f32" or "bf16". Every other runtime calculates as its file says.
+        gpu: which of the GPUs that CUDA sees TensorRT calculates on.
         runtimes: the runtimes to choose from, by name.
 
     Raises:
@@ -74,10 +76,10 @@ def open_runtime(
         raise BuildError(f"there is no runtime {name!r}; choose one of {', '.join(runtimes)}")
     if precision != "f32" and name != "openvino":
         raise BuildError(f"precision {precision!r} is an option of openvino; {name} calculates as its file says")
-    options: dict[str, Any] = {"precision": precision} if name == "openvino" else {}
+    own: dict[str, dict[str, Any]] = {"openvino": {"precision": precision}, "tensorrt": {"gpu": gpu}}
     entry = runtimes[name]
     try:
-        runtime: Runtime = _load_class(name, entry)(model, threads, **options)
+        runtime: Runtime = _load_class(name, entry)(model, threads, **own.get(name, {}))
     except ModuleNotFoundError as error:
         if not entry.extra:
             raise

@@ -27,13 +27,15 @@ class TensorRtRuntime:
     launch. A batch larger than the plan's is split, and a smaller one is filled up.
     """
 
-    def __init__(self, model: Path, threads: int) -> None:
-        """Open a plan.
+    def __init__(self, model: Path, threads: int, gpu: int = 0) -> None:
+        """Open a plan on a GPU, by CUDA's number.
 
         Raises:
             RuntimeError: TensorRT cannot open it here; the message is TensorRT's.
         """
         del threads  # the GPU has its own
+        self._gpu = gpu
+        _checked(cuda.cudaSetDevice(gpu))
         trt = library(builder_of(model))
         logger = make_logger(trt)
         runtime = trt.Runtime(logger)
@@ -72,6 +74,7 @@ class TensorRtRuntime:
         """
         for pixels in parts:
             check_pixels(pixels, self.input_shape)
+        _checked(cuda.cudaSetDevice(self._gpu))  # a thread begins with GPU 0
         batches = list(in_batches(parts, self._largest))
         if len(batches) == 1:
             return self._run(batches[0])
@@ -134,8 +137,8 @@ class TensorRtRuntime:
 class ProfiledTensorRtRuntime(TensorRtRuntime):
     """The same without CUDA graphs, with TensorRT's own profiler: it is told of each layer after an execution."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        super().__init__(model, threads)
+    def __init__(self, model: Path, threads: int, gpu: int = 0) -> None:
+        super().__init__(model, threads, gpu)
         self._profiler = make_profiler(self._trt)
         for context in self._contexts:
             context.profiler = self._profiler

@@ -20,7 +20,8 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.names = names_id(json.loads(parameters["class_names"]["string_value"]))
         self.in_use = Hold(version)
-        self.runtime: Any = open_runtime("tensorrt", version / "model.plan", threads=1)
+        gpu = int(args["model_instance_device_id"])
+        self.runtime: Any = open_runtime("tensorrt", version / "model.plan", threads=1, gpu=gpu)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests that Triton gathered as one batch: a GPU likes them together."""
