@@ -2,9 +2,13 @@
 
 The logger `triptych` gets a line for each call that is tried again and each model that is loaded again. It is silent
 until the program configures logging.
+
+ONNX Runtime sends telemetry to its makers from 1.29 on. A process that imports this package first sends none, unless
+its environment sets `ORT_DISABLE_TELEMETRY` to 0.
 """
 
 import logging
+import os
 
 from triptych._version import __version__
 from triptych.client import AsyncDetectionClient, DetectionClient
@@ -59,3 +63,4 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -2,3 +2,5 @@
 
 `triptych demo` runs it; `detector` is how the model was made.
 """
+
+import triptych  # noqa: F401  # before ONNX Runtime, which sends no telemetry then
