@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from conftest import MakeRepository
 from support import ROOT
 from triptych import AsyncDetectionClient, Credentials, DetectionClient, Detections, TritonServer
-from triptych.errors import AccessDenied, DeadlineExceeded
+from triptych.errors import AccessDenied, DeadlineExceeded, ServerOverloaded
 from triptych.serving.server import Ports
 from triptych.vision.inputs import ImageLike
 from triptych.wire.credentials import LOCAL
@@ -77,7 +77,7 @@ def test_many_at_once_and_some_that_are_given_up(demo_server: TritonServer) -> N
         async with AsyncDetectionClient(demo_server.grpc_address, shared_memory=True, timeout_s=30) as client:
 
             async def given_up(image: NDArray[np.uint8]) -> None:
-                with contextlib.suppress(DeadlineExceeded):
+                with contextlib.suppress(DeadlineExceeded, ServerOverloaded):  # a third of the time is for the queue
                     await client.detect(image, timeout_s=0.02)
 
             for _ in range(3):

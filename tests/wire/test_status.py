@@ -63,7 +63,13 @@ BY_DETAILS: list[tuple[Code, str, type[RequestError], float | None, str]] = [
         None,
         "try again later",
     ),
-    (Code.UNAVAILABLE, "Request timeout expired", ServerOverloaded, None, "waited longer in a queue"),
+    (
+        Code.UNAVAILABLE,
+        "Request timeout expired",
+        ServerOverloaded,
+        None,
+        "waited longer in a queue of camera:8001 than the model allows, or than a third of the 2.5 s that it had",
+    ),
     (
         Code.UNAVAILABLE,
         "Request for unknown model: 'detection' has no available versions",

@@ -117,7 +117,11 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
         _Case(
             ("request timeout expired",),
             ServerOverloaded,
-            _says("the request waited longer in a queue of {address} than the model allows", "; send less at a time"),
+            _says(
+                "the request waited longer in a queue of {address} than the model allows, or than a third of the "
+                "{timeout_s:g} s that it had",
+                "; send less at a time, or allow more time",
+            ),
         ),
         _AWAY,
         _Case(("unknown model",), ModelNotFound, _NO_MODEL),
