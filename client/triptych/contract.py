@@ -126,6 +126,9 @@ Placement = Literal["center", "top_left", "stretch"]
 """Where the resized image goes in `pixels`; `stretch` fills them and does not keep the aspect ratio."""
 
 
+DecodedBy = Literal["cpu", "gpu"]
+"""Where preprocess decodes JPEGs; the parameter `decode` of its configuration."""
+
 Decoding = Literal["full", "scaled"]
 """Whether a JPEG that is at least twice as large as its place in the letterbox is decoded to fewer pixels."""
 

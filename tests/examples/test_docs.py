@@ -40,7 +40,7 @@ FOREIGN_OPTIONS = {
     *("--headless", "--master", "--run-time", "--worker"),  # of Locust
     "--strict",  # of mkdocs
     *("--wait", "--wait-timeout"),  # of docker compose
-    *("--metrics-config", "--metrics-interval-ms"),  # of Triton
+    *("--cuda-memory-pool-byte-size", "--metrics-config", "--metrics-interval-ms"),  # of Triton
     "--short",  # of our campaigns, `python -m faults`
     *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # of perf_analyzer
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ from triptych.runtimes._batches import in_batches
 def test_every_row_is_in_one_batch_in_its_order(counts: list[int], sizes: list[int]) -> None:
     rows = np.arange(sum(counts), dtype=np.uint8)[:, None]
     parts = np.split(rows, np.cumsum(counts)[:-1]) if counts else []
-    batches = list(in_batches(parts, 4))
+    batches: list[list[Any]] = list(in_batches(parts, 4))
     assert [sum(map(len, batch)) for batch in batches] == sizes
     assert all(np.shares_memory(view, rows) for batch in batches for view in batch)
     together = [view for batch in batches for view in batch]

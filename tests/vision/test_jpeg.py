@@ -10,7 +10,7 @@ from PIL import Image
 from support.images import EMPTY_SCAN, JPEG, PNG, RGB, many_scans, save
 from triptych.errors import ImageError
 from triptych.vision.decode import decode
-from triptych.vision.jpeg import MAX_SCANS, PlainJpeg, check_scans, is_quick, plain_jpeg
+from triptych.vision.jpeg import MAX_SCANS, PlainJpeg, check_scans, is_quick, is_usual, plain_jpeg
 
 PROGRESSIVE = save(RGB, "JPEG", progressive=True)
 
@@ -97,6 +97,63 @@ EXIF = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"
 def test_what_is_unusual_is_left_to_others(encoded: bytes) -> None:
     assert plain_jpeg(encoded) is None
     assert not is_quick(encoded)
+
+
+GREY = save(RGB.convert("L"), "JPEG")
+JFIF = JPEG[2 : 4 + int.from_bytes(JPEG[4:6], "big")]
+"""JFIF's segment, which says that three components are YCbCr."""
+
+
+def adobe(transform: int) -> bytes:
+    """The segment of a JPEG by an Adobe program: 0 for RGB, 1 for YCbCr."""
+    return segment(0xEE, b"Adobe" + bytes([0, 100, 0, 0, 0, 0, transform]))
+
+
+def named(ids: bytes) -> bytes:
+    """A JPEG without JFIF's segment whose components have these names."""
+    encoded, at = bytearray(JPEG), JPEG.index(b"\xff\xc0") + 10
+    encoded[at : at + 9 : 3] = ids
+    return bytes(encoded).replace(JFIF, b"")
+
+
+@pytest.mark.parametrize(
+    ("encoded", "expected"),
+    [
+        (JPEG, True),
+        (PROGRESSIVE, True),
+        (GREY, True),
+        *[(save(RGB, "JPEG", subsampling=colours), True) for colours in ("4:4:4", "4:2:2", "4:2:0")],
+        (save(RGB.convert("CMYK"), "JPEG"), False),
+        (with_segment(JPEG, adobe(1), before=0xDB), True),
+        (with_segment(JPEG, adobe(0), before=0xDB), False),
+        (named(b"\1\2\3"), True),
+        (named(b"RGB"), False),
+        (named(b"\1\2\4"), False),
+        (JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"), False),
+        (JPEG.replace(b"\x01\x22\0\x02\x11\1", b"\x01\x22\0\x02\x21\1"), False),
+        (GREY.replace(b"\x01\x11\0\xff", b"\x01\x22\0\xff"), False),
+    ],
+    ids=[
+        "baseline",
+        "progressive",
+        "grey",
+        "4:4:4",
+        "4:2:2",
+        "4:2:0",
+        "cmyk",
+        "adobe-ycc",
+        "adobe-rgb",
+        "ids-ycc",
+        "ids-rgb",
+        "ids-unknown",
+        "12 bits",
+        "finer colours",
+        "grey sampled twice",
+    ],
+)
+def test_what_every_decoder_understands_alike(encoded: bytes, expected: bool) -> None:
+    assert plain_jpeg(encoded) is not None
+    assert is_usual(encoded) is expected
 
 
 def test_scans_of_a_large_picture_are_not_quick() -> None:

@@ -22,6 +22,10 @@ GRAPH_BATCHES = (1, 2, 4, 8, 16)
 """Batch sizes that the container's TensorRT backend captures as CUDA graphs."""
 
 
+DEVICE_INPUTS = "FORCE_CPU_ONLY_INPUT_TENSORS"
+"""The parameter that Triton's Python backend reads: without it, pixels on the GPU are copied to the host first."""
+
+
 def config_text(
     artifact: Artifact,
     target: TargetName,
@@ -62,6 +66,8 @@ def config_text(
             config.parameters[CHOSEN_FOR_CORES].string_value = str(group.cores)
         if chosen.template:
             config.parameters["runtime"].string_value = str(chosen.package)
+    if engine and chosen.template:
+        config.parameters[DEVICE_INPUTS].string_value = "no"
     if engine:
         # On a CPU a batch gains nothing, and gathering one costs every request a change of threads.
         config.dynamic_batching.max_queue_delay_microseconds = group.max_queue_delay_us

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from triptych.cli.options import DEFAULT_ADDRESS, DEFAULT_REPOSITORY, Counts, ModelRepository
-from triptych.contract import DETECTION
+from triptych.contract import DETECTION, DecodedBy
 from triptych.errors import ContractError
 from triptych.serving import Ports, TritonServer
 from triptych.serving.log import STANDARD_ERROR
@@ -85,6 +85,14 @@ def serve(
             "here, else by the machine's cores.",
         ),
     ] = None,
+    decode: Annotated[
+        DecodedBy | None,
+        typer.Option(
+            help="Where to decode JPEGs; the CPU decodes what the GPU does not take. Default: as preprocess's "
+            "config.pbtxt says, which is cpu.",
+            show_default=False,
+        ),
+    ] = None,
     queue_budget_ms: Annotated[
         int | None,
         typer.Option(
@@ -141,6 +149,7 @@ def serve(
         key=read_secret("--key-file", key_file).decode(errors="replace").strip() if key_file else None,
         exit_timeout_s=exit_timeout_s,
         otel_url=otel_url,
+        decode=decode,
     )
     os.environ[FORMAT_VARIABLE] = log_format  # for the models' processes
     if log_format == "json":

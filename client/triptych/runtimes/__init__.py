@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.cuda import Pixels
 from triptych.errors import BuildError, ContractError
 from triptych.packages import install_command
 
@@ -99,7 +100,7 @@ def _load_class(name: str, entry: RuntimeEntry) -> Any:
         raise BuildError(f"the runtime {name} is installed but does not start: {error}") from error
 
 
-def check_pixels(pixels: NDArray[np.uint8], input_shape: tuple[int, int, int]) -> None:
+def check_pixels(pixels: Pixels, input_shape: tuple[int, int, int]) -> None:
     """Refuse pixels that the model does not take.
 
     Raises:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
+from triptych.cuda import Pixels
 
 
-def in_batches(parts: Iterable[NDArray[np.uint8]], largest: int) -> Iterator[list[NDArray[np.uint8]]]:
-    """Yield lists of views on arrays [n, …], each list with `largest` rows at most, and all rows in their order."""
-    batch: list[NDArray[np.uint8]] = []
+def in_batches(parts: Iterable[Pixels], largest: int) -> Iterator[list[Pixels]]:
+    """Yield lists of views on pixels [n, …], each list with `largest` rows at most, and all rows in their order."""
+    batch: list[Pixels] = []
     room = largest
     for part in parts:
         rest = part

@@ -13,6 +13,7 @@ from cuda.bindings import runtime as cuda
 from numpy.typing import NDArray
 
 from triptych.contract import CANDIDATES, PIXELS
+from triptych.cuda import DevicePixels, Pixels, checked
 from triptych.runtimes import check_pixels
 from triptych.runtimes._batches import in_batches
 from triptych.runtimes._inspector import inspect, make_profiler
@@ -24,7 +25,8 @@ class TensorRtRuntime:
     """A plan on a CUDA stream, with a CUDA graph for every batch size that has been used.
 
     A graph copies the pixels to the GPU, runs the inference and copies the candidates back, so that a call costs one
-    launch. A batch larger than the plan's is split, and a smaller one is filled up.
+    launch. Where some pixels are on the GPU already, each part is copied by itself, and the graph does the rest. A
+    batch larger than the plan's is split, and a smaller one is filled up.
     """
 
     def __init__(self, model: Path, threads: int, gpu: int = 0) -> None:
@@ -35,7 +37,7 @@ class TensorRtRuntime:
         """
         del threads  # the GPU has its own
         self._gpu = gpu
-        _checked(cuda.cudaSetDevice(gpu))
+        checked(cuda.cudaSetDevice(gpu))
         trt = library(builder_of(model))
         logger = make_logger(trt)
         runtime = trt.Runtime(logger)
@@ -47,7 +49,7 @@ class TensorRtRuntime:
                 f"TensorRT {trt.__version__}: {logger.last_words() or 'it is not a plan of this version'}"
             )
         self._trt, self._engine, self._logger = trt, engine, logger
-        self._stream = _checked(cuda.cudaStreamCreate())
+        self._stream = checked(cuda.cudaStreamCreate())
         batch, *shape = engine.get_tensor_shape(PIXELS.name)
         self.input_shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self._candidates = tuple(int(size) for size in engine.get_tensor_shape(CANDIDATES.name)[1:])
@@ -61,40 +63,47 @@ class TensorRtRuntime:
         self._largest = max(largest for _, _, largest in self._ranges)
         self._pixels = _Mirror((self._largest, *self.input_shape), np.uint8)
         self._results = _Mirror((self._largest, *self._candidates), np.float32)
-        self._graphs: dict[int, Any] = {}
+        self._graphs: dict[tuple[int, bool], Any] = {}
 
     def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the candidates, float32 [N, K, 6], of pixels uint8 [N, H, W, 3]."""
         return self.detect_parts([pixels]).copy()
 
-    def detect_parts(self, parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def detect_parts(self, parts: Sequence[Pixels]) -> NDArray[np.float32]:
         """Return the candidates, float32 [N, K, 6], of the images of several requests, uint8 [n, H, W, 3] each.
 
-        Each image is copied once, into the memory that the GPU reads. The candidates are valid until the next call.
+        Each image is copied once, into the memory that the GPU reads; those on the GPU stay there. The candidates are
+        valid until the next call.
         """
         for pixels in parts:
             check_pixels(pixels, self.input_shape)
-        _checked(cuda.cudaSetDevice(self._gpu))  # a thread begins with GPU 0
+        checked(cuda.cudaSetDevice(self._gpu))  # a thread begins with GPU 0
         batches = list(in_batches(parts, self._largest))
         if len(batches) == 1:
             return self._run(batches[0])
         return np.concatenate([self._run(batch).copy() for batch in batches])
 
-    def _run(self, parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        count = 0
+    def _run(self, parts: Sequence[Pixels]) -> NDArray[np.float32]:
+        count, from_host = 0, not any(isinstance(pixels, DevicePixels) for pixels in parts)
         for pixels in parts:
-            self._pixels.host[count : count + len(pixels)] = pixels
+            rows = slice(count, count + len(pixels))
+            if isinstance(pixels, DevicePixels):
+                self._pixels.take(rows, pixels.address, self._stream)
+            else:
+                self._pixels.host[rows] = pixels
+                if not from_host:
+                    self._pixels.copy(rows, self._stream, to_device=True)
             count += len(pixels)
-        self._execute(*self._fit(count))
+        self._execute(*self._fit(count), from_host=from_host)
         candidates: NDArray[np.float32] = self._results.host[:count]
         return candidates
 
-    def _execute(self, profile: int, size: int) -> None:
-        """Run one batch size, and wait for the end."""
-        if size not in self._graphs:
-            self._graphs[size] = self._capture(profile, size)
-        _checked(cuda.cudaGraphLaunch(self._graphs[size], self._stream))
-        _checked(cuda.cudaStreamSynchronize(self._stream))
+    def _execute(self, profile: int, size: int, *, from_host: bool) -> None:
+        """Run one batch size, and wait for the end. `from_host`: its pixels are still to be copied to the GPU."""
+        if (size, from_host) not in self._graphs:
+            self._graphs[size, from_host] = self._capture(profile, size, from_host=from_host)
+        checked(cuda.cudaGraphLaunch(self._graphs[size, from_host], self._stream))
+        checked(cuda.cudaStreamSynchronize(self._stream))
 
     def _fit(self, count: int) -> tuple[int, int]:
         """Return the profile whose best size is nearest to a batch size, and the size that it runs."""
@@ -110,14 +119,14 @@ class TensorRtRuntime:
             context.set_optimization_profile_async(profile, int(self._stream))
         return context
 
-    def _capture(self, profile: int, size: int) -> Any:
+    def _capture(self, profile: int, size: int, *, from_host: bool) -> Any:
         """Capture one batch size as a CUDA graph, after a plain run that sets up what TensorRT sets up only once."""
         context = self._prepared(profile, size)
-        self._enqueue(context, size)
-        _checked(cuda.cudaStreamSynchronize(self._stream))
-        _checked(cuda.cudaStreamBeginCapture(self._stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
-        self._enqueue(context, size)
-        return _checked(cuda.cudaGraphInstantiate(_checked(cuda.cudaStreamEndCapture(self._stream)), 0))
+        self._enqueue(context, size, from_host=from_host)
+        checked(cuda.cudaStreamSynchronize(self._stream))
+        checked(cuda.cudaStreamBeginCapture(self._stream, cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        self._enqueue(context, size, from_host=from_host)
+        return checked(cuda.cudaGraphInstantiate(checked(cuda.cudaStreamEndCapture(self._stream)), 0))
 
     def _prepared(self, profile: int, size: int) -> Any:
         """Return the context of a profile, with one batch size and the memory that it works on."""
@@ -127,11 +136,12 @@ class TensorRtRuntime:
         context.set_tensor_address(CANDIDATES.name, self._results.device)
         return context
 
-    def _enqueue(self, context: Any, size: int) -> None:
-        self._pixels.copy(size, self._stream, to_device=True)
+    def _enqueue(self, context: Any, size: int, *, from_host: bool) -> None:
+        if from_host:
+            self._pixels.copy(slice(size), self._stream, to_device=True)
         if not context.execute_async_v3(int(self._stream)):
             raise RuntimeError(f"TensorRT could not run a batch of {size}: {self._logger.last_words()}")
-        self._results.copy(size, self._stream, to_device=False)
+        self._results.copy(slice(size), self._stream, to_device=False)
 
 
 class ProfiledTensorRtRuntime(TensorRtRuntime):
@@ -154,15 +164,15 @@ class ProfiledTensorRtRuntime(TensorRtRuntime):
         """Return what was executed since the start."""
         return added(self._executions)
 
-    def _execute(self, profile: int, size: int) -> None:
+    def _execute(self, profile: int, size: int, *, from_host: bool) -> None:
         context = self._prepared(profile, size)
         if (profile, size) not in self._layers:
             self._layers[profile, size] = {layer.name: layer for layer in inspect(self._trt, self._engine, context)}
         layers = self._layers[profile, size]
         self._profiler.take()
         began = time.perf_counter()
-        self._enqueue(context, size)
-        _checked(cuda.cudaStreamSynchronize(self._stream))
+        self._enqueue(context, size, from_host=from_host)
+        checked(cuda.cudaStreamSynchronize(self._stream))
         ms = (time.perf_counter() - began) * 1000
         times_ms = self._profiler.take()
         # A plan that was built without names has numbers in their place, which the inspector may not list.
@@ -177,29 +187,26 @@ class _Mirror:
         count = int(np.prod(shape))
         self._row_bytes = count // shape[0] * np.dtype(dtype).itemsize
         total = self._row_bytes * shape[0]
-        self.device = int(_checked(cuda.cudaMalloc(total)))
-        self._address = int(_checked(cuda.cudaMallocHost(total)))
+        self.device = int(checked(cuda.cudaMalloc(total)))
+        self._address = int(checked(cuda.cudaMallocHost(total)))
         buffer = memoryview((ctypes.c_byte * total).from_address(self._address))
         self.host: NDArray[Any] = np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
-    def copy(self, rows: int, stream: Any, *, to_device: bool) -> None:
-        """Start to copy the first rows to the device or back."""
+    def copy(self, rows: slice, stream: Any, *, to_device: bool) -> None:
+        """Start to copy rows, without a step, to the device or back."""
         kind = cuda.cudaMemcpyKind
+        start, size = self._range(rows)
+        ends, way = (self._address + start, self.device + start), kind.cudaMemcpyDeviceToHost
         if to_device:
-            ends, way = (self.device, self._address), kind.cudaMemcpyHostToDevice
-        else:
-            ends, way = (self._address, self.device), kind.cudaMemcpyDeviceToHost
-        _checked(cuda.cudaMemcpyAsync(*ends, rows * self._row_bytes, way, stream))
+            ends, way = ends[::-1], kind.cudaMemcpyHostToDevice
+        checked(cuda.cudaMemcpyAsync(*ends, size, way, stream))
 
+    def take(self, rows: slice, source: int, stream: Any) -> None:
+        """Start to copy rows from elsewhere in a GPU's memory."""
+        start, size = self._range(rows)
+        way = cuda.cudaMemcpyKind.cudaMemcpyDefault  # it may be another GPU's
+        checked(cuda.cudaMemcpyAsync(self.device + start, source, size, way, stream))
 
-def _checked(result: tuple[Any, ...]) -> Any:
-    """Return the value of a CUDA call.
-
-    Raises:
-        RuntimeError: the call failed.
-    """
-    error, *values = result
-    if int(error) != 0:
-        _, text = cuda.cudaGetErrorString(error)
-        raise RuntimeError(f"CUDA: {text.decode() if isinstance(text, bytes) else text}")
-    return values[0] if values else None
+    def _range(self, rows: slice) -> tuple[int, int]:
+        first, stop, _ = rows.indices(len(self.host))
+        return first * self._row_bytes, (stop - first) * self._row_bytes

@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
-from triptych.serving.queues import THREADS
+from triptych.serving.queues import THREADS, is_on_gpu
 
 CHOSEN_FOR_CORES = "chosen_for_cores"
 """The parameter of a detector with the cores that its instances and threads were chosen for, if nobody named them."""
+
+
+GPU_DECODERS = 2
+"""Instances of preprocess on each GPU that decodes: one asks the GPU while the other unpacks and packs."""
 
 
 def default_instances(cores: int, *, detector_on_gpu: bool = False) -> dict[str, int]:
@@ -64,6 +68,9 @@ def fit_instances(
         return _fit_detector(config, cores)
     if written:
         return "as its config.pbtxt says"
+    if is_on_gpu(config):
+        group.count = GPU_DECODERS
+        return "decided for a GPU that decodes"
     group.count = default_instances(cores, detector_on_gpu=detector_on_gpu)[config.name]
     return f"decided for {_cores(cores)}" + (" and a GPU" if detector_on_gpu else "")
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +47,7 @@ class Launch:
         key: without it the server does not load models, register shared memory or change the settings of traces.
         exit_timeout_s: how long it waits for requests in flight as it ends, and for models that will never answer.
         otel_url: where it sends its traces by OpenTelemetry; None: it writes them to files when a client asks for them.
+        pool_options: for the memory of GPUs that pixels stay in between the stages.
     """
 
     installation: Installation
@@ -58,6 +59,7 @@ class Launch:
     key: str
     exit_timeout_s: int
     otel_url: str | None = None
+    pool_options: Sequence[str] = ()
 
     def start(self, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Lay out the scratch directory and start Triton, which writes to `log`.
@@ -140,6 +142,7 @@ class Launch:
             *self.listening.options(f"{','.join(RESTRICTED)}:{KEY_NAME}={self.key}"),
             *(self.listening.tls.options(self.scratch) if self.listening.tls else ()),
             "--allow-gpu-metrics=false",
+            *self.pool_options,
             *(part for setting in self._traces() for part in ("--trace-config", setting)),
             *("--exit-timeout-secs", str(self.exit_timeout_s)),
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",

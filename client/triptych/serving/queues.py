@@ -94,8 +94,9 @@ def fit_queue(config: model_config_pb2.ModelConfig, cores: int, written_for: int
         return
     policy, on_gpu = config.dynamic_batching.default_queue_policy, is_on_gpu(config)
     written = (policy.max_queue_size, policy.default_timeout_microseconds)
-    published = (queue_size(written_for, on_gpu=on_gpu), DEFAULT_BUDGET_MS * 1000)
-    if budget_ms is not None or written in (published, (0, 0)):
+    # Whether it is on a GPU may have been decided since its file was written.
+    published = [(queue_size(written_for, on_gpu=kind), DEFAULT_BUDGET_MS * 1000) for kind in (False, True)]
+    if budget_ms is not None or written in (*published, (0, 0)):
         budget_ms = budget_ms or DEFAULT_BUDGET_MS
         if config.name == DETECTOR.name:
             cores = min(cores, cores_of(config))

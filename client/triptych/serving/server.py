@@ -24,11 +24,12 @@ import grpc
 import psutil
 from tritonclient.grpc import model_config_pb2
 
-from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS
+from triptych.contract import DETECTION, DETECTOR, POSTPROCESS, PREPROCESS, DecodedBy
 from triptych.errors import ContractError, ServerCrashed, ServerStartError
 from triptych.files import Hold
 from triptych.serving import log as server_log
 from triptych.serving import preflight
+from triptych.serving.decoding import check_gpu_decoding
 from triptych.serving.fitting import Fitting
 from triptych.serving.launch import Launch
 from triptych.serving.listening import Listening
@@ -92,6 +93,7 @@ class TritonServer:
         key: str | None = None,
         exit_timeout_s: int = EXIT_TIMEOUT_S,
         otel_url: str | None = None,
+        decode: DecodedBy | None = None,
     ) -> None:
         """Prepare a server; nothing runs yet.
 
@@ -112,6 +114,7 @@ class TritonServer:
             exit_timeout_s: how long requests in flight may take as it ends.
             otel_url: where traces go by OpenTelemetry (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces: those
                 of requests whose client has begun one. Traces in files, which a load test reads, there are none then.
+            decode: where preprocess decodes JPEGs; None: as its file says.
 
         Raises:
             ContractError: `instances` names a model that does not exist, or a count below 1; `host` is no IP address;
@@ -131,7 +134,7 @@ class TritonServer:
         self.ready_s = 0.0
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
-        self._fitting = Fitting(model_repository, instances, queue_budget_ms, settings)
+        self._fitting = Fitting(model_repository, instances, queue_budget_ms, settings, decode)
         self.decisions, self.remark = self._fitting.decisions, self._fitting.remark
         self._otel_url = otel_url
         self._exit_timeout_s = exit_timeout_s
@@ -214,6 +217,8 @@ class TritonServer:
         installation = preflight.find_installation()
         preflight.check_repository(self._model_repository)
         preflight.check_served_files(self._model_repository)
+        if self._fitting.decoded_by == "gpu":
+            check_gpu_decoding()
         preflight.check_shared_memory(self._fitting.shared_memory_bytes())
         preflight.check_temporary_directory()
         preflight.check_ports(self.ports, http=self.listening.http, host=self.listening.host)
@@ -240,6 +245,7 @@ class TritonServer:
                 self._key,
                 self._exit_timeout_s,
                 self._otel_url,
+                self._fitting.pool_options(),
             )
             self._process = self._launch.start(log)
         self._control = ModelControl(self.grpc_address, self._key, own)

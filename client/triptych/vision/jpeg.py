@@ -1,4 +1,4 @@
-"""What a JPEG says of itself before its pixels: size, orientation and number of scans, from its markers alone."""
+"""What a JPEG says of itself before its pixels: size, orientation, scans and colours, from its markers alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _QUICK_PIXELS = 100_000_000  # pixels times scans, which take about half a secon
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the markers that carry the size
 _PROGRESSIVE = 0xC2
 _PLAIN_FRAMES = frozenset((0xC0, 0xC1, _PROGRESSIVE))  # baseline, extended and progressive, with Huffman's code
-_START_OF_SCAN, _END_OF_IMAGE, _APP1, _APP2 = 0xDA, 0xD9, 0xE1, 0xE2
+_START_OF_SCAN, _END_OF_IMAGE, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 _ORIENTATION, _SHORT = 0x0112, 3
+_YCC_IDS = b"\x01\x02\x03"
+_LUMA_SAMPLINGS = (b"\x11", b"\x21", b"\x12", b"\x22")  # of which the colours have all, half or a quarter
 # Coded data never contains a marker other than these: a stuffed zero, a restart, a fill byte.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
@@ -84,6 +86,34 @@ def is_quick(encoded: bytes) -> bool:
     """Return whether an image is a plain JPEG that decodes in less than about half a second."""
     jpeg = plain_jpeg(encoded)
     return jpeg is not None and jpeg.scans <= MAX_SCANS and jpeg.width * jpeg.height * jpeg.scans <= _QUICK_PIXELS
+
+
+def is_usual(encoded: bytes) -> bool:
+    """Return whether every decoder understands the samples of a plain JPEG alike.
+
+    It has 8 bits a sample and is grey, or YCbCr whose colours have all, half or a quarter of the pixels. Whether three
+    components are YCbCr or RGB is told by JFIF's marker, by Adobe's, and by the names of the components.
+    """
+    position, is_ycc = 2, None
+    frame = b""
+    while (marker := encoded[position + 1]) != _START_OF_SCAN:
+        length = int.from_bytes(encoded[position + 2 : position + 4], "big")
+        content = encoded[position + 4 : position + 2 + length]
+        if marker in _FRAMES:
+            frame = content
+        elif marker == _APP0 and content.startswith(b"JFIF\0") and is_ycc is None:
+            is_ycc = True
+        elif marker == _APP14 and content.startswith(b"Adobe"):
+            is_ycc = content[11:12] == b"\x01"
+        position += 2 + length
+    ids, samplings = frame[6::3], frame[7::3]
+    if frame[0] != 8:
+        return False
+    if frame[5] == 1:
+        return samplings == b"\x11"
+    if frame[5] != 3 or len(ids) != 3 or not (ids == _YCC_IDS if is_ycc is None else is_ycc):
+        return False
+    return samplings[:1] in _LUMA_SAMPLINGS and samplings[1:] == b"\x11\x11"
 
 
 def check_scans(encoded: bytes) -> None:

@@ -12,7 +12,7 @@ from triptych.model_config import detector_spec, names_itself
 from triptych.serving.instances import CHOSEN_FOR_CORES
 from triptych.serving.queues import queue_size
 from triptych_build.publish.artifact import Artifact
-from triptych_build.publish.config_pbtxt import config_text
+from triptych_build.publish.config_pbtxt import DEVICE_INPUTS, config_text
 from triptych_build.publish.target import InstanceGroup, TargetName
 from triptych_build.tensorrt.options import Profile
 
@@ -49,6 +49,14 @@ def test_what_every_target_says(target: TargetName) -> None:
 def test_who_runs_it(target: TargetName, backend: str, platform: str) -> None:
     config = config_of(artifact(target), target)
     assert (config.backend, config.platform) == (backend, platform)
+
+
+@pytest.mark.parametrize("target", [*CPU_TARGETS, *PLAN_TARGETS])
+def test_who_takes_pixels_that_are_on_the_gpu(target: TargetName) -> None:
+    """Triton's own backends do so anyway, and the Python backend where it is told."""
+    parameters = config_of(artifact(target), target).parameters
+    takes = DEVICE_INPUTS in parameters and parameters[DEVICE_INPUTS].string_value == "no"
+    assert takes == (target in ("tensorrt-python", "tensorrt-rtx"))
 
 
 @pytest.mark.parametrize("target", CPU_TARGETS)

@@ -6,12 +6,15 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import triptych_build.publish.targets as templates
+from triptych.cuda import DevicePixels
 
 
 @pytest.fixture
@@ -24,6 +27,40 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.TritonPythonModel()
+
+
+class Tensor:
+    """A tensor as Triton's Python backend has it."""
+
+    def __init__(self, name: str, array: NDArray[Any], *, is_on_gpu: bool = False) -> None:
+        self.name, self._array, self._is_on_gpu = name, array, is_on_gpu
+
+    def is_cpu(self) -> bool:
+        return not self._is_on_gpu
+
+    def as_numpy(self) -> NDArray[Any]:
+        assert not self._is_on_gpu
+        return self._array
+
+
+def test_pixels_on_the_gpu_reach_the_runtime_there(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = model.execute.__globals__
+    backend = SimpleNamespace(
+        get_input_tensor_by_name=lambda request, _name: request, Tensor=Tensor, InferenceResponse=lambda made: made[0]
+    )
+    monkeypatch.setitem(names, "pb_utils", backend)
+    here, there = np.zeros((1, 4, 4, 3), np.uint8), DevicePixels(64, (2, 4, 4, 3), None)
+    monkeypatch.setitem(names, "pixels_of", lambda tensor: tensor.as_numpy() if tensor.is_cpu() else there)
+    model.names, given = 5, []
+
+    def detect_parts(parts: list[Any]) -> NDArray[np.float32]:
+        given.extend(parts)
+        return np.arange(3, dtype=np.float32).repeat(2 * 6).reshape(3, 2, 6)
+
+    model.runtime = SimpleNamespace(detect_parts=detect_parts)
+    answers = model.execute([Tensor("pixels", here), Tensor("pixels", here, is_on_gpu=True)])
+    assert given == [here, there]
+    assert [answer.as_numpy()[:, 0, 0].tolist() for answer in answers] == [[0], [1, 2]]
 
 
 def test_an_instance_calculates_on_the_gpu_that_triton_gave_it(

@@ -8,6 +8,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triptych.contract import names_id
+from triptych.cuda import pixels_of
 from triptych.files import Hold
 from triptych.runtimes import open_runtime
 from triptych.serving.stages.time_limit import time_limit
@@ -25,7 +26,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests that Triton gathered as one batch: a GPU likes them together."""
-        pixels = [pb_utils.get_input_tensor_by_name(request, "pixels").as_numpy() for request in requests]
+        pixels = [pixels_of(pb_utils.get_input_tensor_by_name(request, "pixels")) for request in requests]
         with time_limit():
             candidates = self.runtime.detect_parts(pixels)
         ends = np.cumsum([len(images) for images in pixels])

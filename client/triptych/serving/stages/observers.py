@@ -36,6 +36,7 @@ DEATHS: dict[ImageFault, str] = {"crash": "crash", "decode_time": "time"}
 
 IMAGES = Family("triptych_images_total", "Images that reached preprocess.")
 BYTES = Family("triptych_encoded_bytes_total", "Bytes of the encoded images that reached preprocess.")
+GPU_DECODED = Family("triptych_images_gpu_decoded_total", "Images that preprocess decoded on a GPU.")
 UNREADABLE = Family("triptych_images_unreadable_total", "Images that could not be read, by what is wrong.", ("fault",))
 REFUSED = Family("triptych_images_refused_total", "Images that were refused, by the limit that they broke.", ("limit",))
 DECODER_DEATHS = Family(
@@ -79,6 +80,10 @@ class PreprocessObserver:
         """Count the images of a request."""
         self._exporter.add(IMAGES, len(encoded))
         self._exporter.add(BYTES, sum(map(len, encoded)))
+
+    def decoded_on_gpu(self, count: int) -> None:
+        """Count images that a GPU has decoded."""
+        self._exporter.add(GPU_DECODED, count)
 
     def fault(self, request_id: str, fault: ImageFault, error: str) -> None:
         """Count and log an image that could not be read or was refused."""
