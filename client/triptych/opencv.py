@@ -18,7 +18,7 @@ OURS = "opencv-python-headless"
 OTHERS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 """Packages that put their files in the place of ours."""
 
-NEEDED = ("IMREAD_COLOR_RGB", "IMREAD_IGNORE_ORIENTATION", "imdecode", "imencode", "resize", "VideoCapture")
+NEEDED = ("IMREAD_COLOR_RGB", "IMREAD_IGNORE_ORIENTATION", "imdecode", "imencode", "resize", "VideoCapture", "dnn")
 
 
 def problem() -> str | None:

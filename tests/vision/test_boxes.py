@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 from typing import Any
 
@@ -24,6 +25,9 @@ WHOLE = np.array([[1, 1, 0, 0, 640, 640]], np.float32)
 def table(*rows: tuple[float, ...], columns: int = 4) -> Floats:
     return np.array(rows, np.float32).reshape(-1, columns)
 
+
+ROUNDING = 1e-6
+"""By how much an overlap in float32 may be off."""
 
 Case = tuple[Floats, Floats, NDArray[np.int32]]
 """Boxes [n, 4], scores [n] and labels [n]."""
@@ -79,11 +83,11 @@ def test_what_stays_does_not_overlap_and_what_goes_has_a_stronger_rival(case: Ca
     kept = nms_xyxy(boxes, scores, labels, threshold)
     assert len(set(kept.tolist())) == len(kept)
     assert (np.diff(scores[kept]) <= 0).all()
-    rivals = (iou_xyxy(boxes, boxes) > threshold) & (labels[:, None] == labels)
-    among_kept = rivals[np.ix_(kept, kept)]
-    assert not (among_kept & ~np.eye(len(kept), dtype=bool)).any()
+    overlaps = iou_xyxy(boxes, boxes) * (labels[:, None] == labels)
+    among_kept = overlaps[np.ix_(kept, kept)]
+    assert not (among_kept > threshold + ROUNDING)[~np.eye(len(kept), dtype=bool)].any()
     for gone in set(range(len(boxes))) - set(kept.tolist()):
-        assert any(rivals[gone, strong] and scores[strong] >= scores[gone] for strong in kept)
+        assert any(overlaps[gone, strong] > threshold - ROUNDING and scores[strong] >= scores[gone] for strong in kept)
 
 
 @given(boxes_scores_labels(), st.floats(0.0, 0.99), st.randoms(use_true_random=False))
@@ -179,11 +183,81 @@ def test_what_cut_an_image_off_is_said(count: int, k: int, rows: int, truncated:
     assert (detected.counts[0, 0], detected.truncated[0, 0]) == (min(count, rows), truncated)
 
 
-@given(boxes_scores_labels(), st.floats(0.0, 1.0), st.integers(1, 40))
+@given(boxes_scores_labels(), st.floats(0.0, 1.0), st.integers(1, 400))
 def test_a_limit_keeps_the_best(case: Case, threshold: float, limit: int) -> None:
-    boxes, scores, labels = np.tile(case[0], (4, 1)), np.tile(case[1], 4), np.tile(case[2], 4)  # more than one block
+    boxes, scores = np.tile(case[0], (8, 1)), np.tile(case[1], 8)  # more than one block
+    labels = np.concatenate([case[2] + 3 * copy for copy in range(8)])
     whole = nms_xyxy(boxes, scores, labels, threshold)
     assert nms_xyxy(boxes, scores, labels, threshold, limit).tolist() == whole[:limit].tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1))
+def test_images_of_a_batch_are_as_each_alone(seed: int, score_threshold: float, iou_threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    size, k, rows = int(rng.integers(1, 6)), int(rng.integers(1, 300)), int(rng.integers(1, 100))
+    batch = rng.uniform(-50, 700, (size, k, 6)).astype(np.float32)  # half of the boxes have no area
+    batch[..., 4] = rng.uniform(0, 1, (size, k)) * rng.integers(0, 2, (size, 1))
+    batch[..., 5] = rng.integers(0, 3, (size, k))
+    batch[rng.random(batch.shape) < 0.001] = np.nan
+    geometry = np.tile(np.array([[0.5, 0.5, 10, 20, 1000, 900]], np.float32), (size, 1))
+    geometry[:, :2] *= rng.uniform(0.5, 2, (size, 1))
+    geometry[rng.random(size) < 0.2] = 0
+    together = postprocess(batch, geometry, score_threshold=score_threshold, iou_threshold=iou_threshold, rows=rows)
+    for image in range(size):
+        one = slice(image, image + 1)
+        alone = postprocess(
+            batch[one], geometry[one], score_threshold=score_threshold, iou_threshold=iou_threshold, rows=rows
+        )
+        for whole, single in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(whole[one], single)
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [(30, 30, 10, 40), (10, 40, 30, 10), (30, 40, 10, 10), (20, 20, 20, 20), (10, 10, np.inf, 40), (np.nan,) * 4],
+)
+def test_what_is_no_box_has_no_vote(flaw: tuple[float, ...]) -> None:
+    found = candidates((*flaw, 0.9, 0), (*flaw, 0.9, 0), (10, 10, 30, 40, 0.8, 0), k=3)
+    detected = postprocess(found, WHOLE, score_threshold=0.5, iou_threshold=0)
+    np.testing.assert_array_equal(detected.boxes_xyxy[0, :2], table((10, 10, 30, 40), (0, 0, 0, 0)))
+    assert detected.truncated[0, 0] == Truncated.CANDIDATES, "it was one of the K candidates all the same"
+
+
+def test_a_box_in_the_border_has_a_vote() -> None:
+    geometry = np.array([[1, 1, 0, 100, 640, 440]], np.float32)
+    border, below = (0, 40, 100, 100, 0.9, 0), (0, 60, 100, 110, 0.8, 0)
+    detected = postprocess(candidates(border, below), geometry, score_threshold=0.5, iou_threshold=0.3)
+    assert detected.counts[0, 0] == 0
+    detected = postprocess(candidates(border, below), geometry, score_threshold=0.5, iou_threshold=0.9)
+    assert detected.counts[0, 0] == 1
+
+
+def test_boxes_of_two_classes_do_not_suppress_each_other_wherever_they_are() -> None:
+    rows = [(x, y, x + 30, y + 30, 0.9, label) for x, y in ((-700, -700), (5, 5), (1e6, 1e6)) for label in (0, 1, 79)]
+    boxes = table(*rows, columns=6)
+    assert len(nms_xyxy(boxes[:, :4], boxes[:, 4], boxes[:, 5], 0.5)) == 9
+
+
+@pytest.mark.timing
+def test_a_batch_costs_less_than_its_images_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 600, (16, 20, 2))
+    batch = np.zeros((16, 1000, 6), np.float32)
+    batch[:, :20, :4] = np.concatenate([corners, corners + 40], 2)
+    batch[:, :20, 4] = 0.9
+    geometry = np.repeat(WHOLE, 16, 0)
+
+    def cost(images: int) -> float:
+        def once() -> float:
+            began = time.thread_time()
+            for start in range(0, 16, images):
+                some = slice(start, start + images)
+                postprocess(batch[some], geometry[some], score_threshold=0.5, iou_threshold=0.5)
+            return time.thread_time() - began
+
+        return min(once() for _ in range(20))
+
+    assert cost(16) < 0.75 * cost(1)
 
 
 def test_an_empty_batch() -> None:

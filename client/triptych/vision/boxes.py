@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +19,15 @@ from triptych.contract import (
     check_threshold,
 )
 from triptych.errors import ContractError
+from triptych.opencv import cv2
 
 Floats = NDArray[np.float32]
 
-FIRST_BLOCK, LARGEST_BLOCK = 64, 256
-"""How many boxes suppression compares with each other first, and at most; each block is twice as large as the last."""
+FIRST_BLOCK, NEXT_BLOCKS = 128, 256
+"""How many boxes come to suppression together: the best, and then those after them."""
+
+TINY = float(np.finfo(np.float32).tiny)
+"""The smallest number above 0 that a float32 holds in full."""
 
 
 class Detected(NamedTuple):
@@ -52,7 +58,7 @@ def iou_xyxy(a_xyxy: Floats, b_xyxy: Floats) -> Floats:
     height = np.minimum(ay2, by2) - np.maximum(ay1, by1)
     inside = np.maximum(width, 0) * np.maximum(height, 0)
     union = _area(a_xyxy)[:, None] + _area(b_xyxy) - inside
-    ratio: Floats = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    ratio: Floats = inside / np.maximum(union, TINY)
     return ratio
 
 
@@ -71,15 +77,15 @@ def nms_xyxy(
 ) -> NDArray[np.int64]:
     """Suppress overlapping boxes of each class greedily.
 
-    The boxes come in blocks, best first. A block is held against the boxes that stay so far and then against itself,
-    so in a crowd most boxes are gone before they are compared with each other.
+    The boxes come in blocks, best first. A block is held against the boxes that stay so far by NumPy, which is fast
+    with many boxes, and what is left of it against itself by OpenCV, which is fast with few.
 
     Args:
-        boxes_xyxy: [N, 4].
+        boxes_xyxy: [N, 4]; each has an area.
         scores: [N].
         labels: [N].
-        iou_threshold: of two boxes of a class that overlap more, the one with the lower score is dropped; 1 keeps
-            every box.
+        iou_threshold: of two boxes of a class that overlap more (to a millionth), the one with the lower score is
+            dropped; 1 keeps every box.
         limit: the most boxes that stay; None has no limit.
 
     Returns:
@@ -89,32 +95,33 @@ def nms_xyxy(
     if iou_threshold >= 1 or len(order) < 2:
         return order[:limit]
     boxes_xyxy, labels = boxes_xyxy[order], labels[order]
-
-    def rivals(some: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.bool_]:
-        overlap = iou_xyxy(boxes_xyxy[some], boxes_xyxy[others]) > iou_threshold
-        rival: NDArray[np.bool_] = overlap & (labels[some][:, None] == labels[others])
-        return rival
-
     kept = order[:0]
     start, size = 0, FIRST_BLOCK
     while start < len(order) and (limit is None or len(kept) < limit):
         block = np.arange(start, min(start + size, len(order)))
         if len(kept):
-            block = block[~rivals(kept, block).any(0)]
-        kept = np.concatenate([kept, block[_without_rivals(rivals(block, block))]])
-        start, size = start + size, min(2 * size, LARGEST_BLOCK)
+            overlap = iou_xyxy(boxes_xyxy[kept], boxes_xyxy[block]) > iou_threshold
+            block = block[~(overlap & (labels[kept][:, None] == labels[block])).any(0)]
+        kept = np.concatenate([kept, block[_without_rivals(boxes_xyxy[block], labels[block], iou_threshold)]])
+        start, size = start + size, NEXT_BLOCKS
     best: NDArray[np.int64] = order[kept[:limit]]
     return best
 
 
-def _without_rivals(rivals: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which of N boxes stay, best first, by which are rivals [N, N]."""
-    alive = np.ones(len(rivals), bool)
-    # Every box is its own rival; only one with a second rival can suppress any, and usually few have one.
-    for strong in np.flatnonzero(rivals.sum(1) > 1):
-        if alive[strong]:
-            alive[strong + 1 :] &= ~rivals[strong, strong + 1 :]
-    return alive
+def _without_rivals(boxes_xyxy: Floats, labels: NDArray[np.int32] | Floats, iou_threshold: float) -> list[int]:
+    """Return which of N boxes stay; both are best first."""
+    boxes_xywh = boxes_xyxy.astype(np.float64)
+    boxes_xywh[:, 2:] -= boxes_xywh[:, :2]
+    rows = boxes_xywh.tolist()  # OpenCV takes lists several times faster than arrays
+    by_class = defaultdict[float, list[int]](list)
+    for place, label in enumerate(labels.tolist()):
+        by_class[label].append(place)
+    kept: list[int] = []
+    for places in by_class.values():
+        # Of boxes with equal scores, OpenCV takes the first as the best.
+        stay = cv2.dnn.NMSBoxes([rows[place] for place in places], [1.0] * len(places), 0, iou_threshold)
+        kept += [places[at] for at in stay]
+    return sorted(kept)
 
 
 def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
@@ -124,14 +131,20 @@ def letterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
 
 
 def unletterbox_xyxy(boxes_xyxy: Floats, geometry: Floats) -> Floats:
-    """Map boxes [N, 4] from a letterbox's pixels to those of the image, and clip them: undo `letterbox_xyxy`."""
+    """Map boxes [N, 4] from a letterbox's pixels to those of the image, and clip them: undo `letterbox_xyxy`.
+
+    `geometry` is one row [6] for all boxes, or [N, 6] with one for each.
+    """
     scale, pad = _scale_and_pad(geometry)
-    return np.clip((boxes_xyxy - pad) / scale, 0, geometry[[4, 5, 4, 5]]).astype(np.float32)
+    boxes: Floats = (boxes_xyxy - pad) / scale
+    np.maximum(boxes, 0, out=boxes)
+    np.minimum(boxes, geometry.take((4, 5, 4, 5), -1), out=boxes)
+    return boxes
 
 
 def _scale_and_pad(geometry: Floats) -> tuple[Floats, Floats]:
     """Return the factors and the offsets of x1, y1, x2 and y2."""
-    return geometry[[0, 1, 0, 1]], geometry[[2, 3, 2, 3]]
+    return geometry.take((0, 1, 0, 1), -1), geometry.take((2, 3, 2, 3), -1)
 
 
 def postprocess(
@@ -163,21 +176,27 @@ def postprocess(
         np.zeros((batch, 1), np.int32),
         np.zeros((batch, 1), np.int32),
     )
-    least = max(score_threshold, float(np.finfo(np.float32).tiny))
-    for image in range(batch):
-        table = candidates[image]
-        table = table[table[:, 4] >= least]
-        if not len(table) or not geometry[image, 0]:
+    confident = candidates[..., 4] >= max(score_threshold, TINY)
+    confident[geometry[:, 0] == 0] = False
+    if not confident.any():
+        return detected
+    detected.truncated[confident.all(1)] |= Truncated.CANDIDATES
+    # All images at once: a call of NumPy costs about as much for the boxes of four images as for those of one.
+    images, places = np.nonzero(confident)
+    table = candidates[images, places]
+    # A box without an area is none, and overlaps none.
+    sound = np.isfinite(table).all(1) & (table[:, 2:4] > table[:, :2]).all(1)
+    if not sound.all():
+        images, table = images[sound], table[sound]
+    boxes_xyxy = unletterbox_xyxy(table[:, :4], geometry[images])
+    inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
+    ends = np.searchsorted(images, np.arange(batch + 1)).tolist()
+    for image, (start, end) in enumerate(pairwise(ends)):
+        if start == end:
             continue
-        if len(table) == candidates.shape[1]:
-            detected.truncated[image] |= Truncated.CANDIDATES
-        if not np.isfinite(table).all():
-            table = table[np.isfinite(table).all(1)]
-        boxes_xyxy = unletterbox_xyxy(table[:, :4], geometry[image])
-        inside = (boxes_xyxy[:, 2:] > boxes_xyxy[:, :2]).all(1)
         # One more than there are rows shows that there are too many. A box in the border is none, but has a vote.
-        limit = rows + 1 + int((~inside).sum())
-        kept = nms_xyxy(table[:, :4], table[:, 4], table[:, 5], iou_threshold, limit)
+        limit = rows + 1 + end - start - np.count_nonzero(inside[start:end])
+        kept = start + nms_xyxy(table[start:end, :4], table[start:end, 4], table[start:end, 5], iou_threshold, limit)
         kept = kept[inside[kept]]
         if len(kept) > rows:
             detected.truncated[image] |= Truncated.ROWS
