@@ -16,6 +16,7 @@ from PIL import Image
 from support import ROOT
 from support.prometheus import total, wait_for
 from triptych.client import DetectionClient
+from triptych.serving import fitting
 from triptych.serving import server as server_module
 from triptych.serving.server import Ports, TritonServer
 from triptych_demo.detector.boards import generate
@@ -43,6 +44,7 @@ def on_gpu(demo_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = config.read_text().replace('string_value: "cpu"', 'string_value: "gpu"')
     config.write_text(text.replace("  preferred_batch_size: [1]\n", ""))
     monkeypatch.setattr(server_module, "check_gpu_decoding", lambda: None)
+    monkeypatch.setattr(fitting, "take_gpu_pixels", lambda _: None)  # the stand-in's are in the host's memory
     with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
         yield server
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from support import ROOT
@@ -16,7 +17,7 @@ from triptych.machine import Gpu
 from triptych.model_config import read_config
 from triptych.packages import install_command
 from triptych.serving import decoding, fitting, server
-from triptych.serving.decoding import check_gpu_decoding, decode_by, decoded_by, pool_options
+from triptych.serving.decoding import check_gpu_decoding, decode_by, decoded_by, pool_options, takes_gpu_pixels
 from triptych.serving.fitting import Fitting
 from triptych.serving.queues import GPU_IMAGES_S
 from triptych.serving.server import TritonServer
@@ -91,10 +92,29 @@ def test_few_instances_and_a_long_queue(repository: Path) -> None:
     assert gpu.decisions["preprocess"] == "decided for a GPU that decodes"
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 4 * GPU_IMAGES_S
     assert gpu.config("postprocess") == cpu.config("postprocess")
-    assert gpu.config("detector") == cpu.config("detector")
+    assert not takes_gpu_pixels(cpu.config("detector"))
+    assert len(cpu.config("detector").model_warmup) == 2
+    assert takes_gpu_pixels(gpu.config("detector"))
+    assert not gpu.config("detector").model_warmup, "its pixels come from the host"
     asked = Fitting(repository, {"preprocess": 5}, decode="gpu")
     assert asked.config("preprocess").instance_group[0].count == 5
     assert asked.settings().preprocess == 5
+
+
+def test_a_detector_that_takes_no_pixels_on_a_gpu_is_refused_before_the_start(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repository / "detector" / "config.pbtxt"
+    config = read_config(path.parent)
+    del config.parameters[decoding.DEVICE_INPUTS]
+    path.write_text(text_format.MessageToString(config))
+    with pytest.raises(
+        ContractError, match=r"takes? .*pixels on a GPU; `triptych publish PLAN --target tensorrt-python`"
+    ):
+        Fitting(repository, decode="gpu").config("detector")
+    monkeypatch.setattr(server, "check_gpu_decoding", lambda: None)
+    with pytest.raises(ContractError, match="serve with --decode cpu"):
+        TritonServer(repository, log_path=repository / "log", decode="gpu").start()
 
 
 def test_the_file_decides_where_nobody_asks(repository: Path) -> None:

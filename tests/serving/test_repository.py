@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from tritonclient.grpc import model_config_pb2
 
 from support.fake_server import CLASS_NAMES, FakeServer
 from triptych.contract import DetectorSpec
-from triptych.errors import AccessDenied, BuildError, ServerUnavailable
+from triptych.errors import AccessDenied, BuildError, ContractError, ServerUnavailable
+from triptych.serving.decoding import DEVICE_INPUTS, PIXELS_FROM, takes_gpu_pixels
 from triptych.serving.repository import activate, versions
 from triptych.wire.model_control import ModelControl
 
@@ -101,6 +104,30 @@ def test_a_version_that_cannot_say_which_names_it_means(repository: Path, server
     with pytest.raises(BuildError, match=r"version 4 names its classes otherwise than what .* serves, and its target"):
         activate(repository, 4, server.address)
     assert served(repository) == [1]
+
+
+def test_a_server_that_decodes_on_a_gpu_gets_a_version_that_takes_pixels_from_there(
+    repository: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, loaded = ModelControl.config, []
+
+    def on_gpu(*arguments: Any) -> model_config_pb2.ModelConfig:
+        served_now = config(*arguments)
+        served_now.parameters[PIXELS_FROM].string_value = "gpu"
+        return served_now
+
+    monkeypatch.setattr(ModelControl, "config", on_gpu)
+    monkeypatch.setattr(ModelControl, "load", lambda *of: loaded.append(of[-1]))
+    monkeypatch.setattr(ModelControl, "served", lambda _: {("detector", "2"): 1})
+    with pytest.raises(ContractError, match="detector does not take pixels on a GPU; `triptych publish"):
+        activate(repository, 2, server.address)
+    assert (served(repository), loaded) == ([1], [])
+    version = repository / "detector" / "2" / "config.pbtxt"
+    parameter = f'parameters {{ key: "{DEVICE_INPUTS}" value {{ string_value: "no" }} }}\n'
+    version.write_text(version.read_text() + parameter)
+    activate(repository, 2, server.address)
+    assert served(repository) == [2]
+    assert takes_gpu_pixels(loaded[0])
 
 
 def test_a_version_whose_configuration_is_broken(repository: Path) -> None:

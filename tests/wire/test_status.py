@@ -65,6 +65,13 @@ BY_DETAILS: list[tuple[Code, str, type[RequestError], float | None, str]] = [
     ),
     (
         Code.UNAVAILABLE,
+        "in ensemble 'detection', pixels came through the host's memory: Triton's pool of GPU memory was full",
+        ServerOverloaded,
+        None,
+        "try again later",
+    ),
+    (
+        Code.UNAVAILABLE,
         "Request timeout expired",
         ServerOverloaded,
         None,

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import CANDIDATES, MAX_BATCH, PIXELS
+from triptych.serving.decoding import DEVICE_INPUTS
 from triptych.serving.instances import CHOSEN_FOR_CORES
 from triptych.serving.queues import limit_queue, queue_size
 from triptych_build.publish.artifact import Artifact
@@ -20,10 +21,6 @@ from triptych_build.tensorrt.plan import Engine
 
 GRAPH_BATCHES = (1, 2, 4, 8, 16)
 """Batch sizes that the container's TensorRT backend captures as CUDA graphs."""
-
-
-DEVICE_INPUTS = "FORCE_CPU_ONLY_INPUT_TENSORS"
-"""The parameter that Triton's Python backend reads: without it, pixels on the GPU are copied to the host first."""
 
 
 def config_text(

@@ -12,7 +12,7 @@ from triptych.errors import ContractError
 from triptych.machine import available_cores
 from triptych.model_config import read_config, read_detector_spec
 from triptych.serving import preflight
-from triptych.serving.decoding import decode_by, decoded_by, pool_options
+from triptych.serving.decoding import decode_by, decoded_by, pool_options, take_gpu_pixels
 from triptych.serving.instances import fit_instances, threads_each
 from triptych.serving.queues import cores_of, fit_queue, is_on_gpu
 from triptych.serving.tuned import Settings, read_tuned
@@ -99,6 +99,8 @@ class Fitting:
         config = read_config(self._model_repository / stage)
         if stage == PREPROCESS.name and self._decode:
             decode_by(config, self._decode)
+        if stage == DETECTOR.name and self.decoded_by == "gpu":
+            take_gpu_pixels(config)
         return config
 
     def _give_instances(self, config: model_config_pb2.ModelConfig) -> None:

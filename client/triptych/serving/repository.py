@@ -20,6 +20,7 @@ from triptych.contract import DETECTOR
 from triptych.errors import AccessDenied, BuildError, ContractError, ServerUnavailable, TriptychError
 from triptych.files import atomic_write, sha256, unused
 from triptych.model_config import detector_spec, names_itself, read_config
+from triptych.serving.decoding import take_gpu_pixels, takes_gpu_pixels
 from triptych.serving.instances import fit_alike
 from triptych.serving.log import load_failure
 from triptych.wire.credentials import LOCAL, Credentials
@@ -171,6 +172,7 @@ def switch_server(
 
     Raises:
         BuildError: the server cannot load the version, or its stages must change with it.
+        ContractError: the server decodes on a GPU, and the version takes no pixels from there.
         ServerUnavailable: no server answers at the address.
         AccessDenied: the server was started by somebody else.
     """
@@ -179,6 +181,8 @@ def switch_server(
     try:
         now, new = control.config(DETECTOR.name), read_config(repository / DETECTOR.name)
         _check_switch(now, new, wanted, address)
+        if takes_gpu_pixels(now):
+            take_gpu_pixels(new)
         fit_alike(new, now)
         control.load(DETECTOR.name, timeout_s, new)
         serving = [int(version) for model, version in control.served() if model == DETECTOR.name]

@@ -211,6 +211,7 @@ class TritonServer:
 
         Raises:
             ServerStartError: something that the server needs is missing. The message says what to do.
+            ContractError: it is to decode on a GPU, and the detector takes no pixels from there.
         """
         if self._process is not None:
             raise ServerStartError("this server was started already; make another TritonServer to start again")
@@ -219,6 +220,7 @@ class TritonServer:
         preflight.check_served_files(self._model_repository)
         if self._fitting.decoded_by == "gpu":
             check_gpu_decoding()
+            self._fitting.config(DETECTOR.name)  # raises if it takes no pixels from there
         preflight.check_shared_memory(self._fitting.shared_memory_bytes())
         preflight.check_temporary_directory()
         preflight.check_ports(self.ports, http=self.listening.http, host=self.listening.host)

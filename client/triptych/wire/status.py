@@ -114,6 +114,7 @@ _CASES: dict[grpc.StatusCode, tuple[_Case, ...]] = {
     ),
     grpc.StatusCode.UNAVAILABLE: (
         _Case(("maximum queue size",), ServerOverloaded, _OVERLOADED),
+        _Case(("pool of gpu memory was full",), ServerOverloaded, _OVERLOADED),
         _Case(
             ("request timeout expired",),
             ServerOverloaded,

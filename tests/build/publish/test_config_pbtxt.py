@@ -9,10 +9,11 @@ from tritonclient.grpc import model_config_pb2
 from support.plans import CPU_TARGETS, PLAN_TARGETS, SPEC, artifact
 from triptych.contract import MAX_BATCH
 from triptych.model_config import detector_spec, names_itself
+from triptych.serving.decoding import DEVICE_INPUTS
 from triptych.serving.instances import CHOSEN_FOR_CORES
 from triptych.serving.queues import queue_size
 from triptych_build.publish.artifact import Artifact
-from triptych_build.publish.config_pbtxt import DEVICE_INPUTS, config_text
+from triptych_build.publish.config_pbtxt import config_text
 from triptych_build.publish.target import InstanceGroup, TargetName
 from triptych_build.tensorrt.options import Profile
 

@@ -43,24 +43,77 @@ class Tensor:
         return self._array
 
 
-def test_pixels_on_the_gpu_reach_the_runtime_there(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = model.execute.__globals__
+class Runtime:
+    """Says in its candidates which image of a call each is, and notes what it was given."""
+
+    input_shape = (4, 4, 3)
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def detect_parts(self, parts: list[Any]) -> NDArray[np.float32]:
+        self.given.append(list(parts))
+        count = sum(map(len, parts))
+        return np.arange(count, dtype=np.float32).repeat(2 * 6).reshape(count, 2, 6)
+
+    def detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.detect_parts([pixels])
+
+
+HERE, THERE = np.zeros((1, 4, 4, 3), np.uint8), DevicePixels(64, (2, 4, 4, 3), None)
+
+
+@pytest.fixture
+def runtime(model: Any, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The runtime of a model whose Triton is a stand-in."""
+    names, runtime = model.execute.__globals__, Runtime()
     backend = SimpleNamespace(
-        get_input_tensor_by_name=lambda request, _name: request, Tensor=Tensor, InferenceResponse=lambda made: made[0]
+        get_input_tensor_by_name=lambda request, _name: request,
+        Tensor=Tensor,
+        InferenceResponse=lambda made=None, error=None: error or made[0],
+        TritonError=type(
+            "TritonError", (tuple,), {"UNAVAILABLE": 14, "__new__": lambda cls, *of: tuple.__new__(cls, of)}
+        ),
     )
     monkeypatch.setitem(names, "pb_utils", backend)
-    here, there = np.zeros((1, 4, 4, 3), np.uint8), DevicePixels(64, (2, 4, 4, 3), None)
-    monkeypatch.setitem(names, "pixels_of", lambda tensor: tensor.as_numpy() if tensor.is_cpu() else there)
-    model.names, given = 5, []
+    monkeypatch.setitem(names, "pixels_of", lambda tensor: tensor.as_numpy() if tensor.is_cpu() else THERE)
+    monkeypatch.setitem(names, "open_runtime", lambda *_, **__: runtime)
+    return runtime
 
-    def detect_parts(parts: list[Any]) -> NDArray[np.float32]:
-        given.extend(parts)
-        return np.arange(3, dtype=np.float32).repeat(2 * 6).reshape(3, 2, 6)
 
-    model.runtime = SimpleNamespace(detect_parts=detect_parts)
-    answers = model.execute([Tensor("pixels", here), Tensor("pixels", here, is_on_gpu=True)])
-    assert given == [here, there]
+def initialize(model: Any, directory: Path, **parameters: str) -> None:
+    (directory / "1").mkdir()
+    given = {"class_names": '["open"]', **parameters}
+    config = {"parameters": {key: {"string_value": value} for key, value in given.items()}}
+    model.initialize(
+        {
+            "model_repository": str(directory),
+            "model_version": "1",
+            "model_config": json.dumps(config),
+            "model_instance_device_id": "1",
+        }
+    )
+
+
+def test_pixels_on_the_gpu_reach_the_runtime_there(model: Any, runtime: Runtime, tmp_path: Path) -> None:
+    initialize(model, tmp_path)
+    answers = model.execute([Tensor("pixels", HERE), Tensor("pixels", HERE, is_on_gpu=True)])
+    assert runtime.given == [[HERE, THERE]]
     assert [answer.as_numpy()[:, 0, 0].tolist() for answer in answers] == [[0], [1, 2]]
+
+
+def test_pixels_that_a_full_pool_may_have_damaged_are_refused(model: Any, runtime: Runtime, tmp_path: Path) -> None:
+    initialize(model, tmp_path, pixels_from="gpu")
+    assert [len(pixels) for (pixels,) in runtime.given] == [1, 16], "Triton's warm-up would be refused too"
+    runtime.given.clear()
+    on_gpu, on_host = Tensor("pixels", HERE, is_on_gpu=True), Tensor("pixels", HERE)
+    first, refused, last = model.execute([on_gpu, on_host, on_gpu])
+    assert runtime.given == [[THERE, THERE]]
+    assert [answer.as_numpy()[:, 0, 0].tolist() for answer in (first, last)] == [[0, 1], [2, 3]]
+    reason, code = refused
+    assert code == 14
+    assert "pool of GPU memory was full" in reason, "what the client goes by"
+    assert model.execute([on_host]) == [refused]
 
 
 def test_an_instance_calculates_on_the_gpu_that_triton_gave_it(
@@ -68,14 +121,5 @@ def test_an_instance_calculates_on_the_gpu_that_triton_gave_it(
 ) -> None:
     opened: list[dict[str, Any]] = []
     monkeypatch.setitem(model.initialize.__globals__, "open_runtime", lambda *_, **options: opened.append(options))
-    (tmp_path / "1").mkdir()
-    config = {"parameters": {"class_names": {"string_value": '["open"]'}}}
-    model.initialize(
-        {
-            "model_repository": str(tmp_path),
-            "model_version": "1",
-            "model_config": json.dumps(config),
-            "model_instance_device_id": "1",
-        }
-    )
+    initialize(model, tmp_path)
     assert [options["gpu"] for options in opened] == [1]

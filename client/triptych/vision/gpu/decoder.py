@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from triptych.vision.letterbox import (
 )
 
 _LOG = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 
 class Picture(Protocol):
@@ -81,9 +80,10 @@ class Request(NamedTuple):
 class GpuDecoder:
     """Preprocesses requests as `letterbox.preprocess` does, with the usual JPEGs on a GPU.
 
-    What a GPU decodes depends on the file alone, and so do its bits. All else is answered the CPU's way, with the same
+    What a GPU decodes depends on the file alone, and so do its bits. All else is decoded the CPU's way, with the same
     errors and limits: other formats, JPEGs that are rotated, of rare colours, broken or beyond a limit, those that a
-    detector wants decoded to fewer pixels, and whatever the GPU fails at.
+    detector wants decoded to fewer pixels, and whatever the GPU fails at. All pixels go to the GPU's memory: the
+    detector refuses those that do not come from there (see `serving.decoding`).
     """
 
     def __init__(
@@ -112,26 +112,17 @@ class GpuDecoder:
     def preprocess(self, requests: Sequence[Request]) -> list[Preprocessed]:
         """Decode and letterbox the images of several requests together.
 
-        The pixels of a request are in the GPU's memory if that decoded any of its images, as an object with
-        `__dlpack__`, and an array otherwise.
+        The pixels of each are in the GPU's memory, as an object with `__dlpack__`, whoever has decoded them.
+
+        Raises:
+            Exception: the GPU's memory does not take the pixels; of any kind, as CUDA's packages have it.
         """
         placed = self._decode(requests)
         by_cpu = [self._on_cpu(request, rows) for request, rows in zip(requests, placed, strict=True)]
-        sheets = [Sheet(rows, part.by_row()) for rows, part in zip(placed, by_cpu, strict=True) if rows]
-        filled = self._attempt(lambda: list(self._card.fill(sheets))) if sheets else []
-        if filled is None:
-            return [
-                _joined([part, self._on_cpu(request, part.rows)])
-                for request, part in zip(requests, by_cpu, strict=True)
-            ]
-        if sheets:
-            self._has_failed = False
+        sheets = [Sheet(rows, part.by_row()) for rows, part in zip(placed, by_cpu, strict=True)]
+        filled = self._card.fill(sheets)
         self._on_decoded(sum(map(len, placed)))
-        pixels = iter(filled)
-        return [
-            _joined([part, _by_gpu(rows)], next(pixels)) if rows else part.made
-            for rows, part in zip(placed, by_cpu, strict=True)
-        ]
+        return list(map(_joined, by_cpu, placed, filled))
 
     def _decode(self, requests: Sequence[Request]) -> list[dict[int, Placed]]:
         """Return for each request what the GPU has decoded, by row."""
@@ -144,8 +135,15 @@ class GpuDecoder:
         ]
         if not chosen:
             return placed
-        pictures = self._attempt(lambda: self._card.decode([encoded for _, _, encoded, _ in chosen])) or ()
-        for (rows, row, _, size), picture in zip(chosen, pictures, strict=False):
+        try:
+            pictures = self._card.decode([encoded for _, _, encoded, _ in chosen])
+        except Exception:
+            if not self._has_failed:
+                _LOG.exception("the GPU does not decode images at the moment, so the CPU does")
+            self._has_failed = True
+            return placed
+        self._has_failed = False
+        for (rows, row, _, size), picture in zip(chosen, pictures, strict=True):
             if picture is not None and (picture.width, picture.height) == size:
                 spec = self._spec
                 rows[row] = Placed(picture, letterbox_geometry(*size, spec.width, spec.height, spec.placement))
@@ -166,16 +164,6 @@ class GpuDecoder:
         limits = {"max_bytes": self._max_bytes, "max_pixels": self._max_pixels}
         return _Part(rows, preprocess(images, self._spec, **limits, apart=request.apart, on_fault=request.on_fault))
 
-    def _attempt(self, work: Callable[[], _T]) -> _T | None:
-        """Have the GPU do something; None if it fails, which the log has once until it works again."""
-        try:
-            return work()
-        except Exception:
-            if not self._has_failed:
-                _LOG.exception("the GPU does not decode images at the moment, so the CPU does")
-            self._has_failed = True
-            return None
-
 
 class _Part(NamedTuple):
     """Some rows of a request, preprocessed."""
@@ -187,22 +175,13 @@ class _Part(NamedTuple):
         return dict(zip(self.rows, self.made.pixels, strict=True))
 
 
-def _by_gpu(placed: Mapping[int, Placed]) -> _Part:
-    """Return what the GPU has decoded, but for its pixels."""
-    geometry = np.array([each.geometry for each in placed.values()], np.float32)
-    return _Part(list(placed), Preprocessed(np.empty(0, np.uint8), geometry, [""] * len(placed)))
-
-
-def _joined(parts: Sequence[_Part], pixels: Any = None) -> Preprocessed:
-    """Return all rows of a request in their order, with these pixels; None: those of the parts."""
-    count = sum(len(part.rows) for part in parts)
+def _joined(by_cpu: _Part, by_gpu: Mapping[int, Placed], pixels: Any) -> Preprocessed:
+    """Return all rows of a request in their order, with these pixels."""
+    count = len(by_cpu.rows) + len(by_gpu)
     geometry, errors = np.zeros((count, len(GEOMETRY_FIELDS)), np.float32), [""] * count
-    if pixels is None:
-        pixels = np.empty((count, *parts[0].made.pixels.shape[1:]), np.uint8)
-        for rows, made in parts:
-            pixels[rows] = made.pixels
-    for rows, made in parts:
-        geometry[rows] = made.geometry
-        for row, error in zip(rows, made.errors, strict=True):
-            errors[row] = error
+    for row, placed in by_gpu.items():
+        geometry[row] = placed.geometry
+    geometry[by_cpu.rows] = by_cpu.made.geometry
+    for row, error in zip(by_cpu.rows, by_cpu.made.errors, strict=True):
+        errors[row] = error
     return Preprocessed(pixels, geometry, errors)

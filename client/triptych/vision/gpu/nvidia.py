@@ -103,7 +103,8 @@ class NvidiaCard:
                 size = (picture.width, picture.height, picture.strides[0])
                 table.append((source, canvas, *size, left, top, right, bottom, 0))
             made.append(StridedMemoryView.from_buffer(memory, (count, *image), dtype=np.dtype(np.uint8)))
-        self._letterbox(np.array(table, _PLACED))
+        if table:
+            self._letterbox(np.array(table, _PLACED))
         self._stream.sync()
         return made
 
