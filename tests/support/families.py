@@ -139,6 +139,7 @@ class Family:
             "grid": np.array(grid, np.float32)[None],
             "places": (np.array(grid, np.float32)[None, :, :2] / SIDE) * 0.9,
             "tenth": np.array(0.1, np.float32),
+            "hundredth": np.array(0.01, np.float32),
             "third": np.array(0.3, np.float32),
             "one_half": np.array(0.5, np.float32),
             "side": np.array(SIDE, np.float32),
@@ -223,6 +224,11 @@ FAMILIES = [
            "float[N, 9, 85] output0", lambda table: _scored(table.T), strides=(8, 16, 32, 64)),
     Family("raw, corners", "raw", "output0 = Concat <axis = 2> (first_px, last_px, scores)", "float[N, 84, 9] output0",
            lambda table: one_class_each(table[:, :4], table[:, 4:])),
+    Family("raw, corners of boxes with hardly a size", "raw",
+           "hardly = Mul (half, hundredth)\nnear_first = Sub (center, hardly)\nnear_last = Add (center, hardly)\n"
+           "near_first_px = Mul (near_first, side)\nnear_last_px = Mul (near_last, side)\n"
+           "output0 = Concat <axis = 2> (near_first_px, near_last_px, scores)",
+           "float[N, 84, 9] output0", lambda table: one_class_each(table[:, :4], table[:, 4:])),
     Family("raw of queries in 0..1", "raw", "output0 = Concat <axis = 2> (center, size, scores)",
            "float[N, 84, 9] output0", lambda table: one_class_each(from_centers(table[:, :4]) * SIDE, table[:, 4:])),
     Family("objectness, strides to 64, one class", "objectness", OBJECTNESS.format(parts="pair"),

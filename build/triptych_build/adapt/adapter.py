@@ -20,6 +20,7 @@ from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych_build.adapt import graph, heads
 from triptych_build.adapt.batch import BATCH, WAY_OUT, BatchTied, open_batch
+from triptych_build.adapt.exporters import prepared_as, with_preparation
 from triptych_build.adapt.heads import Activation, Boxes, Head, NoObject, Normalization, Order, Reading, Source, Unit
 from triptych_build.adapt.heads.head import AS_BYTES, Habits
 from triptych_build.adapt.names import class_names, missing, names_in_metadata
@@ -92,6 +93,9 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     head = heads.head_named(overrides.head, source) if overrides.head else heads.recognise(source)
     reading = _reading(head, source, overrides)
     habits = head.habits(source, reading)
+    exporter = prepared_as(model)
+    if exporter:
+        habits = with_preparation(habits, exporter[1])
     tail = head.tail(source, reading, _or(overrides.candidates, habits.candidates))
     spec = _spec(names, head, source, reading, habits, overrides)
     record = Adapted(
@@ -105,6 +109,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
         batch_kept=_keeps_batch(fixed, overrides),
         reading=reading,
         unnamed=tuple(missing(names, spec.class_names)) if overrides.names is None else (),
+        exporter=exporter[0] if exporter else "",
     )
     if record.source_batch and not record.batch_kept:
         model, record = _open(model, image, record)
@@ -153,11 +158,13 @@ def describe(record: Adapted) -> list[str]:
     spec, pixels = record.spec, record.normalization
     lines = [
         f"adapt: head {record.head}, {len(spec.class_names)} classes, {spec.width}x{spec.height}, {pixels.order}",
-        f"       {spec.placement} letterbox on {spec.pad_value}, scale {pixels.scale:.4g}",
+        f"       {spec.placement} letterbox on {spec.pad_value}, {pixels}",
         f"       the best {record.candidates} candidates, an answer of {spec.rows} rows",
     ]
     if record.reading:
         lines.insert(1, f"       {record.reading}")
+    if record.exporter:
+        lines.append(f"       the metadata names {record.exporter}: images are prepared as for that")
     if spec.decode == "scaled":
         lines.append("       JPEGs of twice the size in the letterbox or more are decoded to fewer pixels")
     if record.unnamed:

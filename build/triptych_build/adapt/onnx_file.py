@@ -48,6 +48,7 @@ class Adapted:
         why_kept: why it could not be opened, in words; empty if it was not tried.
         reading: how the head's numbers are read; None in records from before there was a choice.
         unnamed: the class ids that the source's names leave out.
+        exporter: whose family the metadata names, where that tells how images are prepared; empty if it does not.
     """
 
     head: str
@@ -61,6 +62,7 @@ class Adapted:
     why_kept: str = ""
     reading: Reading | None = None
     unnamed: tuple[int, ...] = ()
+    exporter: str = ""
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Adapted:

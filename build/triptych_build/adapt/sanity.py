@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from triptych.contract import PIXELS
 from triptych.errors import BuildError
 from triptych_build.adapt import probe
-from triptych_build.adapt.heads.values import are_scores
+from triptych_build.adapt.heads.values import LARGEST_FRACTION, are_scores
 from triptych_build.adapt.onnx_file import Adapted
 
 
@@ -42,7 +42,8 @@ def check_adapted(model: onnx.ModelProto, record: Adapted, images: NDArray[np.ui
 def implausible(candidates: NDArray[Any], record: Adapted, *, is_drawn: bool = False) -> str:
     """Return in words what is wrong with candidates [n, K, 6]; empty if nothing is, or there are none.
 
-    On images that are drawn, a network may give boxes without a size, as untrained weights do.
+    On images that are drawn, a network may give boxes without a size, or of less than a pixel all over the image, as
+    weights that were hardly trained do.
     """
     if not np.isfinite(candidates).all():
         return "some are not finite; if the model is in half precision, export it in float32"
@@ -66,7 +67,7 @@ def implausible(candidates: NDArray[Any], record: Adapted, *, is_drawn: bool = F
         if is_drawn:
             return ""
         return "boxes that end before they begin; choose --boxes centers or --boxes corners"
-    if not (sizes > 1).all(1).any():
+    if not (sizes > 1).all(1).any() and not (is_drawn and np.abs(rows[:, :4]).max() > LARGEST_FRACTION):
         return "boxes of at most one pixel; if the model gives them in 0..1, choose --unit fractions"
     if not ((rows[:, :2] < (spec.width, spec.height)) & (rows[:, 2:4] > 0)).all(1).any():
         return (

@@ -145,6 +145,13 @@ class Normalization:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def __str__(self) -> str:
+        words = f"scale {self.scale:.4g}"
+        for name, values, neutral in (("mean", self.mean, 0), ("std", self.std, 1)):
+            if any(value != neutral for value in values):
+                words += f", {name} {','.join(f'{value:.4g}' for value in values)}"
+        return words
+
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 AS_BYTES = Normalization(scale=1.0)

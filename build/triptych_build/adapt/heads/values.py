@@ -80,8 +80,9 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
     are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, 0.1)))
     if are_corners >= MOST:
         return (habit[0] if are_centers >= MOST else "corners"), unit
-    if habit[0] == "corners" and _go_together(first, second):
-        return "corners", unit  # of boxes without a size, as untrained weights give them
+    # Boxes without a size, as untrained weights give them; of a few queries that say all the same, it proves nothing.
+    if (habit[0] == "corners" or unit == "pixels") and _go_together(first, second):
+        return "corners", unit
     if np.mean(positive) >= MOST and (habit[0] == "centers" or are_centers >= MOST - 0.1):
         return "centers", unit
     return ("corners", unit) if habit[0] == "corners" and np.mean(ordered) >= MOST else None

@@ -1,0 +1,72 @@
+"""How images are prepared for a detector whose exporter names its family in the metadata.
+
+The shapes of the outputs are the same for many families, and do not tell what the pixels were divided by. libreyolo
+writes `model_family` and `size`: what each takes is read from its source (1.6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx
+
+from triptych.contract import Placement
+from triptych_build.adapt.heads.head import IMAGENET, Habits, Normalization
+from triptych_build.adapt.source import metadata
+
+AS_FRACTIONS = Normalization()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a family takes its images as."""
+
+    normalization: Normalization = AS_FRACTIONS
+    placement: Placement = "stretch"
+    pad_value: int = 114
+
+
+IMAGENET_GREY = 116
+"""The grey nearest to ImageNet's mean: the border of families that pad with 0 after the normalisation."""
+
+_MMDET = Normalization("bgr", 1.0, (103.53, 116.28, 123.675), (57.375, 57.12, 58.395))
+_CENTERNET = Normalization("bgr", 1 / 255, (0.408, 0.447, 0.470), (0.289, 0.274, 0.278))
+_SSD = Normalization("rgb", 1 / 255, (0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
+
+LIBREYOLO = {
+    **dict.fromkeys(("deim", "deimv2", "dfine", "rtdetr", "rtdetrv2", "rtdetrv4"), Preparation()),
+    **dict.fromkeys(
+        ("deformable_detr", "detr", "dinodetr", "ec", "lwdetr", "picodet", "ppyoloe", "rfdetr", "tinyformer"),
+        Preparation(IMAGENET),
+    ),
+    **dict.fromkeys(("yolo3", "yolo4"), Preparation(placement="top_left", pad_value=128)),
+    **dict.fromkeys(("yolo7", "yolo9", "yolo9_e2e", "yolo9_p2"), Preparation(placement="top_left")),
+    "centernet": Preparation(_CENTERNET, "center", 0),
+    "efficientdet": Preparation(IMAGENET, "top_left", IMAGENET_GREY),
+    "rtmdet": Preparation(_MMDET, "top_left"),
+    "ssd": Preparation(_SSD),
+    "yolonas": Preparation(placement="center"),
+    "yolox": Preparation(Normalization("bgr", 1.0), "top_left"),
+}
+"""By `model_family`. Those that resize an image to a size of its own (RetinaNet, FCOS, Faster R-CNN) are not here."""
+
+DINO_SIZES = ("s", "m", "l", "x")
+"""Sizes of DEIMv2 whose backbone was trained on ImageNet's normalisation; the smaller ones take 0..1."""
+
+
+def prepared_as(model: onnx.ModelProto) -> tuple[str, Preparation] | None:
+    """Return the exporter's name of the family, and how it prepares images; None if the metadata names none."""
+    family = metadata(model, "model_family")
+    if not metadata(model, "libreyolo_version") or family not in LIBREYOLO:
+        return None
+    known = LIBREYOLO[family]
+    if family == "deimv2" and metadata(model, "size") in DINO_SIZES:
+        known = replace(known, normalization=IMAGENET)
+    if family.startswith("yolo9") and metadata(model, "letterbox_pad") == "center":
+        known = replace(known, placement="center")
+    return f"libreyolo's {family}", known
+
+
+def with_preparation(habits: Habits, known: Preparation) -> Habits:
+    """Return a head's habits with the images prepared as its exporter does."""
+    return replace(habits, normalization=known.normalization, placement=known.placement, pad_value=known.pad_value)
