@@ -54,20 +54,16 @@ def test_a_loop_of_one_s_own_is_refused(steady_address: str, images: Path, loadt
 
 @pytest.mark.timing
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    ("scenario", "seconds", "rounds"),
-    [("single-stream", 8, 3), ("multi-stream", 50, 2), ("offline", 8, 3), ("server", 12, 1)],
-)
-def test_loadgen_agrees_to_five_percent(
-    scenario: str, seconds: float, rounds: int, planted: Planted, images: Path
-) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", ["single-stream", "offline"])
+def test_loadgen_agrees_to_five_percent(scenario: str, planted: Planted, images: Path) -> None:
+    """Of the scenarios that have a figure within seconds; the benchmark measures the others, in ten minutes."""
     pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen, of the extra `dev`")
 
     def check() -> None:
         command = [sys.executable, ROOT / "benchmarks" / "mlperf.py", "--json", "--scenarios", scenario]
-        command += ["--address", planted.server.grpc_address, "--images", images, "--budget-ms", 400]
-        command += ["--seconds", seconds, "--rounds", rounds]
+        command += ["--address", planted.server.grpc_address, "--images", images]
+        command += ["--seconds", 8, "--rounds", 2]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         (both,) = json.loads(done.stdout)
