@@ -61,6 +61,13 @@ def test_limits_set_the_exit_code(run_command: Compare) -> None:
     assert lines[0].startswith("refused: c: p95 went from ")
 
 
+@pytest.mark.parametrize("percentile", ["p50", "p90", "p95", "p99"])
+def test_each_percentile_has_a_limit(percentile: str, run_command: Compare) -> None:
+    done = run_command(A, C, "--names", "a,c", f"--max-{percentile}-regression", "5%")
+    assert done.exit_code == REFUSED
+    assert f"refused: c: {percentile} went from " in done.stdout
+
+
 def test_limits_take_four_runs_of_each_side(run_command: Compare) -> None:
     done = run_command("a1.json,a2.json,a3.json", "b1.json", "--names", "a,b", "--min-speedup", "2")
     assert done.exit_code == REFUSED

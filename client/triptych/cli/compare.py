@@ -52,6 +52,9 @@ def compare(
         float | None,
         typer.Option(parser=parse_percent, metavar="PERCENT", help="Exit 1 if the p50 is longer by more, such as 5%."),
     ] = None,
+    max_p90_regression: Annotated[
+        float | None, typer.Option(parser=parse_percent, metavar="PERCENT", help="The same for the p90.")
+    ] = None,
     max_p95_regression: Annotated[
         float | None, typer.Option(parser=parse_percent, metavar="PERCENT", help="The same for the p95.")
     ] = None,
@@ -84,7 +87,12 @@ def compare(
         raise typer.BadParameter(
             f"expected {len(runs)} names, one for each side, but got {len(names)}: {','.join(names)}"
         )
-    percents = {"p50": max_p50_regression, "p95": max_p95_regression, "p99": max_p99_regression}
+    percents = {
+        "p50": max_p50_regression,
+        "p90": max_p90_regression,
+        "p95": max_p95_regression,
+        "p99": max_p99_regression,
+    }
     try:
         limits = Limits({at: it for at, it in percents.items() if it is not None}, max_rate_regression, min_speedup)
     except ContractError as error:
