@@ -47,7 +47,7 @@ class Built:
     @property
     def p50_ms(self) -> float:
         """Latency through the ensemble in this run, one request at a time; infinite if it was not measured."""
-        return float(self.report["latency_ms"]["p50"]) if self.report else float("inf")
+        return float(self.report["latency"]["p50_ms"]) if self.report else float("inf")
 
     @property
     def map50_95(self) -> float | None:
@@ -68,7 +68,7 @@ class Built:
             "directory": str(self.version) if self.version else None,
             "megabytes": self.megabytes,
             "map50_95": self.map50_95,
-            "latency_ms": report.get("latency_ms"),
+            "latency": report.get("latency"),
             "passed": report.get("passed"),
             "verdict": report.get("verdict"),
         }

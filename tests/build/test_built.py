@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from triptych_build.built import Built, refusal, remarks
 from triptych_build.publish.layers import Layers
+from triptych_build.verify.latency import Latency
 
 
 def verified(precision: str, *, p50_ms: float = 10, map50_95: float = 0.8, verdict: str = "passed: fine") -> Built:
     report: dict[str, Any] = {
         "passed": verdict.startswith("passed"),
         "verdict": verdict,
-        "latency_ms": {"p50": p50_ms, "p95": 2 * p50_ms, "p99": 3 * p50_ms},
+        "latency": asdict(Latency(130, p50_ms, 2 * p50_ms, 3 * p50_ms)),
         "deployed": {"map50_95": map50_95},
     }
     return Built(precision, Path(__file__), None, report)
@@ -84,9 +85,9 @@ def test_as_plain_values(tmp_path: Path) -> None:
         "directory": str(tmp_path / "7"),
         "megabytes": Path(__file__).stat().st_size / 1e6,
         "map50_95": 80.0,
-        "latency_ms": {"p50": 10, "p95": 20, "p99": 30},
+        "latency": asdict(Latency(130, 10, 20, 30)),
         "passed": True,
         "verdict": "passed: fine",
     }
     plain = Built("fp32", Path(__file__), None).to_dict()
-    assert [plain[key] for key in ("version", "map50_95", "latency_ms", "passed", "verdict")] == [None] * 5
+    assert [plain[key] for key in ("version", "map50_95", "latency", "passed", "verdict")] == [None] * 5

@@ -27,6 +27,7 @@ from triptych_build.built import Built
 from triptych_build.line import Line, LineOptions
 from triptych_build.publish.target import TargetName
 from triptych_build.quantize.calibrate import Calibration
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import Check, Gate
 from triptych_build.verify.report import Report
 
@@ -71,10 +72,10 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> tuple[Verdicts, list[tuple[str, str
         asked.append((precision, address.rpartition(" ")[2], limits))
         verdict, p50_ms = verdicts[precision]
         check = Check(verdict, 0, 0, "passed" if verdict == "passed" else "refused")
-        return replace(report(check, precision=precision), gate=limits, latency_ms={"p50": p50_ms, "p95": p50_ms})
+        return replace(report(check, precision=precision), gate=limits, latency=Latency.of([p50_ms]))
 
-    def latency(address: str, images: object) -> dict[str, float]:
-        return dict.fromkeys(("p50", "p95"), verdicts[address.partition(" ")[0]][1])
+    def latency(address: str, images: object, *, has_limit: bool) -> Latency:
+        return Latency.of([verdicts[address.partition(" ")[0]][1]])
 
     monkeypatch.setattr(Line, "_served", served)
     monkeypatch.setattr(line_module, "verify", verify)

@@ -28,7 +28,7 @@ from triptych_build.adapt.adapter import Overrides, adapt_file
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.publish.publish import publish
 from triptych_build.publish.target import InstanceGroup
-from triptych_build.verify import gate
+from triptych_build.verify import latency
 from triptych_build.verify.datasets import read_dataset
 from triptych_build.verify.gate import verify
 from triptych_build.verify.limits import Gate
@@ -47,7 +47,8 @@ BOARDS = 48
 def _few_latencies() -> Iterator[None]:
     """The percentile itself is not what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "LATENCY_REQUESTS", 20)
+        patch.setattr(latency, "SECONDS", 0.0)
+        patch.setattr(latency, "LIMITED_SECONDS", 0.0)
         yield
 
 
@@ -110,7 +111,8 @@ def test_a_good_engine_passes(demo_server: TritonServer, adapted: Path, dataset:
     assert report.source is not None
     assert report.source.map50 > 0.9
     assert abs(report.source.map50_95 - report.deployed.map50_95) < 0.002
-    assert 0 < report.latency_ms["p50"] <= report.latency_ms["p95"] <= report.latency_ms["p99"]
+    assert 0 < report.latency.p50_ms <= report.latency.p95_ms
+    assert report.latency.requests == 20
     report.raise_if_not_passed()
     limits = {check["name"]: check["limit"] for check in json.loads(json.dumps(report.to_dict()))["checks"]}
     assert limits["mAP50-95 drop (points)"] == 0.5

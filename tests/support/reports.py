@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from triptych_build.verify.drift import Drift
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import Check, Gate
 from triptych_build.verify.metrics import Accuracy
 from triptych_build.verify.report import Report
@@ -29,7 +30,7 @@ def report(
         class_names=("cat",),
         source=measured,
         deployed=measured,
-        latency_ms={"p50": 20.0, "p95": 25.5, "p99": 30.0},
+        latency=Latency(130, 20.0, 25.5, 28.0),
         machine="AMD EPYC",
         date="2026-11-25T17:00:00+00:00",
         versions={"triton": "2.51.0"},

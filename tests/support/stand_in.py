@@ -28,6 +28,7 @@ from triptych.wire.credentials import Credentials
 from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.verify import gate
 from triptych_build.verify.datasets import read_dataset
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import Gate
 from triptych_build.verify.metrics import Floats, Predictions
 from triptych_build.verify.reference import Pixels, Stages, reference_boxes, reference_pixels
@@ -93,7 +94,7 @@ class Workshop:
             patch.setattr(gate, "DetectionClient", lambda *_, **__: _Client(self.spec, served))
             patch.setattr(gate, "deployed_stages", _deployed(served))
             patch.setattr(gate, "reference_stages", lambda *_: self.reference)
-            patch.setattr(gate, "LATENCY_REQUESTS", 1)
+            patch.setattr(gate, "measure_latency", lambda *_, **__: Latency.of([1.0]))
             return gate.verify(
                 *("stand-in:1", self.adapted, dataset or self.dataset, limits or Gate.for_precision(precision)),
                 precision=precision,

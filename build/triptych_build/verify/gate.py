@@ -8,7 +8,6 @@ whether the graph lost it, or the runtime.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +30,7 @@ from triptych_build.adapt.onnx_file import read_adapted_file
 from triptych_build.verify.deployed import deployed_stages
 from triptych_build.verify.drift import Compared, Drift, compare_stages, costs, drifted_stage
 from triptych_build.verify.figures import Yardstick
+from triptych_build.verify.latency import TIMEOUT_S, measure_latency
 from triptych_build.verify.limits import (
     Check,
     Gate,
@@ -58,13 +58,6 @@ LEAST_BASELINE = 0.05
 IN_FLIGHT = 4
 REPEATED = 8
 """Images that are sent twice."""
-
-WARM_UP = 5
-LATENCY_REQUESTS = 100
-LATENCY_TIME_S = 6.0
-"""One request at a time, after a warm-up: 100, or as many as this time allows, but no fewer than 20."""
-
-TIMEOUT_S = 60.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -119,7 +112,7 @@ def verify(
         checks += [calibrated_check(shared_images(dataset.images, calibration))] if calibration else []
         checks.append(_cut_check(client, dataset, detected))
         checks += _repeat_checks(client, dataset.images[:REPEATED], spec, gate)
-    latency_ms = measure_latency(address, dataset.images, credentials)
+    latency = measure_latency(address, dataset.images, credentials, has_limit=gate.p95_ms is not None)
     stages: tuple[Drift, ...] = ()
     drifted, graph_loss = None, None
     figure = next((check.figure for check in checks if check.figure and check.outcome == "refused"), None)
@@ -138,13 +131,13 @@ def verify(
         graph_loss=graph_loss,
         precision=precision,
         gate=gate,
-        checks=(*checks, latency_check(gate, latency_ms["p95"])),
+        checks=(*checks, latency_check(gate, latency)),
         truth="labels" if dataset.truth else "source",
         images=len(dataset.images),
         class_names=spec.class_names,
         source=before if dataset.truth else None,
         deployed=accuracy(yardstick.truth, predictions),
-        latency_ms=latency_ms,
+        latency=latency,
         machine=_machine(),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions={"triptych": __version__, "triton": server}
@@ -263,22 +256,3 @@ def _repeat_checks(client: DetectionClient, images: Sequence[Path], spec: Detect
     if any(len(predictions.scores) for predictions in alone):
         checks.append(batch_check(gate, accuracy(as_truth(alone, spec.class_names, 0), batch).map50_95))
     return checks
-
-
-def measure_latency(address: str, images: Sequence[Path], credentials: Credentials = LOCAL) -> dict[str, float]:
-    """Return percentiles of the client's latency in milliseconds, one request at a time: p50, p95 and p99.
-
-    Raises:
-        RequestError: the server does not answer.
-    """
-    encoded = [read_image(image) for image in images[:LATENCY_REQUESTS]]
-    latencies_ms: list[float] = []
-    with DetectionClient(address, timeout_s=TIMEOUT_S, credentials=credentials) as client:
-        for number in range(WARM_UP):
-            client.detect(encoded[number % len(encoded)])
-        deadline = time.monotonic() + LATENCY_TIME_S
-        while len(latencies_ms) < LATENCY_REQUESTS and (len(latencies_ms) < 20 or time.monotonic() < deadline):
-            started = time.perf_counter()
-            client.detect(encoded[len(latencies_ms) % len(encoded)])
-            latencies_ms.append(1000 * (time.perf_counter() - started))
-    return {f"p{rank}": float(np.percentile(latencies_ms, rank)) for rank in (50, 95, 99)}

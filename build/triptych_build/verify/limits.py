@@ -16,6 +16,7 @@ import numpy as np
 
 from triptych.contract import IOU_THRESHOLD, SCORE_THRESHOLD, DetectorSpec
 from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure, score_figure
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.matches import Reals
 
 Outcome = Literal["passed", "refused", "too few"]
@@ -45,7 +46,7 @@ class Gate:
             beyond chance.
         agreement: without labels, least mAP50-95, precision and recall (0..1) against the source's own detections; and
             least mAP50-95 of a batch against its images alone.
-        p95_ms: most that the 95th percentile of the client's latency may be; None has no limit.
+        p95_ms: most that the 95th percentile of the client's latency may be, by its upper bound; None has no limit.
     """
 
     map_points: float = 0.5
@@ -257,10 +258,17 @@ def defaults_check(source: DetectorSpec, served: DetectorSpec) -> Check:
     return Check("default thresholds that differ", len(others), 0, outcome, note=note if others else "")
 
 
-def latency_check(gate: Gate, p95_ms: float) -> Check:
-    """Check the client's p95 latency."""
-    holds = gate.p95_ms is None or p95_ms <= gate.p95_ms
-    return Check("p95 latency (ms)", p95_ms, gate.p95_ms, "passed" if holds else "refused")
+def latency_check(gate: Gate, latency: Latency) -> Check:
+    """Check the client's p95 latency: it passes if it is shown to be within its limit."""
+    at_most_ms, limit = latency.p95_at_most_ms, gate.p95_ms
+    note = ""
+    if limit is not None and latency.p95_ms <= limit:
+        if at_most_ms is None:
+            note = f"T{latency.too_few[1:]}"
+        elif at_most_ms > limit:
+            note = f"With 99% confidence it is at most {short(at_most_ms)} ms, and that has to be within the limit"
+    holds = limit is None or (latency.p95_ms <= limit and not note)
+    return Check("p95 latency (ms)", latency.p95_ms, limit, "passed" if holds else "refused", note=note)
 
 
 def repeat_check(changed: int) -> Check:

@@ -17,6 +17,7 @@ from triptych.escape import ESCAPE
 from triptych.files import atomic_write
 from triptych_build.verify.drift import Drift
 from triptych_build.verify.figures import RESAMPLES
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import Check, Gate, Outcome, latency_check, overall
 from triptych_build.verify.metrics import Accuracy
 
@@ -46,7 +47,7 @@ class Report:
         class_names: names by class id.
         source: accuracy of the FP32 source; None without labels, where it is the truth itself.
         deployed: accuracy of the deployed ensemble.
-        latency_ms: percentiles of the client's latency, one request at a time.
+        latency: the client's, one request at a time.
         machine: the CPU and the GPUs that it was measured on.
         date: ISO 8601, UTC.
         versions: of the software that took part, by name.
@@ -63,7 +64,7 @@ class Report:
     class_names: tuple[str, ...]
     source: Accuracy | None
     deployed: Accuracy
-    latency_ms: dict[str, float]
+    latency: Latency
     machine: str
     date: str
     versions: dict[str, str]
@@ -93,14 +94,15 @@ class Report:
             "class_names": tuple(document["class_names"]),
             "source": Accuracy.from_dict(document["source"]) if document["source"] else None,
             "deployed": Accuracy.from_dict(document["deployed"]),
+            "latency": Latency(**document["latency"]),
         }
         return cls(**fields | nested)
 
-    def with_latency(self, latency_ms: dict[str, float]) -> Report:
+    def with_latency(self, latency: Latency) -> Report:
         """Return the report with a latency that was measured anew."""
-        check = latency_check(self.gate, latency_ms["p95"])
+        check = latency_check(self.gate, latency)
         others = (old for old in self.checks if old.name != check.name)
-        return replace(self, latency_ms=latency_ms, checks=(*others, check))
+        return replace(self, latency=latency, checks=(*others, check))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -119,8 +121,10 @@ class Report:
         lines += [f"| {name} | {before} | {after} |" for name, before, after in self._accuracy_rows()]
         against = "the labels" if self.truth == "labels" else "the source's confident detections"
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        latency = ", ".join(f"{name} {value:.1f} ms" for name, value in self.latency_ms.items())
-        lines += ["", f"Measured against {against} on {self.images} images. Latency, one request at a time: {latency}."]
+        lines += [
+            "",
+            f"Measured against {against} on {self.images} images. Latency, one request at a time: {self.latency}.",
+        ]
         if self.truth != "labels":
             lines += [f"This is {NO_LABELS}."]
         lines += [f"Intervals are from {RESAMPLES} resamples of the images.", ""]

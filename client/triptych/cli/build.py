@@ -107,14 +107,13 @@ def build(
 def _print_summary(built: Sequence[Built]) -> None:
     """Print a row for each precision, and a remark where int8 is not worth it."""
     has_labels = all(one.report.get("truth", "labels") == "labels" for one in built if one.report)
-    table = Table("precision", "MB", "mAP50-95" if has_labels else "agreement", "p50 ms", "p95 ms", "gate", "version")
-    for column in table.columns[1:5]:
+    table = Table("precision", "MB", "mAP50-95" if has_labels else "agreement", "p50 ms", "gate", "version")
+    for column in table.columns[1:4]:
         column.justify = "right"
     for one in built:
-        figures = ("", "", "")
+        figures = ("", "")
         if one.report:
-            latency = one.report["latency_ms"]
-            figures = (f"{one.map50_95:.2f}", f"{latency['p50']:.1f}", f"{latency['p95']:.1f}")
+            figures = (f"{one.map50_95:.2f}", f"{one.p50_ms:.1f}")
         outcome = one.report["outcome"] if one.report else "not verified"
         table.add_row(one.precision, f"{one.megabytes:.1f}", *figures, outcome, one.version.name if one.version else "")
     console = Console(highlight=False)

@@ -65,7 +65,8 @@ class GateOptions:
         ),
     ] = None
     max_p95_ms: Annotated[
-        float | None, typer.Option(min=0, metavar="MS", help="Most that the p95 latency may be. Default: no limit.")
+        float | None,
+        typer.Option(min=0, metavar="MS", help="Most that the p95 latency may be, by its bound. Default: no limit."),
     ] = None
 
     def gate(self, precision: str) -> Gate:

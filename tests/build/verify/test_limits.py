@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from triptych_build.verify.figures import LOST, MAP, PRECISION, RECALL, SCORE, class_figure
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import (
     Check,
     Gate,
@@ -152,9 +153,29 @@ def test_the_other_checks() -> None:
 
 
 def test_latency_without_a_limit_always_passes() -> None:
-    assert latency_check(Gate(), 3.2) == Check("p95 latency (ms)", 3.2, None, "passed")
-    assert latency_check(Gate(), 3.2).limit_text == ""
-    assert not latency_check(Gate(p95_ms=3), 3.2).passed
+    latency = Latency(20, 3.0, 3.2, None)
+    assert latency_check(Gate(), latency) == Check("p95 latency (ms)", 3.2, None, "passed")
+    assert latency_check(Gate(), latency).limit_text == ""
+
+
+@pytest.mark.parametrize(
+    ("at_most_ms", "outcome", "note"),
+    [
+        (3.9, "passed", ""),
+        (4.5, "refused", "With 99% confidence it is at most 4.5 ms, and that has to be within the limit"),
+        (None, "refused", "Too few requests to bound the p95: 390, of which one in 4.0 tells something of its own; "),
+    ],
+)
+def test_a_latency_has_to_be_shown_to_be_within_its_limit(at_most_ms: float | None, outcome: str, note: str) -> None:
+    check = latency_check(Gate(p95_ms=4), Latency(390, 3.0, 3.2, at_most_ms, 4.0))
+    assert (check.measured, check.outcome) == (3.2, outcome)
+    assert check.note.startswith(note)
+    assert bool(check.note) == bool(note)
+
+
+def test_a_latency_above_its_limit_needs_no_bound() -> None:
+    assert latency_check(Gate(p95_ms=3), Latency(130, 3.0, 3.2, 3.5)).note == ""
+    assert not latency_check(Gate(p95_ms=3), Latency(130, 3.0, 3.2, 3.5)).passed
 
 
 def test_one_refusal_refuses() -> None:

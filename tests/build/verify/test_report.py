@@ -13,6 +13,7 @@ from rich.console import Console
 from support.reports import report
 from triptych.errors import BuildError
 from triptych_build.verify.drift import Drift
+from triptych_build.verify.latency import Latency
 from triptych_build.verify.limits import Check, Gate, cut_check, latency_check
 from triptych_build.verify.report import Report, print_report, write_report
 
@@ -121,7 +122,8 @@ def test_the_page_and_the_json(tmp_path: Path) -> None:
     assert "| AP drop of cat (points, 144 boxes) | 2.1 (1.6 to 2.6) | 1 | FAILED |" in page
     assert "| postprocess | 52.00 | from the same candidates its boxes are up to 12.0 px off" in page
     assert "| AP50-95 of cat | 70.00 | 70.00 |" in page
-    assert "Measured against the labels on 40 images. Latency, one request at a time: p50 20.0 ms" in page
+    assert "Measured against the labels on 40 images. Latency, one request at a time: p50 20.0 ms, p95 25.5 ms " in page
+    assert "(at most 28.0 ms, of 130 requests)." in page
 
 
 def test_on_a_terminal() -> None:
@@ -134,9 +136,9 @@ def test_on_a_terminal() -> None:
 
 def test_back_from_json_with_another_latency() -> None:
     """Accuracy is kept for the next time, and latency never."""
-    refused = report(CAT, latency_check(Gate(), 25.5), stages=STAGES, drifted="postprocess")
+    refused = report(CAT, latency_check(Gate(), Latency(130, 20.0, 25.5, 28.0)), stages=STAGES, drifted="postprocess")
     assert Report.from_dict(json.loads(json.dumps(refused.to_dict()))) == refused
     limited = replace(refused, gate=Gate(p95_ms=30))
-    again = limited.with_latency({"p50": 30.0, "p95": 40.0, "p99": 50.0})
+    again = limited.with_latency(Latency(130, 30.0, 40.0, 50.0))
     assert [check.outcome for check in again.checks] == ["refused", "refused"]
-    assert again.latency_ms["p95"] == 40
+    assert again.latency.p95_ms == 40
