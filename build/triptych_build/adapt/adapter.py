@@ -118,9 +118,20 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     after = graph.back(model, tail, source, batch)
     adapted = tidied(graph.join(model, before, image.name, after))
     add_record(adapted, record)
-    onnx.checker.check_model(adapted, full_check=True)
+    _check_graph(adapted)
     check_adapted(adapted, record)
     return adapted
+
+
+def _check_graph(adapted: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(adapted, full_check=True)
+    except Exception as error:  # the checker's and the shape inference's errors share no class
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BuildError(
+            f"ONNX's own checker refuses the adapted graph: {words}; if the head is another one, choose it with "
+            "--head; if onnx.checker.check_model(path, full_check=True) refuses the model itself, export it with another opset"
+        ) from error
 
 
 def _class_counts(names: dict[int, str], overrides: Overrides) -> frozenset[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from triptych.errors import BuildError
+from triptych_build.adapt.coco import COCO, COLUMNS, coco_by_id
 from triptych_build.adapt.source import metadata
 from triptych_build.ultralytics import ENGINES, engine_names
 
@@ -44,6 +45,8 @@ def names_in_metadata(model: onnx.ModelProto) -> dict[int, str]:
 def class_names(by_id: dict[int, str], count: int | None, given: Sequence[str] | None) -> tuple[str, ...]:
     """Return the user's class names, else the source's by id, else numbers; an id without a name gets its number.
 
+    A head with a column for each of COCO's ids has COCO's 80 names put to these.
+
     Args:
         by_id: the names that the source carries.
         count: the number of its classes, or None if its shape does not show it.
@@ -52,6 +55,8 @@ def class_names(by_id: dict[int, str], count: int | None, given: Sequence[str] |
     Raises:
         BuildError: there are no names, or they name other classes than the source has.
     """
+    if count == COLUMNS and COCO in (tuple(given or ()), tuple(by_id.values())):
+        by_id, given = coco_by_id(), None
     if given is not None:
         if count is not None and len(given) != count:
             raise BuildError(
@@ -60,7 +65,8 @@ def class_names(by_id: dict[int, str], count: int | None, given: Sequence[str] |
         return tuple(given)
     if count is None and not by_id:
         raise BuildError(
-            "the classes are neither in the model's shape nor in its metadata; name them with --names FILE"
+            "the classes are neither in the model's shape nor in its metadata; name them with --names FILE, one for "
+            "each label from 0 on; torchvision's 0 is the background"
         )
     last = max(by_id, default=-1)
     if by_id and count is not None and count not in (last + 1, len(by_id)):

@@ -137,8 +137,8 @@ def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_si
     values = list(zip(*runs, strict=True))
     operators = frozenset(node.op_type for node in model.graph.node)
     suppresses = bool(operators & {"NonMaxSuppression", "Compress", "Unique"})
-    inferred = zip(_inferred_shapes(model), values, strict=True)
-    shapes = [_shape(shape, seen, suppresses=suppresses) for shape, seen in inferred]
+    known = zip(_inferred_shapes(model), map(_declared_shape, model.graph.output), values, strict=True)
+    shapes = [_shape(inferred, declared, seen, suppresses=suppresses) for inferred, declared, seen in known]
     producers = {name: node.op_type for node in model.graph.node for name in node.output}
     named = zip(model.graph.output, shapes, values, strict=True)
     return Source(
@@ -166,15 +166,21 @@ def _why_it_does_not_run(error: Exception, width: int, height: int) -> str:
     )
 
 
-def _shape(inferred: Shape, values: tuple[NDArray[Any], ...], *, suppresses: bool) -> Shape:
+def _declared_shape(value: onnx.ValueInfoProto) -> Shape:
+    return tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim)
+
+
+def _shape(inferred: Shape, declared: Shape, values: tuple[NDArray[Any], ...], *, suppresses: bool) -> Shape:
     """Return the inferred shape; what is open in it is measured.
 
-    It stays open if it varies from image to image, is 0, or depends on what a graph's suppression keeps.
+    It stays open if it varies from image to image, is 0, or depends on what a graph's suppression keeps: that is what
+    the file does not say, or does not keep to.
     """
     rank = values[0].ndim
-    if len(inferred) != rank:
-        inferred = (None,) * rank
+    inferred, declared = (shape if len(shape) == rank else (None,) * rank for shape in (inferred, declared))
     sizes = [{one.shape[axis] for one in values} for axis in range(rank)]
+    said = zip(inferred, declared, sizes, strict=True)
+    inferred = tuple(size or (other if seen == {other} else None) for size, other, seen in said)
     is_open = [
         size is None and (suppresses or len(seen) > 1 or 0 in seen) for size, seen in zip(inferred, sizes, strict=True)
     ]
@@ -194,4 +200,4 @@ def _inferred_shapes(model: onnx.ModelProto) -> list[Shape]:
         outputs = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
     except Exception:  # stricter than the runtimes are: then the shapes are measured
         return [() for _ in model.graph.output]
-    return [tuple(dim.dim_value or None for dim in value.type.tensor_type.shape.dim) for value in outputs]
+    return [_declared_shape(value) for value in outputs]

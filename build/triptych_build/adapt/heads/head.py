@@ -63,6 +63,11 @@ class Output:
         """Whether it holds whole numbers only."""
         return all(np.array_equal(values, np.round(values)) for values in self.values)
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether its type is one of whole numbers."""
+        return bool(self.values) and all(np.issubdtype(values.dtype, np.integer) for values in self.values)
+
     def tables(self, columns_axis: int = 2) -> list[NDArray[np.float64]]:
         """Return the finite rows [M, columns] of a table [N, rows, columns], image by image; rows of zeros are none."""
         columns = self.shape[columns_axis] or 1

@@ -33,6 +33,9 @@ from triptych_build.adapt.heads.values import box_reading, score_reading
 MOST_QUERIES = 1000
 """More boxes than this are anchors, which see an object many times."""
 
+LARGEST_LOGIT = 50.0
+"""Of scores and what becomes scores; boxes in pixels reach further."""
+
 COCO_WITH_NO_OBJECT = 92
 """Classes of DETR and YOLOS on COCO: ids up to 90, and "no object"."""
 
@@ -51,11 +54,14 @@ class _Pair(NamedTuple):
 
 
 def _pair(source: Source) -> _Pair | None:
-    """Return boxes and classes, whichever comes first; of two tables of four columns, the boxes are called so."""
+    """Return boxes and classes, whichever comes first.
+
+    Of two tables of four columns, the boxes have numbers that no logit reaches, or else are called so.
+    """
     if len(source.outputs) != 2 or any(len(output.shape) != 3 for output in source.outputs):
         return None
     first, second = source.outputs
-    if second.shape[2] == 4 and (first.shape[2] != 4 or "box" in second.name.lower()):
+    if second.shape[2] == 4 and (first.shape[2] != 4 or _are_boxes(second, first)):
         first, second = second, first
     if first.shape[2] != 4 or first.shape[1] is None or None in second.shape[1:]:
         return None
@@ -63,6 +69,11 @@ def _pair(source: Source) -> _Pair | None:
         if second.shape[3 - axis] == first.shape[1]:
             return _Pair(first, second, axis)
     return None
+
+
+def _are_boxes(one: Output, other: Output) -> bool:
+    large = [any(np.abs(rows).max(initial=0) > LARGEST_LOGIT for rows in output.tables()) for output in (one, other)]
+    return large[0] if large[0] != large[1] else "box" in one.name.lower()
 
 
 def _found(source: Source) -> _Pair:

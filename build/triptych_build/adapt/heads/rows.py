@@ -59,11 +59,12 @@ def _order(source: Source) -> Columns | None:
     rows = output.rows(axis)
     for order in ORDERS[count]:
         labels, scores = rows[:, order.label], rows[:, order.score]
-        # Scores of 0 and 1 only would be labels.
+        # Scores of 0 and 1 only would be labels, unless these go further: what was trained on 0..1 is sure of 0..255.
         is_whole = np.array_equal(labels, np.round(labels)) and not (labels < -1).any()
-        if is_whole and are_scores(scores) and not (len(scores) > 1 and (scores == np.round(scores)).all()):
+        are_ids = len(scores) > 1 and (scores == np.round(scores)).all() and not (labels > 1).any()
+        if is_whole and are_scores(scores) and not are_ids:
             return order
-    return ORDERS[count][0] if not len(rows) and count == 6 else None
+    return ORDERS[count][0] if not len(rows) else None
 
 
 def _read_rows(source: Source) -> Reading:
@@ -159,15 +160,16 @@ def _dets_tail(source: Source, reading: Reading, candidates: int) -> Tail:
 
 
 def _boxes_scores_labels(source: Source) -> tuple[Output, Output, Output] | None:
-    """Return the outputs in that order; labels are called so, or are whole numbers."""
+    """Return the outputs in that order; labels are called so, or are whole numbers, by type before values."""
     if len(source.outputs) != 3:
         return None
     boxes, *others = sorted(source.outputs, key=lambda output: -len(output.shape))
     if len(boxes.shape) != 3 or boxes.shape[2] != 4 or any(len(output.shape) != 2 for output in others):
         return None
     named = [output for output in others if any(word in output.name.lower() for word in ("label", "class"))]
+    typed = [output for output in others if output.is_integer]
     whole = [output for output in others if output.is_whole]
-    labels = (named if len(named) == 1 else whole)[:1]
+    labels = next((found for found in (named, typed) if len(found) == 1), whole)[:1]
     scores = [output for output in others if output not in labels]
     return (boxes, scores[0], labels[0]) if len(labels) == len(scores) == 1 else None
 
