@@ -130,7 +130,8 @@ def _check_graph(adapted: onnx.ModelProto) -> None:
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BuildError(
             f"ONNX's own checker refuses the adapted graph: {words}; if the head is another one, choose it with "
-            "--head; if onnx.checker.check_model(path, full_check=True) refuses the model itself, export it with another opset"
+            "--head; if onnx.checker.check_model(path, full_check=True) refuses the model itself, export it with "
+            "another opset"
         ) from error
 
 
