@@ -1,6 +1,6 @@
 # Every target is one or two commands that a person could type; `make -n TARGET` shows them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-compose test-all check docs benchmark clean
+.PHONY: help demo test test-long test-timing test-compose test-all check docs benchmark clean
 
 PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.10,$(shell python$(v) -c 'import venv; print("python$(v)")' 2>/dev/null)) python3)
 VENV := .venv
@@ -24,14 +24,16 @@ demo: $(INSTALLED)  ## build the demo detector, serve it, detect, measure
 test: $(INSTALLED)  ## run every test that needs no GPU and no quiet machine
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
 
-test-long: $(INSTALLED)  ## run the long tests, then those that measure, alone
+test-long: $(INSTALLED)  ## run the long tests
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu and not compose" || $(BIN)/python -m pytest -m "slow and not timing and not gpu and not compose" --last-failed
+
+test-timing: $(INSTALLED)  ## run the tests that assert milliseconds or a rate, alone
 	$(BIN)/python -m pytest -m "timing and not gpu" || $(BIN)/python -m pytest -m "timing and not gpu" --last-failed
 
 test-compose: $(INSTALLED)  ## bring up docker-compose.yml and try it out, where there is Docker
 	$(BIN)/python -m pytest -m compose tests/compose
 
-test-all: test test-long  ## run every test that needs no GPU
+test-all: test test-long test-timing  ## run every test that needs no GPU
 
 check: $(INSTALLED)  ## lint, type-check, hold the imports between the wings
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
