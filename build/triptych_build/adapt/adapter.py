@@ -176,7 +176,7 @@ def describe(record: Adapted) -> list[str]:
     if record.reading:
         lines.insert(1, f"       {record.reading}")
     if record.exporter:
-        lines.append(f"       the metadata names {record.exporter}: images are prepared as for that")
+        lines.append(f"       {record.exporter}")
     if spec.decode == "scaled":
         lines.append("       JPEGs of twice the size in the letterbox or more are decoded to fewer pixels")
     if record.unnamed:

@@ -1,7 +1,8 @@
 """How images are prepared for a detector whose exporter names its family in the metadata.
 
 The shapes of the outputs are the same for many families, and do not tell what the pixels were divided by. libreyolo
-writes `model_family` and `size`: what each takes is read from its source (1.6).
+writes `model_family` and `size`: what each takes is read from its source (1.6). Paddle2ONNX writes nothing, but nobody
+else calls outputs as it does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 import onnx
 
 from triptych.contract import Placement
-from triptych_build.adapt.heads.head import IMAGENET, Habits, Normalization
+from triptych_build.adapt.heads.head import IMAGENET, Habits, Normalization, is_paddle
 from triptych_build.adapt.source import metadata
 
 AS_FRACTIONS = Normalization()
@@ -19,9 +20,9 @@ AS_FRACTIONS = Normalization()
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a family takes its images as."""
+    """What a family takes its images as; a normalization of None is the head's habit."""
 
-    normalization: Normalization = AS_FRACTIONS
+    normalization: Normalization | None = AS_FRACTIONS
     placement: Placement = "stretch"
     pad_value: int = 114
 
@@ -50,12 +51,21 @@ LIBREYOLO = {
 }
 """By `model_family`. Those that resize an image to a size of its own (RetinaNet, FCOS, Faster R-CNN) are not here."""
 
+PADDLE = (
+    "the outputs' names are PaddleDetection's: images are stretched; unless NormalizeImage in its infer_cfg.yml says "
+    "norm_type: none, add --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+)
+"""Its one-stage detectors have images stretched. What is subtracted is in that file alone: 0 for PP-YOLOE+ and RT-DETR,
+ImageNet's mean for PicoDet and PP-YOLOE."""
+
 DINO_SIZES = ("s", "m", "l", "x")
 """Sizes of DEIMv2 whose backbone was trained on ImageNet's normalisation; the smaller ones take 0..1."""
 
 
 def prepared_as(model: onnx.ModelProto) -> tuple[str, Preparation] | None:
-    """Return the exporter's name of the family, and how it prepares images; None if the metadata names none."""
+    """Return what tells the exporter, in a sentence, and how it prepares images; None if nothing tells it."""
+    if any(is_paddle(output.name) for output in model.graph.output):
+        return PADDLE, Preparation(normalization=None)
     family = metadata(model, "model_family")
     if not metadata(model, "libreyolo_version") or family not in LIBREYOLO:
         return None
@@ -64,9 +74,10 @@ def prepared_as(model: onnx.ModelProto) -> tuple[str, Preparation] | None:
         known = replace(known, normalization=IMAGENET)
     if family.startswith("yolo9") and metadata(model, "letterbox_pad") == "center":
         known = replace(known, placement="center")
-    return f"libreyolo's {family}", known
+    return f"the metadata names libreyolo's {family}: images are prepared as for that", known
 
 
 def with_preparation(habits: Habits, known: Preparation) -> Habits:
     """Return a head's habits with the images prepared as its exporter does."""
-    return replace(habits, normalization=known.normalization, placement=known.placement, pad_value=known.pad_value)
+    normalization = known.normalization or habits.normalization
+    return replace(habits, normalization=normalization, placement=known.placement, pad_value=known.pad_value)

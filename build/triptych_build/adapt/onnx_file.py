@@ -48,7 +48,7 @@ class Adapted:
         why_kept: why it could not be opened, in words; empty if it was not tried.
         reading: how the head's numbers are read; None in records from before there was a choice.
         unnamed: the class ids that the source's names leave out.
-        exporter: whose family the metadata names, where that tells how images are prepared; empty if it does not.
+        exporter: what tells the exporter and so how images are prepared, in a sentence; empty if nothing does.
     """
 
     head: str

@@ -48,7 +48,10 @@ def _relevant(outputs: tuple[Output, ...]) -> list[Output]:
     names = {output.name for output in outputs}
     if {"logits", "pred_boxes"} <= names:  # Transformers gives hidden states as well
         return [output for output in outputs if output.name in ("logits", "pred_boxes")]
-    kept = [output for output in outputs if output.name.lower() not in COUNTS]
+    kept = [output for output in outputs if not output.name.lower().endswith(COUNTS)]
+    rows = [output for output in kept if len(output.shape) > 1 and output.shape[-1] in LIST_COLUMNS]
+    if len(rows) == 1:  # a row has all of a box: whole numbers beside it count the rows, whatever they are called
+        kept = [output for output in kept if output in rows or not output.is_integer]
     tables = [output for output in kept if len(output.shape) == 3]
     # YOLOv5 gives its feature maps [N, 3, H, W, columns] as well.
     return [output for output in kept if len(output.shape) < 5] if len(tables) == 1 else kept

@@ -22,6 +22,9 @@ Shape = tuple[int | None, ...]
 STEP = 32
 """What the sides of most detectors' inputs are a multiple of: their coarsest stride."""
 
+COLUMNS = {4, 5, 6, 7}
+"""Of tables of boxes: a last axis that is so long on every image is not what suppression has left."""
+
 SIZE_INPUTS = {"orig_target_sizes": "wh", "target_sizes": "hw", "im_shape": "hw", "scale_factor": "11"}
 """Inputs [N, 2] that tell a graph the size of the image, and what they want: width and height, the other way round, or
 the factor of a resize."""
@@ -174,11 +177,13 @@ def _shape(inferred: Shape, declared: Shape, values: tuple[NDArray[Any], ...], *
     """Return the inferred shape; what is open in it is measured.
 
     It stays open if it varies from image to image, is 0, or depends on what a graph's suppression keeps: that is what
-    the file does not say, or does not keep to.
+    the file does not say, or does not keep to, and is no table's columns.
     """
     rank = values[0].ndim
     inferred, declared = (shape if len(shape) == rank else (None,) * rank for shape in (inferred, declared))
     sizes = [{one.shape[axis] for one in values} for axis in range(rank)]
+    if rank == 3 and len(sizes[2]) == 1 and sizes[2] <= COLUMNS:
+        declared = (*declared[:2], *sizes[2])
     said = zip(inferred, declared, sizes, strict=True)
     inferred = tuple(size or (other if seen == {other} else None) for size, other, seen in said)
     is_open = [

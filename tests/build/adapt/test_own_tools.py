@@ -13,11 +13,12 @@ from support.detectors import add_constants, conv_model
 from support.graphs import record_of
 from triptych.errors import BuildError
 from triptych.runtimes import open_runtime
-from triptych_build.adapt.adapter import Overrides, adapt, adapt_file
+from triptych_build.adapt.adapter import Overrides, adapt, adapt_file, describe
 from triptych_build.adapt.coco import COCO, coco_by_id
 from triptych_build.adapt.heads import Output, Source
 from triptych_build.adapt.heads import rows as rows_of
 from triptych_build.adapt.heads.query import SPLIT
+from triptych_build.adapt.heads.rows import SEPARATE
 
 NAMES = [f"thing {number}" for number in range(5)]
 
@@ -101,6 +102,83 @@ def test_one_list_of_rows_that_suppression_left(tmp_path: Path, pixels: NDArray[
     found = candidates[candidates.any(2)]
     assert (record.head, record.candidates, len(found) > 0) == ("end-to-end", 300, score < 1)
     assert ((found[:, 4] > score) & (found[:, 4] < 1) & (found[:, 5] == 0)).all()
+
+
+PADDLE_ROWS = """
+    label_float = Cast <to = 1> (labels)
+    label_list = Unsqueeze (label_float, one)
+    score_list = Unsqueeze (scores, one)
+    fetch_name_0 = Concat <axis = 1> (label_list, score_list, boxes)
+    how_many = Shape (labels)
+    fetch_name_1 = Cast <to = 6> (how_many)"""
+
+
+@pytest.mark.parametrize("score", [0.5, 2.0], ids=["some", "none on any image"])
+def test_paddledetections_count_of_rows_is_left_out_whatever_its_name(
+    tmp_path: Path, pixels: NDArray[np.uint8], score: float
+) -> None:
+    outputs = "float[count, 6] fetch_name_0, int32[1] fetch_name_1"
+    source = suppressed(tmp_path / "source.onnx", PADDLE_ROWS, outputs, score=score)
+    record = adapt_file(source, tmp_path / "adapted.onnx", Overrides(names=NAMES))
+    assert (record.head, record.spec.placement) == ("end-to-end", "stretch")
+    assert any("PaddleDetection's: images are stretched" in line for line in describe(record))
+    found = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    found = found[found.any(2)]
+    assert (len(found) > 0) == (score < 1)
+    assert ((found[:, 4] > score) & (found[:, 4] < 1) & (found[:, 5] == 0)).all()
+    assert (found[:, 2:4] >= found[:, :2]).all()
+
+
+FLAT = """
+    label_float = Cast <to = 1> (labels)
+    label_list = Unsqueeze (label_float, one)
+    score_list = Unsqueeze (scores, one)
+    nothing = Sub (score_list, score_list)
+    graph2_flat_predictions = Concat <axis = 1> (nothing, boxes, score_list, label_list)"""
+
+APART = """
+    label_table = Unsqueeze (labels, zero)
+    score_table = Unsqueeze (scores, zero)
+    box_table = Unsqueeze (boxes, zero)
+    shape_of_boxes = Shape (box_table)
+    graph2_pred_boxes = Reshape (box_table, shape_of_boxes)
+    graph2_pred_scores = Identity (score_table)
+    graph2_pred_classes = Identity (label_table)
+    how_many = Shape (labels)
+    graph2_num_predictions = Unsqueeze (how_many, zero)"""
+APART_OUTPUTS = (
+    "int64[1, 1] graph2_num_predictions, float[1, a, b] graph2_pred_boxes, float[1, a] graph2_pred_scores, "
+    "int64[1, a] graph2_pred_classes"
+)
+
+
+@pytest.mark.parametrize("score", [0.5, 2.0], ids=["some", "none on any image"])
+@pytest.mark.parametrize(
+    ("body", "outputs", "head"),
+    [(FLAT, "float[count, 7] graph2_flat_predictions", "end-to-end"), (APART, APART_OUTPUTS, "separate")],
+    ids=["flat", "batch"],
+)
+def test_yolo_nas_with_suppression_inside(
+    tmp_path: Path, pixels: NDArray[np.uint8], body: str, outputs: str, head: str, score: float
+) -> None:
+    """Both of super-gradients' formats: in rows, the score comes before the label, unlike YOLOv7's."""
+    source = suppressed(tmp_path / "source.onnx", body, outputs, score=score)
+    record = adapt_file(source, tmp_path / "adapted.onnx", Overrides(names=NAMES))
+    assert record.head == head
+    found = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
+    found = found[found.any(2)]
+    assert (len(found) > 0) == (score < 1)
+    assert ((found[:, 4] > score) & (found[:, 4] < 1) & (found[:, 5] == 0)).all()
+
+
+@pytest.mark.parametrize("filling", [0, -1])
+def test_rows_that_fill_up_say_nothing_of_boxes(filling: int) -> None:
+    boxes = np.full((1, 50, 4), filling, np.float32)
+    others = [np.full((1, 50), filling), np.zeros((1, 50), np.int64)]
+    named = zip(("pred_boxes", "pred_scores", "pred_classes"), (boxes, *others), strict=True)
+    outputs = tuple(Output(name, (1, None, 4)[: values.ndim], "", (values,)) for name, values in named)
+    reading = SEPARATE.read(Source(outputs, 64, 64, 17))
+    assert (reading.boxes, reading.unit) == ("corners", "pixels")
 
 
 def test_rows_whose_scores_are_all_1_are_told_by_labels_that_no_score_reaches() -> None:

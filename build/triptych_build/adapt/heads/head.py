@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,6 +40,11 @@ ONCE = 300
 """K of heads that see an object once."""
 
 
+def is_paddle(output: str) -> bool:
+    """Return whether an output has a name as Paddle2ONNX gives them, and nobody else."""
+    return bool(re.match(r"fetch_name_\d|.*\.tmp_\d", output))
+
+
 @dataclass(frozen=True)
 class Output:
     """An output of the source graph.
@@ -69,10 +75,16 @@ class Output:
         return bool(self.values) and all(np.issubdtype(values.dtype, np.integer) for values in self.values)
 
     def tables(self, columns_axis: int = 2) -> list[NDArray[np.float64]]:
-        """Return the finite rows [M, columns] of a table [N, rows, columns], image by image; rows of zeros are none."""
+        """Return the finite rows [M, columns] of a table [N, rows, columns], image by image.
+
+        Rows of zeros fill up, and are none; so are rows of -1, as YOLO-NAS has them.
+        """
         columns = self.shape[columns_axis] or 1
         tables = (np.moveaxis(values, columns_axis, -1).reshape(-1, columns) for values in self.values)
-        return [np.asarray(rows[np.isfinite(rows).all(1) & rows.any(1)], np.float64) for rows in tables]
+        return [
+            np.asarray(rows[np.isfinite(rows).all(1) & rows.any(1) & (rows != -1).any(1)], np.float64)
+            for rows in tables
+        ]
 
     def rows(self, columns_axis: int = 2) -> NDArray[np.float64]:
         """Return the rows of all images."""

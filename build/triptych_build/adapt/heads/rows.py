@@ -17,6 +17,7 @@ from triptych_build.adapt.heads.head import (
     Tail,
     corners,
     ints,
+    is_paddle,
     positions,
 )
 from triptych_build.adapt.heads.values import are_scores, box_reading
@@ -50,13 +51,25 @@ def _table(source: Source) -> tuple[Output, int, int] | None:
     return None
 
 
+def _usual(output: Output, columns: int) -> Columns:
+    """Return the order of an exporter that is known by the output's name, or else the most usual one."""
+    orders = ORDERS[columns]
+    is_named = is_paddle(output.name) if columns == 6 else "flat_predictions" in output.name  # as YOLO-NAS calls it
+    return orders[-1 if is_named else 0]
+
+
 def _order(source: Source) -> Columns | None:
-    """Return the first order in which labels are whole and scores are in 0..1; None if there is none."""
+    """Return the first order in which labels are whole and scores are in 0..1; None if there is none.
+
+    Where no image has a row, it is the exporter's.
+    """
     found = _table(source)
     if found is None:
         return None
     output, axis, count = found
     rows = output.rows(axis)
+    if not len(rows):
+        return _usual(output, count)
     for order in ORDERS[count]:
         labels, scores = rows[:, order.label], rows[:, order.score]
         # Scores of 0 and 1 only would be labels, unless these go further: what was trained on 0..1 is sure of 0..255.
@@ -64,14 +77,14 @@ def _order(source: Source) -> Columns | None:
         are_ids = len(scores) > 1 and (scores == np.round(scores)).all() and not (labels > 1).any()
         if is_whole and are_scores(scores) and not are_ids:
             return order
-    return ORDERS[count][0] if not len(rows) else None
+    return None
 
 
 def _read_rows(source: Source) -> Reading:
     found, order = _table(source), _order(source)
     assert found is not None
     output, axis, count = found
-    at = (order or ORDERS[count][0]).box
+    at = (order or _usual(output, count)).box
     boxes = [rows[:, at : at + 4] for rows in output.tables(axis)]
     return Reading(*box_reading(boxes, ("corners", "pixels"), source.size))
 
@@ -80,7 +93,7 @@ def _rows_tail(source: Source, reading: Reading, candidates: int) -> Tail:
     found, order = _table(source), _order(source)
     assert found is not None
     output, axis, count = found
-    order = order or ORDERS[count][0]
+    order = order or _usual(output, count)
     statements = f"""
         table = {"Transpose <perm = [0, 2, 1]>" if axis == 1 else "Identity"} (raw0)
         box = Slice (table, at{order.box}, at{order.box + 4}, axis2)
