@@ -42,6 +42,7 @@ FOREIGN_OPTIONS = {
     *("--wait", "--wait-timeout"),  # of docker compose
     *("--cuda-memory-pool-byte-size", "--metrics-config", "--metrics-interval-ms"),  # of Triton
     "--short",  # of our campaigns, `python -m faults`
+    *("--decode-in-inference", "--end2end", "--grid", "--max-wh"),  # of exporters
     *("--concurrency-range", "--max-threads", "--profile-export-file", "--request-rate-range"),  # of perf_analyzer
 }
 """Options of other programs, of which the prose speaks."""
