@@ -85,7 +85,9 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     model = read_onnx(path)
     image, is_sized = take_image(model, overrides.size)
     fixed = image.type.tensor_type.shape.dim[0].dim_value or None
-    source = settle_outputs(model, describe_source(model, image, is_sized=is_sized), fixed)
+    exporter = prepared_as(model)
+    told = _told(exporter[1].normalization if exporter else None, overrides)
+    source = settle_outputs(model, describe_source(model, image, is_sized=is_sized, told=told), fixed)
     if task := other_task(source, metadata(model, "task")):
         raise BuildError(f"this is {task}; Triptych serves boxes: give it a detection model")
     names = names_in_metadata(model)
@@ -93,7 +95,6 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     head = heads.head_named(overrides.head, source) if overrides.head else heads.recognise(source)
     reading = _reading(head, source, overrides)
     habits = head.habits(source, reading)
-    exporter = prepared_as(model)
     if exporter:
         habits = with_preparation(habits, exporter[1])
     tail = head.tail(source, reading, _or(overrides.candidates, habits.candidates))
@@ -201,9 +202,18 @@ def _keeps_batch(batch: int | None, overrides: Overrides) -> bool:
     return overrides.keep_batch and batch == 1
 
 
+def _told(exporter: Normalization | None, overrides: Overrides) -> Normalization | None:
+    """Return how the exporter, and before it the user, says that pixels are prepared; None if nobody says it."""
+    user_says = any(value is not None for value in (overrides.scale, overrides.mean, overrides.std))
+    return _chosen(exporter or Normalization(), overrides) if exporter or user_says else None
+
+
 def _normalization(habits: Habits, source: Source, overrides: Overrides) -> Normalization:
+    return _chosen(AS_BYTES if source.is_bytes else habits.normalization, overrides)
+
+
+def _chosen(habit: Normalization, overrides: Overrides) -> Normalization:
     asked = {name: getattr(overrides, name) for name in ("order", "scale", "mean", "std")}
-    habit = AS_BYTES if source.is_bytes else habits.normalization
     chosen = replace(habit, **{name: value for name, value in asked.items() if value is not None})
     if chosen.order not in ("rgb", "bgr"):
         raise BuildError(f"the channel order must be rgb or bgr, but got {chosen.order!r}")

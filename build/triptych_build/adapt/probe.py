@@ -11,7 +11,7 @@ import onnx.helper
 import onnxruntime
 from numpy.typing import NDArray
 
-from triptych_build.adapt.heads.head import SCENES
+from triptych_build.adapt.heads.head import AS_BYTES, SCENES, Normalization
 
 OBJECTS = 12
 """Coloured rectangles in an image."""
@@ -33,13 +33,20 @@ def scenes(width: int, height: int, count: int = SCENES) -> NDArray[np.uint8]:
     return images
 
 
-def probe_images(image: onnx.ValueInfoProto) -> list[NDArray[Any]]:
-    """Return batches for an input [N, 3, H, W], first as dim as 0..1, then as bright as 0..255."""
+def probe_images(image: onnx.ValueInfoProto, told: Normalization | None = None) -> list[NDArray[Any]]:
+    """Return batches for an input [N, 3, H, W], as is told, or else as dim as 0..1 and as bright as 0..255."""
     batch, _, height, width = (dim.dim_value or 1 for dim in image.type.tensor_type.shape.dim)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
     shown = scenes(width, height, SCENES * batch).transpose(0, 3, 1, 2).reshape(SCENES, batch, 3, height, width)
-    factors = (1.0,) if np.issubdtype(dtype, np.integer) else (1 / 255, 1.0)
-    return [(one * factor).astype(dtype) for factor in factors for one in shown]
+    ways = (AS_BYTES,) if np.issubdtype(dtype, np.integer) else (told,) if told else (Normalization(), AS_BYTES)
+    return [_prepared(one, way).astype(dtype) for way in ways for one in shown]
+
+
+def _prepared(images: NDArray[np.uint8], way: Normalization) -> NDArray[np.float64]:
+    """Return RGB images [N, 3, H, W] as a network takes them."""
+    mean, std = (np.array(values)[:, None, None] for values in (way.mean, way.std))
+    prepared: NDArray[np.float64] = ((images if way.order == "rgb" else images[:, ::-1]) * way.scale - mean) / std
+    return prepared
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from triptych.errors import BuildError
 from triptych_build.adapt import probe
-from triptych_build.adapt.heads import Output, Source
+from triptych_build.adapt.heads import Normalization, Output, Source
 from triptych_build.adapt.onnx_file import opset_of
 
 Shape = tuple[int | None, ...]
@@ -126,15 +126,23 @@ def _fix_size(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: tuple[in
         dim.dim_value = asked
 
 
-def describe_source(model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_sized: bool = False) -> Source:
+def describe_source(
+    model: onnx.ModelProto, image: onnx.ValueInfoProto, *, is_sized: bool = False, told: Normalization | None = None
+) -> Source:
     """Return the outputs of a source with their values on a few images; sizes that are not inferred are measured.
+
+    Args:
+        model: the source.
+        image: its input.
+        is_sized: whether it was told the size of the image.
+        told: how images are prepared, where somebody says so: a network gives nonsense for others.
 
     Raises:
         BuildError: the model does not run; the message names the operator.
     """
     height, width = (dim.dim_value for dim in image.type.tensor_type.shape.dim[2:])
     try:
-        runs = probe.run(model, image.name, probe.probe_images(image))
+        runs = probe.run(model, image.name, probe.probe_images(image, told))
     except Exception as error:  # ONNX Runtime's errors share no class
         raise BuildError(_why_it_does_not_run(error, width, height)) from error
     values = list(zip(*runs, strict=True))

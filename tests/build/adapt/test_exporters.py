@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -83,3 +84,48 @@ def test_deimv2_takes_what_its_backbone_was_trained_on(tmp_path: Path, size: str
 
 def test_a_border_is_a_grey_level() -> None:
     assert all(0 <= known.pad_value <= 255 for known in LIBREYOLO.values())
+
+
+def loud(path: Path) -> Path:
+    """Make RTMDet's layout with corners that are in order only where the pixels have a deviation near 1.
+
+    They reach beyond the image there; of pixels in 0..255 they are far from it, and of those in 0..1 they cross.
+    """
+    side, stride, classes = 64, 4, 3
+    cells = (side // stride) ** 2
+    at = (np.stack(np.meshgrid(np.arange(0, side, stride), np.arange(0, side, stride)), -1) + stride / 2).reshape(-1, 2)
+    rng = np.random.default_rng(3)
+    reach = rng.uniform(20, 200, (cells, 4)) * (-1, -1, 1, 1)
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 3, {side}, {side}] images) => (float[1, {cells}, {4 + classes}] output) {{
+            size = Abs (images)
+            loudness = ReduceMean <axes = [1, 2, 3], keepdims = 0> (size)
+            above = Sub (loudness, quiet)
+            far = Mul (above, reach)
+            boxes = Add (far, at)
+            output = Concat <axis = 2> (boxes, scores)
+        }}""")
+    for name, values in {
+        "quiet": np.array([0.55]),
+        "reach": reach[None],
+        "at": np.tile(at, 2)[None],
+        "scores": rng.uniform(0, 0.9, (1, cells, classes)),
+    }.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("told", ["by the metadata", "by the user"])
+def test_what_is_known_of_the_pixels_is_heeded_when_the_boxes_are_read(told: str, tmp_path: Path) -> None:
+    source = loud(tmp_path / "source.onnx")
+    by_metadata = told == "by the metadata"
+    overrides = (
+        Overrides(names=("a", "b", "c"))
+        if by_metadata
+        else Overrides(names=("a", "b", "c"), order="bgr", scale=1.0, mean=MMDET["mean"], std=MMDET["std"])
+    )
+    record = adapt_file(tagged(source, RTMDET) if by_metadata else source, tmp_path / "adapted.onnx", overrides)
+    assert record.reading is not None
+    assert (record.reading.boxes, record.reading.unit) == ("corners", "pixels")

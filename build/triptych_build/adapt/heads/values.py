@@ -80,6 +80,9 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
     are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, 0.1)))
     if are_corners >= MOST:
         return (habit[0] if are_centers >= MOST else "corners"), unit
+    # Far too large, as weights give them that never saw such images: a centre would still be in the image.
+    if np.mean(ordered) >= MOST and np.mean(inside(first, first, 0.1)) < MOST:
+        return "corners", unit
     # Boxes without a size, as untrained weights give them; of a few queries that say all the same, it proves nothing.
     if (habit[0] == "corners" or unit == "pixels") and _go_together(first, second):
         return "corners", unit
