@@ -26,7 +26,7 @@ def padding_share(sizes: Sequence[tuple[int, int]], shape: tuple[int, int]) -> f
     """
     images = np.array(sizes, float)
     covered = images.prod(1) * _scales(images, shape) ** 2
-    return float(np.mean(1 - covered / np.prod(shape)))
+    return max(0.0, float(np.mean(1 - covered / np.prod(shape))))  # rounding
 
 
 def least_padding(sizes: Sequence[tuple[int, int]], shape: tuple[int, int]) -> tuple[int, int]:

@@ -30,4 +30,5 @@ def test_what_is_said() -> None:
         "size: 44% of 640x640 is border on 9 images; 640x384 shows them as large and has 6% (export it so, or "
         "--size 640x384 where the graph allows it)"
     )
+    assert " has 0% (" in describe_padding([(640, 480)] * 159, (256, 256)), "and not -0%"
     assert describe_padding([(64, 64)], (640, 640)).endswith("is border on 1 images, and no shape has less")
