@@ -179,8 +179,8 @@ def test_red_and_blue_swapped(make_repository: Callable[..., Path], boards: list
         repository,
         tmp_path,
         stage="preprocess",
-        before='pb_utils.Tensor("pixels", pixels)',
-        after='pb_utils.Tensor("pixels", np.ascontiguousarray(pixels[..., ::-1]))',
+        before='"pixels", made.pixels)',
+        after='"pixels", np.ascontiguousarray(made.pixels[..., ::-1]))',
     )
     with served(faulty) as address:
         report = verify(address, repository.parent / "adapted.onnx", dataset, Gate())
