@@ -45,6 +45,9 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
         return index
 
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+        return f"GPU-{handle}{handle}"
+
     def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
         self._answer("nvmlDeviceGetName")
         return NAMES[handle]
@@ -70,6 +73,29 @@ def test_gpus_of_the_driver(fake_nvml: Callable[..., FakeNvml]) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: nvidia_gpus(), range(50))) == {gpus}
     assert fake.events.count("opened") == fake.events.count("closed") == 51
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "expected"),
+    [
+        ("GPU-1", "", NAMES[1:]),
+        ("1", "PCI_BUS_ID", NAMES[1:]),
+        ("1,0", "PCI_BUS_ID", NAMES[::-1]),
+        ("", "", []),
+        ("0", "", NAMES),  # which of unlike GPUs is CUDA's first, NVML does not tell
+    ],
+)
+def test_gpus_that_cuda_does_not_show_are_none_of_ours(
+    fake_nvml: Callable[..., FakeNvml],
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str,
+    order: str,
+    expected: list[str],
+) -> None:
+    fake_nvml()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    assert [gpu.name for gpu in nvidia_gpus()] == list(expected)
 
 
 @pytest.mark.parametrize("failing", ["nvmlInit", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName"])

@@ -10,6 +10,7 @@ import pynvml
 import pytest
 
 from support.nvml import FakeGpu, FakeNvml
+from triptych import machine
 from triptych.measure.power import nvml
 from triptych.measure.power.figures import Gauges
 from triptych.measure.power.nvml import THROTTLES, Nvml
@@ -24,6 +25,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     def install(*gpus: FakeGpu, **options: Any) -> FakeNvml:
         fake = FakeNvml(*gpus, **options)
         monkeypatch.setattr(nvml, "pynvml", fake)
+        monkeypatch.setattr(machine, "pynvml", fake)
         return fake
 
     return install

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import pynvml
 
+from triptych.machine import visible_gpus
 from triptych.measure.power.figures import Gauges, Identity
 from triptych.measure.power.source import Reading
 
@@ -101,33 +101,10 @@ def _chosen(
     opened = [uuid for uuid, (_, handle) in gpus.items() if not _running(handle).isdisjoint(pids)]
     if opened:
         return opened, ""
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    in_order = environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID" or len({name for name, _ in gpus.values()}) <= 1
-    if visible is not None and (in_order or not re.search(r"(^|,)\s*\d", visible)):
-        return list(dict.fromkeys(_named(visible, list(gpus)))), "as CUDA_VISIBLE_DEVICES of the server names it"
+    visible = visible_gpus({uuid: name for uuid, (name, _) in gpus.items()}, environment)
+    if visible is not None:
+        return visible, "as CUDA_VISIBLE_DEVICES of the server names it"
     return list(gpus), "one of all of this machine: the driver does not say which of them are the server's"
-
-
-def _named(visible: str, uuids: Sequence[str]) -> Iterator[str]:
-    """Give the UUIDs that a value of CUDA_VISIBLE_DEVICES names; as for CUDA, what is no GPU ends the list."""
-    for entry in map(str.strip, visible.split(",")):
-        if entry.isdigit() and int(entry) < len(uuids):
-            yield uuids[int(entry)]
-            continue
-        board = _board(entry) if entry.startswith("MIG-") else entry
-        found = [uuid for uuid in uuids if board.startswith("GPU-") and uuid.startswith(board)]
-        if len(found) != 1:
-            return
-        yield found[0]
-
-
-def _board(mig_uuid: str) -> str:
-    """Return the UUID of the GPU that a MIG instance is part of; empty if there is none."""
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(mig_uuid)
-        return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)))
-    except pynvml.NVMLError:
-        return ""
 
 
 def _running(handle: Any) -> set[int]:
