@@ -21,7 +21,7 @@ from triptych.runtimes._tensorrt import library, make_logger
 from triptych.serving import Ports, TritonServer
 
 
-def build(source: Path, plan: Path) -> None:
+def build(source: Path, plan: Path, timing_cache: Path | None) -> None:
     """Build an FP16 plan for batches of 1 to 16; TensorRT 8 and newer."""
     trt = library("tensorrt")
     logger = make_logger(trt)
@@ -34,6 +34,8 @@ def build(source: Path, plan: Path) -> None:
     config.set_flag(trt.BuilderFlag.FP16)
     convolutions = trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS
     config.set_tactic_sources(sum(1 << int(tactics) for tactics in convolutions))
+    if timing_cache:
+        config.set_timing_cache(config.create_timing_cache(timing_cache.read_bytes()), ignore_mismatch=False)
     image = tuple(network.get_input(0).shape)[1:]
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, *((size, *image) for size in (1, 8, 16)))
@@ -60,11 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("source", type=Path, help="source ONNX, raw head")
     parser.add_argument("--plan", type=Path, required=True, help="its plan; built if it is not there")
+    parser.add_argument("--timing-cache", type=Path, help="that of `triptych engine`, whose kernels need no new timing")
     parser.add_argument("--grpc-port", type=int, default=8001, help="the metrics' port is the next one (8001)")
     parser.add_argument("--log", type=Path, default=Path("tutorial.log"), help="the server's log (tutorial.log)")
     arguments = parser.parse_args()
     if not arguments.plan.exists():
-        build(arguments.source, arguments.plan)
+        build(arguments.source, arguments.plan, arguments.timing_cache)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory(prefix="triptych-benchmark-") as name:
         ports = Ports(grpc=arguments.grpc_port, metrics=arguments.grpc_port + 1)
