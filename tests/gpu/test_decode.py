@@ -59,7 +59,7 @@ def on_host(pixels: Any) -> Pixels:
 
 
 def picture_of(picture: Any) -> Pixels:
-    return np.asarray(picture.cpu())
+    return np.asarray(picture.image.cpu())
 
 
 def encodings(picture: Pixels) -> dict[str, bytes]:
@@ -132,6 +132,12 @@ def test_damage_inside_a_file_harms_no_other(card: Any, boards: list[bytes]) -> 
     made = GpuDecoder(card, SPEC).preprocess([Request([boards[0], damaged, boards[2]]), Request([boards[0]])])
     first, alone = on_host(made[0].pixels), on_host(made[1].pixels)
     np.testing.assert_array_equal(first[0], alone[0])
+
+
+def test_a_picture_outlives_the_card_that_decoded_it() -> None:
+    (picture,) = open_card(0, SPEC).decode([save(Image.fromarray(gradient(640, 640)), "JPEG")])
+    assert picture_of(picture).shape == (640, 640, 3)
+    del picture
 
 
 def test_memory_is_used_again(card: Any, boards: list[bytes]) -> None:

@@ -10,11 +10,11 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from cuda.bindings import runtime as cuda
-from cuda.core import Device, LaunchConfig, Program, ProgramOptions, launch
+from cuda.core import Device, LaunchConfig, Program, ProgramOptions, Stream, launch
 from cuda.core.utils import StridedMemoryView
 from nvidia import nvimgcodec
 from PIL import Image
@@ -36,6 +36,24 @@ _PLACED = np.dtype(
 """`Placed` in letterbox.cu."""
 
 _BLOCK = (32, 8)
+
+
+class _Picture(NamedTuple):
+    """What nvImageCodec has decoded.
+
+    It frees the memory on the stream, which must live longer: what is last in a tuple goes first.
+    """
+
+    stream: Stream
+    image: Any
+
+    @property
+    def width(self) -> int:
+        return int(self.image.width)
+
+    @property
+    def height(self) -> int:
+        return int(self.image.height)
 
 
 class NvidiaCard:
@@ -66,10 +84,10 @@ class NvidiaCard:
         if None in self.decode([_sample()]):
             raise RuntimeError("nvImageCodec decodes no JPEG on this GPU; is nvidia-nvjpeg-cu12 installed?")
 
-    def decode(self, encoded: Sequence[bytes]) -> list[Any]:
+    def decode(self, encoded: Sequence[bytes]) -> list[_Picture | None]:
         """Decode JPEGs together; None for what no decoder takes."""
         self._device.set_current()  # a thread begins with GPU 0
-        pictures: list[Any] = [None] * len(encoded)
+        pictures: list[_Picture | None] = [None] * len(encoded)
         streams: dict[int, Any] = {}
         for at, image in enumerate(encoded):
             with suppress(RuntimeError, ValueError):  # its own parser does not understand the file
@@ -80,7 +98,8 @@ class NvidiaCard:
                 break
             decoded = decoder.decode(list(left.values()), params=self._parameters, cuda_stream=int(self._stream.handle))
             for at, picture in zip(left, decoded, strict=True):
-                pictures[at] = picture
+                if picture is not None:
+                    pictures[at] = _Picture(self._stream, picture)
         return pictures
 
     def fill(self, sheets: Sequence[Sheet]) -> list[Any]:
@@ -98,9 +117,9 @@ class NvidiaCard:
                 left, top = int(geometry.pad_left), int(geometry.pad_top)
                 right = left + round(geometry.scale_x * geometry.width)
                 bottom = top + round(geometry.scale_y * geometry.height)
-                source = picture.__cuda_array_interface__["data"][0]
+                source = picture.image.__cuda_array_interface__["data"][0]
                 canvas = int(memory.handle) + row * image_bytes
-                size = (picture.width, picture.height, picture.strides[0])
+                size = (picture.width, picture.height, picture.image.strides[0])
                 table.append((source, canvas, *size, left, top, right, bottom, 0))
             made.append(StridedMemoryView.from_buffer(memory, (count, *image), dtype=np.dtype(np.uint8)))
         if table:
