@@ -19,6 +19,7 @@ from triptych_build.adapt.adapter import Overrides
 from triptych_build.compare import compare
 from triptych_build.compare.cases import Trial
 from triptych_build.compare.report import Comparison
+from triptych_build.compare.runtimes import RUNTIMES
 
 run = partial(invoke, command.runtimes)
 
@@ -46,7 +47,7 @@ def test_what_it_asks_for(calls: list[dict[str, Any]]) -> None:
     plain, full = calls
     assert plain["trial"] == Trial(1, 250, 5)
     assert plain["overrides"] == Overrides()
-    assert plain["runtimes"] == ("onnxruntime", "openvino", "tensorrt", "pytorch", "torchscript")
+    assert plain["runtimes"] == tuple(RUNTIMES)
     assert full == {
         "model": Path("m.onnx"),
         "data": Path("labels"),

@@ -19,6 +19,11 @@ class Case:
     model: Path
     precision: str = "f32"
 
+    @property
+    def device(self) -> str:
+        """What it runs on, "CPU" or "GPU"."""
+        return "GPU" if "gpu" in RUNTIMES[self.runtime].options else "CPU"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -47,8 +52,12 @@ def list_cases(
     int8: Path | None = None,
     plans: Sequence[tuple[str, Path]] = (),
     runtimes: Sequence[str] = tuple(RUNTIMES),
+    *,
+    has_gpu: bool = False,
 ) -> list[Case]:
     """Return the cases: an adapted ONNX in every runtime, its int8 sibling where it runs, and TensorRT plans.
+
+    PyTorch and TorchScript are there twice on a machine that has a GPU.
 
     Raises:
         BuildError: two cases would have one label, a plan is not there, or no case is left.
@@ -60,6 +69,13 @@ def list_cases(
         Case("OpenVINO FP32", "openvino", model),
         Case("OpenVINO BF16", "openvino", model, "bf16"),
     ]
+    if has_gpu:
+        cases += [
+            Case("PyTorch FP32, GPU", "pytorch-gpu", model),
+            Case("PyTorch FP16, GPU", "pytorch-gpu", model, "f16"),
+            Case("TorchScript FP32, GPU", "torchscript-gpu", model),
+            Case("TorchScript FP16, GPU", "torchscript-gpu", model, "f16"),
+        ]
     if int8:
         cases += [
             Case("ONNX Runtime INT8", "onnxruntime", int8),
@@ -73,5 +89,7 @@ def list_cases(
         cases.append(Case(label, "tensorrt", plan))
     chosen = [case for case in cases if case.runtime in runtimes]
     if not chosen:
-        raise BuildError("nothing is left to compare: the runtime tensorrt needs a plan, --plan LABEL=FILE")
+        raise BuildError(
+            "nothing is left to compare: tensorrt needs a plan, --plan LABEL=FILE, and what ends in -gpu an NVIDIA GPU"
+        )
     return chosen

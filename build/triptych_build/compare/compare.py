@@ -72,7 +72,7 @@ def compare_model(
         if int8:
             _check_sibling(int8, record)
         dataset = read_dataset(data, record.spec.class_names, images)
-        cases = list_cases(adapted, int8, plans, runtimes)
+        cases = list_cases(adapted, int8, plans, runtimes, has_gpu=bool(nvidia_gpus()))
         steps = len(cases) * (1 + trial.rounds)
         rows = compare_runtimes(cases, record, dataset, trial, lambda step: progress(step, steps))
     return Comparison(len(dataset.images), trial.frames, trial.rounds, trial.threads, where, tuple(rows))
@@ -165,7 +165,7 @@ def _row(case: Case, reason: str, measured: Accuracy | None, turns: Sequence[dic
         label=case.label,
         runtime=case.runtime,
         precision=case.precision,
-        device="GPU" if case.runtime == "tensorrt" else "CPU",
+        device=case.device,
         model=case.model.name,
         megabytes=case.model.stat().st_size / 1e6,
         reason=reason,

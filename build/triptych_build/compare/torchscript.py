@@ -1,4 +1,4 @@
-"""TorchScript on the CPU: the traced, frozen and fused module of `triptych_build.compare.pytorch`."""
+"""TorchScript: the traced, frozen and fused module of `triptych_build.compare.pytorch`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ TOLERANCE = 1e-3
 class TorchScriptRuntime(pytorch.PyTorchRuntime):
     """A traced module; it takes batches of any size as long as the model does."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        super().__init__(model, threads)
+    def __init__(self, model: Path, threads: int, device: torch.device | None = None, precision: str = "f32") -> None:
+        """See `PyTorchRuntime`."""
+        super().__init__(model, threads, device, precision)
         # A trace freezes what depends on the pixels: other pixels, and more of them, show whether anything does.
         noise = np.random.default_rng(0).integers(0, 256, (2, *self.input_shape), dtype=np.uint8)
         eager = self.detect(noise)
-        example = torch.zeros(1, *self.input_shape, dtype=torch.uint8)
+        example = torch.zeros(1, *self.input_shape, dtype=torch.uint8, device=self._device)
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            with warnings.catch_warnings(), torch.no_grad(), self._autocast():
                 # TorchScript is deprecated and still deployed; what the tracer warns of is checked below.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 warnings.simplefilter("ignore", torch.jit.TracerWarning)
@@ -45,3 +46,8 @@ class TorchScriptRuntime(pytorch.PyTorchRuntime):
     def _same_scores(traced: NDArray[np.float32], eager: NDArray[np.float32]) -> bool:
         """Return whether two runs agree; boxes with nearly equal scores may change places, and scores stay in order."""
         return traced.shape == eager.shape and bool(np.abs(traced[..., 4] - eager[..., 4]).max() < TOLERANCE)
+
+
+def on_gpu(model: Path, threads: int, precision: str = "f32", gpu: int = 0) -> TorchScriptRuntime:
+    """Return a runtime on a GPU, by CUDA's number; see `pytorch.PyTorchRuntime`."""
+    return TorchScriptRuntime(model, threads, pytorch.device_of(gpu), precision)

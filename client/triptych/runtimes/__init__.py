@@ -25,17 +25,19 @@ class RuntimeEntry(NamedTuple):
         module: the module that has it.
         class_name: its class there, called with the model's path and the number of threads.
         extra: the extra of Triptych that holds its packages; empty where every installation has them.
+        options: which of `precision` and `gpu` it takes; see `open_runtime`.
     """
 
     module: str
     class_name: str
     extra: str = ""
+    options: tuple[str, ...] = ()
 
 
 RUNTIMES: Mapping[str, RuntimeEntry] = {
     "onnxruntime": RuntimeEntry("triptych.runtimes.onnxruntime", "OnnxRuntime"),
-    "openvino": RuntimeEntry("triptych.runtimes.openvino", "OpenVinoRuntime"),
-    "tensorrt": RuntimeEntry("triptych.runtimes.tensorrt", "TensorRtRuntime", "tensorrt"),
+    "openvino": RuntimeEntry("triptych.runtimes.openvino", "OpenVinoRuntime", options=("precision",)),
+    "tensorrt": RuntimeEntry("triptych.runtimes.tensorrt", "TensorRtRuntime", "tensorrt", ("gpu",)),
 }
 """All take an adapted ONNX, except `tensorrt`, which takes a plan that was built from one."""
 
@@ -66,8 +68,8 @@ def open_runtime(
         name: one of `runtimes`.
         model: the adapted model's file.
         threads: how many threads one call of `detect` may use.
-        precision: what OpenVINO calculates in, "f32" or "bf16". Every other runtime calculates as its file says.
-        gpu: which of the GPUs that CUDA sees TensorRT calculates on.
+        precision: "f32", or what a runtime that has this option can calculate in. Others calculate as their file says.
+        gpu: which of the GPUs that CUDA sees it calculates on, if it does.
         runtimes: the runtimes to choose from, by name.
 
     Raises:
@@ -75,12 +77,14 @@ def open_runtime(
     """
     if name not in runtimes:
         raise BuildError(f"there is no runtime {name!r}; choose one of {', '.join(runtimes)}")
-    if precision != "f32" and name != "openvino":
-        raise BuildError(f"precision {precision!r} is an option of openvino; {name} calculates as its file says")
-    own: dict[str, dict[str, Any]] = {"openvino": {"precision": precision}, "tensorrt": {"gpu": gpu}}
     entry = runtimes[name]
+    if precision != "f32" and "precision" not in entry.options:
+        others = ", ".join(other for other, one in runtimes.items() if "precision" in one.options)
+        raise BuildError(f"precision {precision!r} is an option of {others}; {name} calculates as its file says")
+    given: dict[str, Any] = {"precision": precision, "gpu": gpu}
+    options = {option: given[option] for option in entry.options}
     try:
-        runtime: Runtime = _load_class(name, entry)(model, threads, **own.get(name, {}))
+        runtime: Runtime = _load_class(name, entry)(model, threads, **options)
     except ModuleNotFoundError as error:
         if not entry.extra:
             raise

@@ -27,6 +27,18 @@ def test_all_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_torch_is_compared_on_the_gpu_too_where_there_is_one() -> None:
+    torch = "pytorch", "torchscript", "pytorch-gpu", "torchscript-gpu"
+    assert [(case.label, case.device, case.precision) for case in list_cases(MODEL, runtimes=torch, has_gpu=True)] == [
+        ("PyTorch FP32", "CPU", "f32"),
+        ("TorchScript FP32", "CPU", "f32"),
+        ("PyTorch FP32, GPU", "GPU", "f32"),
+        ("PyTorch FP16, GPU", "GPU", "f16"),
+        ("TorchScript FP32, GPU", "GPU", "f32"),
+        ("TorchScript FP16, GPU", "GPU", "f16"),
+    ]
+
+
 def test_only_some_runtimes() -> None:
     assert [case.label for case in list_cases(MODEL, runtimes=("openvino",))] == ["OpenVINO FP32", "OpenVINO BF16"]
 
@@ -36,8 +48,10 @@ def test_what_cannot_be_a_row() -> None:
         list_cases(MODEL, plans=[("A", Path("nowhere.plan"))])
     with pytest.raises(BuildError, match="two rows would be called 'OpenVINO FP32'"):
         list_cases(MODEL, plans=[("OpenVINO FP32", Path("x"))])
-    with pytest.raises(BuildError, match="the runtime tensorrt needs a plan"):
+    with pytest.raises(BuildError, match="tensorrt needs a plan"):
         list_cases(MODEL, runtimes=("tensorrt",))
+    with pytest.raises(BuildError, match="ends in -gpu an NVIDIA GPU"):
+        list_cases(MODEL, runtimes=("pytorch-gpu",))
 
 
 @pytest.mark.parametrize(

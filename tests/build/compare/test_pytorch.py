@@ -34,6 +34,8 @@ if find_spec("onnx2torch") is None:  # importing it needs a torchvision that fit
     pytest.skip("needs onnx2torch", allow_module_level=True)
 
 from triptych_build.compare.onnx2torch import Slice  # noqa: E402
+from triptych_build.compare.pytorch import PyTorchRuntime  # noqa: E402
+from triptych_build.compare.torchscript import TorchScriptRuntime  # noqa: E402
 
 MakeModel = Callable[[Path], Path]
 
@@ -90,6 +92,29 @@ def test_torch_gives_the_candidates_of_onnx_runtime(
         assert candidates.dtype == np.float32
         assert candidates.shape == reference[:count].shape
         assert np.abs(candidates - reference[:count]).max() < 1e-3
+
+
+@pytest.mark.parametrize("module", ["pytorch", "torchscript"])
+def test_in_float16_the_candidates_are_near(tmp_path: Path, pixels: NDArray[np.uint8], module: str) -> None:
+    """As on a GPU, with the CPU in its place: torch's autocast is the same."""
+    model = adapted(tmp_path, raw_model)
+    exact = open_any("onnxruntime", model).detect(pixels)
+    make = {"pytorch": PyTorchRuntime, "torchscript": TorchScriptRuntime}[module]
+    rough = make(model, 1, torch.device("cpu"), "f16").detect(pixels)
+    assert rough.dtype == np.float32
+    assert 1e-6 < np.abs(rough[..., 4] - exact[..., 4]).max() < 0.01
+
+
+@pytest.mark.parametrize("runtime", ["pytorch-gpu", "torchscript-gpu"])
+def test_a_torch_that_sees_no_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BuildError, match=r"^torch 2.* sees no GPU here; install a torch with CUDA"):
+        open_any(runtime, tmp_path / "adapted.onnx")
+
+
+def test_a_precision_that_torch_has_not(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="torch's precision must be one of f32, f16, but got 'bf16'"):
+        PyTorchRuntime(tmp_path / "adapted.onnx", 1, precision="bf16")
 
 
 @pytest.mark.parametrize("make", OPEN_HEADS)
