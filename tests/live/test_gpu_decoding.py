@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from support import ROOT
+from support.mps import install
 from support.prometheus import total, wait_for
 from triptych.client import DetectionClient
 from triptych.serving import fitting
@@ -43,6 +45,7 @@ def on_gpu(demo_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model.write_text(STAND_IN + model.read_text())
     text = config.read_text().replace('string_value: "cpu"', 'string_value: "gpu"')
     config.write_text(text.replace("  preferred_batch_size: [1]\n", ""))
+    install(tmp_path, monkeypatch)
     monkeypatch.setattr(server_module, "check_gpu_decoding", lambda: None)
     monkeypatch.setattr(fitting, "take_gpu_pixels", lambda _: None)  # the stand-in's are in the host's memory
     with TritonServer(repository, ports=Ports.free(), log_path=tmp_path / "log") as server:
@@ -69,3 +72,12 @@ def test_both_ways_answer_as_the_cpu_does(on_gpu: TritonServer, demo_server: Tri
     np.testing.assert_array_equal(alone.boxes_xyxy, answers[0].boxes_xyxy)
     samples = wait_for(on_gpu, {"triptych_images_total": 6, "triptych_images_gpu_decoded_total": 3})
     assert total(samples, "triptych_images_unreadable_total", fault="format") == 2
+
+
+def test_its_processes_share_the_gpu_by_a_service_of_their_own(on_gpu: TritonServer, tmp_path: Path) -> None:
+    assert on_gpu.mps == "started for this server"
+    pids = [on_gpu.pid, *(process.pid for process in on_gpu.processes())]
+    (pipes,) = {psutil.Process(pid).environ()["CUDA_MPS_PIPE_DIRECTORY"] for pid in pids}
+    on_gpu.stop()
+    assert (tmp_path / "calls").read_text().splitlines() == [f"-d  in {pipes}", f" quit in {pipes}"]
+    assert not Path(pipes).exists()

@@ -88,10 +88,10 @@ def test_few_instances_and_a_long_queue(repository: Path) -> None:
     assert cpu.config("preprocess").instance_group[0].count == 12
     assert cpu.pool_options() == []
     config = gpu.config("preprocess")
-    assert (config.instance_group[0].count, config.instance_group[0].kind) == (2, 1)
-    assert gpu.decisions["preprocess"] == "decided for a GPU that decodes"
+    assert (config.instance_group[0].count, config.instance_group[0].kind) == (3, 1)
+    assert gpu.decisions["preprocess"] == "decided for 16 cores and a GPU that decodes"
     assert config.dynamic_batching.default_queue_policy.max_queue_size == 4 * GPU_IMAGES_S
-    assert gpu.config("postprocess") == cpu.config("postprocess")
+    assert [fitting.config("postprocess").instance_group[0].count for fitting in (cpu, gpu)] == [4, 6]
     assert not takes_gpu_pixels(cpu.config("detector"))
     assert len(cpu.config("detector").model_warmup) == 2
     assert takes_gpu_pixels(gpu.config("detector"))
@@ -134,7 +134,7 @@ def test_what_was_tuned_on_the_cpu_is_not_applied(repository: Path, monkeypatch:
     monkeypatch.setattr(fitting, "read_tuned", lambda _: (tuned, ""))
     assert Fitting(repository).config("preprocess").instance_group[0].count == 9
     gpu = Fitting(repository, decode="gpu")
-    assert gpu.config("preprocess").instance_group[0].count == 2
+    assert gpu.config("preprocess").instance_group[0].count == 3
     assert "measured with JPEGs decoded on the CPU" in gpu.remark
 
 

@@ -41,6 +41,12 @@ def test_a_detector_on_a_gpu_leaves_the_cores_to_the_others(cores: int, preproce
     assert served.instance_group[0].count == 12
 
 
+@pytest.mark.parametrize(("cores", "postprocess"), [(1, 1), (4, 1), (16, 6), (64, 24)])
+def test_a_gpu_that_decodes_leaves_the_cores_to_postprocess(cores: int, postprocess: int) -> None:
+    instances = default_instances(cores, detector_on_gpu=True, decodes_on_gpu=True)
+    assert instances == {"preprocess": 3, "postprocess": postprocess}
+
+
 @pytest.mark.parametrize(
     ("cores", "count", "threads"), [(1, 1, 1), (2, 2, 1), (6, 6, 1), (8, 8, 1), (16, 8, 2), (96, 8, 12)]
 )

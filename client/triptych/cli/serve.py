@@ -236,6 +236,7 @@ def _report(console: Console, server: TritonServer) -> None:
     if server.remark:
         console.print(server.remark, style="yellow", markup=False)
     for name, value in (
+        ("MPS", server.mps),
         ("gRPC", server.grpc_address),
         ("HTTP", server.http_url),
         ("metrics", server.metrics_url),

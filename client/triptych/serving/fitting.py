@@ -108,7 +108,12 @@ class Fitting:
         written = sum(group.count for group in config.instance_group)
         detector = config if stage == DETECTOR.name else read_config(self._model_repository / DETECTOR.name)
         decided = fit_instances(
-            config, cores, written=written, asked=self._instances, detector_on_gpu=is_on_gpu(detector)
+            config,
+            cores,
+            written=written,
+            asked=self._instances,
+            detector_on_gpu=is_on_gpu(detector),
+            decodes_on_gpu=self.decoded_by == "gpu",
         )
         if self._settings and stage not in self._instances:
             self._settings.apply(config, cores)

@@ -10,23 +10,26 @@ from collections.abc import Mapping
 from tritonclient.grpc import model_config_pb2
 
 from triptych.contract import DETECTOR, POSTPROCESS, PREPROCESS
-from triptych.serving.queues import THREADS, is_on_gpu
+from triptych.serving.queues import THREADS
 
 CHOSEN_FOR_CORES = "chosen_for_cores"
 """The parameter of a detector with the cores that its instances and threads were chosen for, if nobody named them."""
 
 
-GPU_DECODERS = 2
-"""Instances of preprocess on each GPU that decodes: one asks the GPU while the other unpacks and packs."""
+GPU_DECODERS = 3
+"""Instances of preprocess on each GPU that decodes: one asks the GPU while the others unpack and pack."""
 
 
-def default_instances(cores: int, *, detector_on_gpu: bool = False) -> dict[str, int]:
+def default_instances(cores: int, *, detector_on_gpu: bool = False, decodes_on_gpu: bool = False) -> dict[str, int]:
     """Return the instances of the models around the detector, by model name, for a machine with that many CPU cores.
 
     Decoding and resizing an image takes a core for milliseconds, so half of the cores may do it at a time.
     Postprocess takes well under a millisecond, so it gets an eighth. Where the detector leaves the cores to them, both
-    get half as much again and more.
+    get half as much again and more. Where GPUs decode, each gets `GPU_DECODERS` of preprocess, and postprocess is what
+    needs the cores most.
     """
+    if decodes_on_gpu:
+        return {PREPROCESS.name: GPU_DECODERS, POSTPROCESS.name: max(1, cores * 3 // 8)}
     if detector_on_gpu:
         return {PREPROCESS.name: max(1, cores * 3 // 4), POSTPROCESS.name: max(1, cores // 4)}
     return {PREPROCESS.name: max(1, cores // 2), POSTPROCESS.name: max(1, cores // 8)}
@@ -48,6 +51,7 @@ def fit_instances(
     written: int,
     asked: Mapping[str, int],
     detector_on_gpu: bool = False,
+    decodes_on_gpu: bool = False,
 ) -> str:
     """Give a stage its instances for the machine that serves it, and return in a few words who decided that.
 
@@ -57,6 +61,7 @@ def fit_instances(
         written: the count in its file; 0 if there is none.
         asked: counts that the caller asks for, by stage.
         detector_on_gpu: whether the detector leaves the cores to the other stages.
+        decodes_on_gpu: whether preprocess does, too.
     """
     if not config.instance_group:
         config.instance_group.add(count=1)
@@ -68,11 +73,10 @@ def fit_instances(
         return _fit_detector(config, cores)
     if written:
         return "as its config.pbtxt says"
-    if is_on_gpu(config):
-        group.count = GPU_DECODERS
-        return "decided for a GPU that decodes"
-    group.count = default_instances(cores, detector_on_gpu=detector_on_gpu)[config.name]
-    return f"decided for {_cores(cores)}" + (" and a GPU" if detector_on_gpu else "")
+    instances = default_instances(cores, detector_on_gpu=detector_on_gpu, decodes_on_gpu=decodes_on_gpu)
+    group.count = instances[config.name]
+    gpu = " and a GPU that decodes" if decodes_on_gpu else " and a GPU" if detector_on_gpu else ""
+    return f"decided for {_cores(cores)}{gpu}"
 
 
 def fit_alike(config: model_config_pb2.ModelConfig, served: model_config_pb2.ModelConfig) -> None:

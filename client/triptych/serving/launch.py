@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from triptych.contract import STAGES
 from triptych.serving.listening import Listening
+from triptych.serving.mps import mps_environment
 from triptych.serving.preflight import Installation
 from triptych.serving.scratch import is_word
 from triptych.serving.stages.time_limit import EXECUTE_WITHIN_S, VARIABLE
@@ -105,7 +106,11 @@ class Launch:
 
     def environment(self) -> dict[str, str]:
         """Return the server's environment. OpenVINO needs a home to write in: without one, the scratch directory."""
-        environment = {**self.installation.environment(), VARIABLE: str(EXECUTE_WITHIN_S)}
+        environment = {
+            **self.installation.environment(),
+            **mps_environment(self.scratch),
+            VARIABLE: str(EXECUTE_WITHIN_S),
+        }
         if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):  # noqa: PTH111  (pathlib raises without a home)
             environment["HOME"] = str(self.scratch)
         return environment

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from triptych.serving.mps import stop_mps
 from triptych.serving.preflight import SHARED_MEMORY
 from triptych.serving.processes import SERVER, kill_marked, marked_processes
 from triptych.wire.access import remove_key
@@ -76,6 +77,7 @@ class Scratch:
     def remove(self) -> None:
         """Remove the directory and the belongings."""
         self._belongings.remove()
+        stop_mps(self.directory)
         shutil.rmtree(self.directory, ignore_errors=True)
         self._lock.close()
 
@@ -96,6 +98,7 @@ def remove_leftovers() -> list[Path]:
             if any(process.name() == SERVER for process in marked_processes(belongings.mark)):
                 continue
             belongings.remove()
+            stop_mps(owner.parent)
             shutil.rmtree(owner.parent, ignore_errors=True)
             removed.append(owner.parent)
     return removed

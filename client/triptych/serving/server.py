@@ -34,6 +34,7 @@ from triptych.serving.fitting import Fitting
 from triptych.serving.launch import Launch
 from triptych.serving.listening import Listening
 from triptych.serving.log_output import LogOutput
+from triptych.serving.mps import start_mps
 from triptych.serving.preflight import LOOPBACK, Ports
 from triptych.serving.processes import ModelProcess, hide_argument, model_processes
 from triptych.serving.scratch import Belongings, Scratch, remove_leftovers
@@ -74,6 +75,7 @@ class TritonServer:
         log_path: the file that the server and its models log to; `log.STANDARD_ERROR` for our standard error.
         ready_s: how long it took from `start` until every model was ready, in seconds; 0 before that.
         decisions: who decided how many instances a stage has, in a few words by its name; empty before that.
+        mps: how its processes share a GPU, in a few words; empty before the start, and where the CPU decodes.
         remark: why what `triptych tune` found is not applied here; empty if it is, or if there is nothing.
     """
 
@@ -132,6 +134,7 @@ class TritonServer:
         self.listening = Listening(host, ports or Ports(), http, tls)
         self.log_path = log_path or default_log_path(self.ports)
         self.ready_s = 0.0
+        self.mps = ""
         self._model_repository = model_repository
         self._ready_timeout_s = ready_timeout_s
         self._fitting = Fitting(model_repository, instances, queue_budget_ms, settings, decode)
@@ -236,6 +239,8 @@ class TritonServer:
         self._started = time.monotonic()
         with log:
             self._scratch = Scratch(Belongings(self._shm_prefix, self._key, self._key_file()))
+            if self._fitting.decoded_by == "gpu":
+                self.mps = start_mps(self._scratch.directory)
             own = self.listening.tls.own_credentials(self._scratch.directory) if self.listening.tls else LOCAL
             self._launch = Launch(
                 installation,
