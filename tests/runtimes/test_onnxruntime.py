@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
 import pytest
 
 from support import ROOT
@@ -85,3 +88,41 @@ def test_a_file_that_it_cannot_read(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"no model")
     with pytest.raises(BuildError, match=r"onnxruntime cannot read .*a\.onnx: .*INVALID_PROTOBUF"):
         open_runtime("onnxruntime", tmp_path / "a.onnx", threads=1)
+
+
+SHARED_WEIGHTS = f"""<ir_version: 8, opset_import: ["" : 17]>
+detector (uint8[N, {SIDE}, {SIDE}, 3] pixels) => (float[N, K, 6] candidates)
+<float[6, 6] weights, float step = {{0.05}}, int8 zero = {{0}}, float[6] steps = {{0.01, 0.01, 0.01, 0.01, 0.01, 0.01}},
+ int8[6] zeros = {{0, 0, 0, 0, 0, 0}}> {{
+    floats = Cast <to = 1> (pixels)
+    rows = Constant <value_ints = [0, -1, 6]> ()
+    table = Reshape (floats, rows)
+    bytes = QuantizeLinear <axis = 1> (weights, steps, zeros)
+    rounded_weights = DequantizeLinear <axis = 1> (bytes, steps, zeros)
+    many = Constant <value_float = 100.0> ()
+    small = Div (table, many)
+    small_bytes = QuantizeLinear (small, step, zero)
+    rounded = DequantizeLinear (small_bytes, step, zero)
+    once = MatMul (rounded, rounded_weights)
+    once_bytes = QuantizeLinear (once, step, zero)
+    once_rounded = DequantizeLinear (once_bytes, step, zero)
+    candidates = MatMul (once_rounded, rounded_weights)
+}}"""
+
+
+def test_int8_weights_that_layers_share(tmp_path: Path) -> None:
+    """The head of DEIMv2 is the same behind each of its layers."""
+    rng = np.random.default_rng(3)
+    model = onnx.parser.parse_model(SHARED_WEIGHTS)
+    weights = rng.normal(0, 0.5, (6, 6)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    onnx.save(model, tmp_path / "model.onnx")
+    pixels = rng.integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+    candidates = open_runtime("onnxruntime", tmp_path / "model.onnx", threads=1).detect(pixels)
+
+    def rounded(values: Any, step: float) -> Any:
+        return np.clip(np.round(values / step), -128, 127) * step
+
+    table = rounded(pixels.reshape(2, -1, 6) / 100, 0.05)
+    expected = rounded(table @ rounded(weights, 0.01), 0.05) @ rounded(weights, 0.01)
+    assert np.quantile(np.abs(candidates - expected), 0.9) < 1e-3, "but for roundings at the very edge"

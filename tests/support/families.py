@@ -266,6 +266,29 @@ FAMILIES = [
            "boxes = Concat <axis = 2> (first, last)",
            "float[N, 84, 5] scores_out, float[N, 84, 4] boxes",
            lambda scores, boxes: all_classes(boxes * SIDE, scores[:, 1:]), IMAGENET, names=4),
+    Family("queries, boxes that reach beyond the image", "query",
+           "close = Mul (center, one_half)\nlarge = Add (size, one_half)\n"
+           "classes = Identity (quiet)\nboxes = Concat <axis = 2> (close, large)",
+           "float[N, 84, 5] classes, float[N, 84, 4] boxes",
+           lambda logits, boxes: all_classes(from_centers(boxes) * SIDE, 1 / (1 + np.exp(-logits)))),
+    Family("queries, an open batch whose anchors are of one image (libreyolo's DEIMv2)", "query",
+           "k = Constant <value_ints = [84]> ()\nof_boxes = Constant <value_ints = [1, 1, 2]> ()\n"
+           "of_classes = Constant <value_ints = [1, 1, 5]> ()\nbest_scores, order = TopK <axis = 1> (best_row, k)\n"
+           "column = Unsqueeze (order, two)\ntwice_the_column = Expand (column, of_boxes)\n"
+           "anchors = GatherElements <axis = 1> (places, twice_the_column)\n"
+           "sizes = GatherElements <axis = 1> (size, twice_the_column)\nboxes = Concat <axis = 2> (anchors, sizes)\n"
+           "columns_of_classes = Expand (column, of_classes)\n"
+           "classes = GatherElements <axis = 1> (quiet, columns_of_classes)",
+           "float[N, 84, 5] classes, float[N, 84, 4] boxes",
+           lambda logits, boxes: all_classes(from_centers(boxes) * SIDE, 1 / (1 + np.exp(-logits)))),
+    Family("raw of queries in 0..1, boxes that reach beyond the image", "raw",
+           "close = Mul (center, one_half)\nlarge = Add (size, one_half)\n"
+           "output0 = Concat <axis = 2> (close, large, scores)", "float[N, 84, 9] output0",
+           lambda table: one_class_each(from_centers(table[:, :4]) * SIDE, table[:, 4:])),
+    Family("rows in 0..1, boxes that reach beyond the image", "end-to-end",
+           "close = Mul (center, one_half)\nlarge = Add (size, one_half)\n"
+           "output0 = Concat <axis = 2> (close, large, best, label)", "float[N, 84, 6] output0",
+           lambda table: best(np.hstack([from_centers(table[:, :4]) * SIDE, table[:, 4:]]))),
     Family("queries, corners in pixels", "query",
            "boxes = Concat <axis = 2> (first_px, last_px)\nclasses = Identity (quiet)",
            "float[N, 84, 4] boxes, float[N, 84, 5] classes",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import onnx
 import onnx.checker
@@ -19,7 +19,7 @@ from triptych.contract import Decoding, DetectorSpec, Placement
 from triptych.errors import BuildError
 from triptych.files import atomic_write
 from triptych_build.adapt import graph, heads
-from triptych_build.adapt.batch import BATCH, WAY_OUT, BatchTied, open_batch
+from triptych_build.adapt.batch import BATCH, WAY_OUT, BatchTied, fix_untrue_batch, open_batch
 from triptych_build.adapt.exporters import prepared_as, with_preparation
 from triptych_build.adapt.heads import Activation, Boxes, Head, NoObject, Normalization, Order, Reading, Source, Unit
 from triptych_build.adapt.heads.head import AS_BYTES, Habits
@@ -31,6 +31,9 @@ from triptych_build.adapt.source import describe_source, metadata, take_image
 from triptych_build.adapt.tasks import other_task
 
 T = TypeVar("T")
+
+TABLES = ("raw", "split", "query")
+"""Heads of queries or anchors before suppression."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     overrides = overrides or Overrides()
     model = read_onnx(path)
     image, is_sized = take_image(model, overrides.size)
+    untrue = fix_untrue_batch(model, image)
     fixed = image.type.tensor_type.shape.dim[0].dim_value or None
     exporter = prepared_as(model)
     told = _told(exporter[1].normalization if exporter else None, overrides)
@@ -93,7 +97,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
     names = names_in_metadata(model)
     source = replace(source, classes=_class_counts(names, overrides))
     head = heads.head_named(overrides.head, source) if overrides.head else heads.recognise(source)
-    reading = _reading(head, source, overrides)
+    reading = _reading(head, source, overrides, exporter[1].boxes if exporter else None)
     habits = head.habits(source, reading)
     if exporter:
         habits = with_preparation(habits, exporter[1])
@@ -113,7 +117,7 @@ def adapt(path: Path, overrides: Overrides | None = None) -> onnx.ModelProto:
         exporter=exporter[0] if exporter else "",
     )
     if record.source_batch and not record.batch_kept:
-        model, record = _open(model, image, record)
+        model, record = _open(model, image, record, untrue)
     batch = str(record.source_batch) if record.batch_kept else BATCH
     before = graph.front(image, source, record.normalization, batch)
     after = graph.back(model, tail, source, batch)
@@ -143,17 +147,39 @@ def _class_counts(names: dict[int, str], overrides: Overrides) -> frozenset[int]
     return frozenset([len(names), max(names) + 1]) if names else frozenset()
 
 
-def _reading(head: Head, source: Source, overrides: Overrides) -> Reading:
-    """Return how the head's numbers are read: as the user says, and for the rest as they show themselves."""
-    asked = {name: getattr(overrides, name) for name in ("boxes", "unit", "activation", "no_object")}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if {"boxes", "unit"} <= set(asked):
-        source = replace(source, outputs=tuple(replace(output, values=()) for output in source.outputs))
-    return replace(head.read(source), **asked)
+def _reading(head: Head, source: Source, overrides: Overrides, known: tuple[Boxes, Unit] | None) -> Reading:
+    """Return how the head's numbers are read: as the user or the exporter says, the rest as they show themselves.
+
+    Args:
+        head: the head.
+        source: with what its outputs are on a few images.
+        overrides: what the user says.
+        known: how the exporter gives the boxes of queries and anchors.
+    """
+    asked: dict[str, Any] = {}
+    if known and head.name in TABLES:
+        asked = {"boxes": known[0], "unit": known[1]}
+    names = ("boxes", "unit", "activation", "no_object")
+    asked |= {name: getattr(overrides, name) for name in names if getattr(overrides, name) is not None}
+    try:
+        reading = head.read(source)
+    except BuildError:
+        if not {"boxes", "unit"} <= set(asked):
+            raise
+        reading = head.read(replace(source, outputs=tuple(replace(output, values=()) for output in source.outputs)))
+    return replace(reading, **asked)
 
 
-def _open(model: onnx.ModelProto, image: onnx.ValueInfoProto, record: Adapted) -> tuple[onnx.ModelProto, Adapted]:
+def _open(
+    model: onnx.ModelProto, image: onnx.ValueInfoProto, record: Adapted, untrue: str
+) -> tuple[onnx.ModelProto, Adapted]:
     """Return the model with its batch open, or as it is where that is no harm: a batch of 1 is served one by one.
+
+    Args:
+        model: the source.
+        image: its input.
+        record: what was recognised.
+        untrue: why the batch that was open is none; empty if none was.
 
     Raises:
         BatchTied: it takes several images at a time, and this cannot be opened.
@@ -163,7 +189,7 @@ def _open(model: onnx.ModelProto, image: onnx.ValueInfoProto, record: Adapted) -
     except BatchTied as error:
         if record.source_batch != 1:
             raise
-        return model, replace(record, batch_kept=True, why_kept=error.reason)
+        return model, replace(record, batch_kept=True, why_kept=untrue or error.reason)
 
 
 def describe(record: Adapted) -> list[str]:

@@ -16,6 +16,7 @@ import onnx.shape_inference
 from numpy.typing import NDArray
 
 from triptych.errors import BuildError
+from triptych_build.adapt import probe
 from triptych_build.adapt.batch_nodes import Additions
 from triptych_build.adapt.batch_proof import find_difference
 from triptych_build.adapt.batch_shapes import BatchShapes, reshaped_batch_axis
@@ -66,6 +67,32 @@ def open_batch(model: onnx.ModelProto, image: str) -> onnx.ModelProto:
     if reason:
         raise BatchTied(fixed, reason)
     return opened
+
+
+def fix_untrue_batch(model: onnx.ModelProto, image: onnx.ValueInfoProto) -> str:
+    """Fix an open batch at 1, in place, where two images at a time do not run, and one does.
+
+    Exporters trace a graph with one image, and name the batch open whether or not constants hold it.
+
+    Returns:
+        Why it is no open batch, in words; empty if it is one, or none was open.
+    """
+    dim = image.type.tensor_type.shape.dim[0]
+    if dim.dim_value:
+        return ""
+    first, second = probe.probe_images(image)[:2]
+    both = np.concatenate([first, second])
+    try:
+        probe.run(model, image.name, [both])
+        return ""
+    except Exception as error:  # ONNX Runtime's errors share no class
+        words = (str(error) or type(error).__name__).splitlines()[0]
+    try:
+        probe.run(model, image.name, [first])
+    except Exception:  # what does not run at all is told elsewhere
+        return ""
+    dim.dim_value = 1
+    return f"its batch is open by name only, as two images at a time do not run ({words})"
 
 
 class _Walk:

@@ -175,7 +175,7 @@ def _check_baseline(map50: float) -> None:
     if map50 < LEAST_BASELINE:
         raise BuildError(
             f"the source itself reaches mAP50 {map50:.3f} on these labels; either they belong to another "
-            "detector, or the source was adapted with the wrong --order, --scale or --placement"
+            "detector, or the source was adapted with the wrong --order, --scale, --placement or --boxes"
         )
 
 

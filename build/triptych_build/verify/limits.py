@@ -74,6 +74,7 @@ class Check:
         interval: where the figure lies but for chance; None where chance has no part in it.
         figure: the loss that it is about, see `Yardstick.losses`; empty if it is no loss of accuracy.
         note: what else is to be said of it, a sentence without a full stop.
+        needed: about how many images would tell, where these are too few; 0 where nobody knows.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Check:
     interval: tuple[float, float] | None = None
     figure: str = ""
     note: str = ""
+    needed: int = 0
 
     @property
     def passed(self) -> bool:
@@ -187,9 +189,10 @@ def _bounded(check: Check, chance: _Chance) -> Check:
     assert check.limit is not None
     low, high = check.measured - chance.width(), check.measured + chance.width()
     outcome: Outcome = "refused" if low > check.limit else "passed" if high <= check.limit else "too few"
-    needed = chance.images_to_tell(max(abs(check.limit - check.measured), 1e-3)) if outcome == "too few" else 0.0
-    note = f"About {_rounded_up(needed)} images like these would tell" if needed else ""
-    return replace(check, outcome=outcome, interval=(low, high), note=note)
+    needed = 0
+    if outcome == "too few":
+        needed = _rounded_up(chance.images_to_tell(max(abs(check.limit - check.measured), 1e-3)))
+    return replace(check, outcome=outcome, interval=(low, high), needed=needed)
 
 
 def _rounded_up(count: float) -> int:

@@ -173,6 +173,9 @@ def verdict(report: Report) -> str:
     reasons += f"; and {len(decisive) - 2} more" if len(decisive) > 2 else ""
     noted = dict.fromkeys(check.note for check in report.checks if check.note and check.outcome in (outcome, "passed"))
     sentences = [f"{'refused' if outcome == 'refused' else 'too few images to tell'}: {reasons}", *noted]
+    needed = max((check.needed for check in decisive), default=0)
+    if needed:
+        sentences.append(f"About {needed} images like these would tell")
     return ". ".join([*sentences, *_blame(report)])
 
 
@@ -198,14 +201,18 @@ def _detector_remedy(report: Report, loss: float) -> Iterator[str]:
     """Yield whether the graph or its runtime lost it, and what to do."""
     if report.graph_loss is not None:
         in_floats = f"in plain floats the same graph loses {report.graph_loss:.1f}"
-        if report.graph_loss < loss / 2:
-            yield f"Not the graph lost it, for {in_floats}, but the runtime on this machine ({report.machine})"
+        runtime = f"the runtime on this machine ({report.machine})"
+        if report.graph_loss >= loss / 2:
+            yield f"The graph itself lost it, and not the runtime: {in_floats}"
+        elif report.graph_loss > _limit(report):
+            yield f"The graph alone loses too much, for {in_floats}, and {runtime} the rest"
+        else:
+            yield f"Not the graph lost it, for {in_floats}, but {runtime}"
             yield (
                 "Serve it with another --target, or take another --precision here; or verify it on the machine that is "
                 "to serve it. More calibration would not help"
             )
             return
-        yield f"The graph itself lost it, and not the runtime: {in_floats}"
     higher = f"take the next precision up, {NEXT_PRECISION.get(report.precision)}"
     if report.precision == "int8":
         yield (
@@ -216,6 +223,12 @@ def _detector_remedy(report: Report, loss: float) -> Iterator[str]:
         yield f"Exclude layers (`--exclude`), or {higher}"
     else:
         yield "Publish it again from the adapted ONNX"
+
+
+def _limit(report: Report) -> float:
+    """Return the limit of the loss that `stages` and `graph_loss` are about, that of the first refusal."""
+    limits = (check.limit for check in report.checks if check.figure and check.outcome == "refused")
+    return next(limits, None) or 0.0
 
 
 def print_report(report: Report, console: Console) -> None:

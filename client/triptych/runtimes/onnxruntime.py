@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -29,11 +30,7 @@ class OnnxRuntime:
         Raises:
             RuntimeError: ONNX Runtime cannot read it.
         """
-        options = self._options(threads)
-        try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no other root
-            raise RuntimeError(str(error)) from error
+        self._session = _opened(model, self._options(threads))
         batch, *shape = self._session.get_inputs()[0].shape
         height, width, channels = shape
         self.input_shape = (height, width, channels)
@@ -55,6 +52,24 @@ class OnnxRuntime:
         # On a CPU without VNNI its int8 kernels would saturate sums; elsewhere this changes nothing.
         options.add_session_config_entry("session.x64quantprecision", "1")
         return options
+
+
+def _opened(model: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """Open a model; where int8 kernels cannot be had, Q and DQ round all the same, and between them are floats.
+
+    On a CPU without VNNI, the exact kernels want uint8, and ONNX Runtime fails to rewrite weights that several layers
+    share (1.32: "Attempt to replace the existing tensor").
+
+    Raises:
+        RuntimeError: ONNX Runtime cannot read it.
+    """
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no other root
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        with contextlib.suppress(Exception):
+            return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        raise RuntimeError(str(error)) from error
 
 
 class ProfiledOnnxRuntime(OnnxRuntime):

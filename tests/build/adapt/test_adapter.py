@@ -7,16 +7,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.helper
+import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto
 
 from support.detectors import CLASSES, conv_model, open_size, raw_model, suppressing_model, yolox_model
+from support.families import FAMILIES
 from support.graphs import record_of
 from triptych.contract import DetectorSpec
 from triptych.errors import BuildError
 from triptych.runtimes import open_runtime
+from triptych_build.adapt import adapter
 from triptych_build.adapt.adapter import Overrides, adapt, adapt_file, describe
+from triptych_build.adapt.batch import BatchTied, fix_untrue_batch
 from triptych_build.adapt.names import read_names
 from triptych_build.adapt.onnx_file import read_adapted
 
@@ -106,6 +110,34 @@ def test_a_batch_of_one_that_cannot_be_opened_is_kept(tmp_path: Path, pixels: ND
     assert describe(record)[-1].endswith("export the model with a dynamic batch (Ultralytics: dynamic=True)")
     candidates = open_runtime("onnxruntime", tmp_path / "adapted.onnx", threads=1).detect(pixels)
     assert candidates.shape == (3, 300, 6)
+
+
+def test_an_open_batch_that_takes_one_image_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = next(family for family in FAMILIES if "anchors are of one image" in family.name)
+    source, out = family.make(tmp_path / "source.onnx"), tmp_path / "adapted.onnx"
+    assert describe(adapt_file(source, out))[-1].endswith("was fixed at 1, is dynamic now (checked on a batch of 2)")
+
+    def tied(_model: onnx.ModelProto, _image: str) -> onnx.ModelProto:
+        raise BatchTied(1, "an operator ties it")
+
+    monkeypatch.setattr(adapter, "open_batch", tied)
+    record = adapt_file(source, out)
+    assert (record.source_batch, record.batch_kept) == (1, True)
+    assert describe(record)[-1].startswith(
+        "       it was not opened, since its batch is open by name only, as two images at a time do not run ("
+    )
+
+
+def test_a_model_that_does_not_run_at_all_is_told_elsewhere() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        broken (float[N, 3, 8, 8] images) => (float[N, 7] output0) {
+            shape = Constant <value_ints = [-1, 7]> ()
+            output0 = Reshape (images, shape)
+        }"""
+    )
+    assert fix_untrue_batch(model, model.graph.input[0]) == ""
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
 def test_image_by_image_needs_a_batch_of_one(tmp_path: Path) -> None:

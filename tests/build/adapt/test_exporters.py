@@ -129,3 +129,30 @@ def test_what_is_known_of_the_pixels_is_heeded_when_the_boxes_are_read(told: str
     record = adapt_file(tagged(source, RTMDET) if by_metadata else source, tmp_path / "adapted.onnx", overrides)
     assert record.reading is not None
     assert (record.reading.boxes, record.reading.unit) == ("corners", "pixels")
+
+
+def test_the_exporter_says_how_boxes_of_anchors_are_read_and_the_user_before_it(tmp_path: Path) -> None:
+    """These are centres, and look like them; trained weights may look like anything on drawn images."""
+    centers = next(family for family in FAMILIES if family.name == "raw, transposed")
+    source = tagged(centers.make(tmp_path / "source.onnx"), RTMDET)
+    by_exporter = adapt_file(source, tmp_path / "adapted.onnx").reading
+    by_user = adapt_file(source, tmp_path / "adapted.onnx", Overrides(boxes="centers")).reading
+    assert by_exporter
+    assert by_user
+    assert (by_exporter.boxes, by_exporter.unit) == ("corners", "pixels")
+    assert (by_user.boxes, by_user.unit) == ("centers", "pixels")
+
+
+def test_rows_behind_suppression_are_read(tmp_path: Path) -> None:
+    """A family's tables are not its rows: with suppression inside, a DETR gives corners in pixels."""
+    rows = next(family for family in FAMILIES if family.name == "rows")
+    source = tagged(rows.make(tmp_path / "source.onnx"), RTMDET | {"model_family": "deimv2"})
+    reading = adapt_file(source, tmp_path / "adapted.onnx").reading
+    assert reading
+    assert (reading.boxes, reading.unit) == ("corners", "pixels")
+
+
+def test_boxes_that_are_told_leave_the_scores_to_be_read(tmp_path: Path) -> None:
+    source = query_model(tmp_path / "source.onnx")
+    told = adapt_file(source, tmp_path / "adapted.onnx", Overrides(boxes="centers", unit="fractions"))
+    assert told.reading == adapt_file(source, tmp_path / "adapted.onnx").reading

@@ -48,6 +48,15 @@ def test_untrained_weights_may_give_boxes_without_a_size() -> None:
     assert implausible(inverted, RECORD, is_drawn=True) == ""
 
 
+def test_corners_of_which_some_lie_far_outside_are_corners_still() -> None:
+    """RTMDet on images unlike those that it was trained on: a few of its distances are far too large."""
+    rng = np.random.default_rng(4)
+    anchors, distances = rng.uniform(0, 320, (1000, 2)), rng.uniform(5, 60, (2, 1000, 2))
+    distances[1, :150] *= 50
+    rows = np.hstack([anchors - distances[0], anchors + distances[1]])
+    assert box_reading([rows], ("centers", "pixels"), (320, 320)) == ("corners", "pixels")
+
+
 def test_corners_of_boxes_without_a_size_are_corners_still() -> None:
     """CenterNet before it is trained: the corners lie about each other, in no order."""
     rng = np.random.default_rng(0)

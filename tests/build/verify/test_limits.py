@@ -68,7 +68,7 @@ def test_the_whole_interval_is_held_to_the_limit(measured: float, deviation: flo
     check = checked({MAP: spread(measured, deviation)}, Gate(map_points=0.5))[MAP]
     assert check.outcome == outcome
     assert check.interval == pytest.approx((measured - 1.645 * deviation, measured + 1.645 * deviation), abs=1e-3)
-    assert bool(check.note) is (outcome == "too few")
+    assert bool(check.needed) is (outcome == "too few")
 
 
 def test_a_score_that_may_change_either_way_has_two_ways_to_be_beyond_chance() -> None:
@@ -84,7 +84,7 @@ def test_of_boxes_of_which_none_is_lost_some_may_be(figure: str, boxes: int, out
     check = next(check for check in found if check.figure == figure)
     assert check.interval == pytest.approx((-270.6 / boxes, 270.6 / boxes), rel=1e-3)
     assert check.outcome == outcome
-    assert check.note == ("" if outcome == "passed" else "About 600 images like these would tell")
+    assert check.needed == (0 if outcome == "passed" else 600)
 
 
 def test_few_losses_may_be_a_few_more() -> None:
@@ -98,7 +98,7 @@ def test_few_losses_may_be_a_few_more() -> None:
 
 def test_how_many_images_would_tell() -> None:
     """400 images give 0.7 +- 0.329; to part it from 0.5, the interval must be 0.2: 400 * (0.329 / 0.2)^2 = 1082."""
-    assert checked({MAP: spread(0.7, 0.2)})[MAP].note == "About 2000 images like these would tell"
+    assert checked({MAP: spread(0.7, 0.2)})[MAP].needed == 2000
 
 
 def test_a_class_is_refused_only_beyond_chance() -> None:

@@ -18,7 +18,7 @@ from triptych_build.verify.limits import Check, Gate, cut_check, latency_check
 from triptych_build.verify.report import Report, print_report, write_report
 
 CAT = Check("AP drop of cat (points, 144 boxes)", 2.1, 1.0, "refused", (1.6, 2.6), "AP of class 0")
-FEW = Check("mAP50-95 drop (points)", 0.4, 0.5, "too few", (0.2, 0.6), "map50_95", "About 90 images would tell")
+FEW = Check("mAP50-95 drop (points)", 0.4, 0.5, "too few", (0.2, 0.6), "map50_95", needed=90)
 FINE = Check("change when sent again (images)", 0, 0, "passed")
 STAGES = (
     Drift("preprocess", 0.1, "its pixels differ by 0.01 levels of 255 on average"),
@@ -54,11 +54,17 @@ def test_too_few_images_are_no_refusal() -> None:
     assert few.outcome == "too few"
     assert few.verdict == (
         "too few images to tell: mAP50-95 drop (points) is 0.4 (0.2 to 0.6), the limit is 0.5. "
-        "About 90 images would tell"
+        "About 90 images like these would tell"
     )
     with pytest.raises(BuildError, match="too few images to tell"):
         few.raise_if_not_passed()
     assert "would tell" not in report(FEW, CAT).verdict, "one refusal is enough"
+
+
+def test_of_several_numbers_of_images_the_largest_tells() -> None:
+    text = report(replace(FEW, needed=3000), FEW).verdict
+    assert text.endswith(". About 3000 images like these would tell")
+    assert "About 90" not in text
 
 
 def test_images_that_were_cut_off_are_named_where_accuracy_is_lost() -> None:
@@ -79,6 +85,14 @@ def test_no_stage_alone_explains_it() -> None:
     [
         (None, ["Calibrate with more images"]),
         (0.1, ["Not the graph lost it", "on this machine (AMD EPYC)", "More calibration would not help"]),
+        (
+            1.5,
+            [
+                "The graph alone loses too much, for in plain floats the same graph loses 1.5",
+                "and the runtime on this machine (AMD EPYC) the rest",
+                "Calibrate with more images",
+            ],
+        ),
         (
             4.0,
             ["The graph itself lost it, and not the runtime", "the same graph loses 4.0", "Calibrate with more images"],

@@ -39,6 +39,9 @@ REPEATED = 1000
 ONCE = 300
 """K of heads that see an object once."""
 
+MOST_QUERIES = 1000
+"""More boxes than this are anchors, which see an object many times."""
+
 
 def is_paddle(output: str) -> bool:
     """Return whether an output has a name as Paddle2ONNX gives them, and nobody else."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from triptych_build.adapt.heads.head import (
     IMAGENET,
+    MOST_QUERIES,
     ONCE,
     Boxes,
     Habits,
@@ -29,9 +30,6 @@ from triptych_build.adapt.heads.head import (
 )
 from triptych_build.adapt.heads.table import Table, table_tail
 from triptych_build.adapt.heads.values import box_reading, score_reading
-
-MOST_QUERIES = 1000
-"""More boxes than this are anchors, which see an object many times."""
 
 LARGEST_LOGIT = 50.0
 """Of scores and what becomes scores; boxes in pixels reach further."""

@@ -86,7 +86,8 @@ def _read_rows(source: Source) -> Reading:
     output, axis, count = found
     at = (order or _usual(output, count)).box
     boxes = [rows[:, at : at + 4] for rows in output.tables(axis)]
-    return Reading(*box_reading(boxes, ("corners", "pixels"), source.size))
+    # Rows in 0..1 are of DETR's descendants (RT-DETR of Ultralytics).
+    return Reading(*box_reading(boxes, ("corners", "pixels"), source.size, in_fractions="centers"))
 
 
 def _rows_tail(source: Source, reading: Reading, candidates: int) -> Tail:

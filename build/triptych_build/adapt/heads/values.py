@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import BuildError
-from triptych_build.adapt.heads.head import SCENES, Activation, Boxes, NoObject, Unit
+from triptych_build.adapt.heads.head import MOST_QUERIES, SCENES, Activation, Boxes, NoObject, Unit
 
 T = TypeVar("T")
 
@@ -32,18 +32,25 @@ SLACK = 1e-3
 """How far outside 0..1 a score may lie by rounding."""
 
 
-def box_reading(tables: Sequence[NDArray[Any]], habit: tuple[Boxes, Unit], size: tuple[int, int]) -> tuple[Boxes, Unit]:
+def box_reading(
+    tables: Sequence[NDArray[Any]],
+    habit: tuple[Boxes, Unit],
+    size: tuple[int, int],
+    in_fractions: Boxes | None = None,
+) -> tuple[Boxes, Unit]:
     """Return how boxes are read; as the family does unless all images show another reading.
 
     Args:
         tables: boxes [M, 4] on each sample image.
         habit: how the family has them.
         size: width and height of the image, in pixels.
+        in_fractions: how it has them where they turn out to be in 0..1; by default as in pixels.
 
     Raises:
         BuildError: they make sense neither as corners nor as centres.
     """
-    readings = [_box_reading(rows, habit, size) if len(rows) >= FEWEST_ROWS else habit for rows in tables]
+    habits: dict[Unit, Boxes] = {"pixels": habit[0], "fractions": in_fractions or habit[0]}
+    readings = [_box_reading(rows, habits, size) if len(rows) >= FEWEST_ROWS else habit for rows in tables]
     if tables and not any(readings):
         raise BuildError(
             "the boxes make sense neither as corners nor as centres: most end before they begin, and have negative "
@@ -58,7 +65,7 @@ def _agreed(seen: Sequence[T | None]) -> T | None:
     return shown.pop() if len(shown) == 1 else None
 
 
-def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int, int]) -> tuple[Boxes, Unit] | None:
+def _box_reading(rows: NDArray[Any], habits: Mapping[Unit, Boxes], size: tuple[int, int]) -> tuple[Boxes, Unit] | None:
     """Return how the boxes on one image are read; None if they make no sense.
 
     Corners come in order and inside the image. Centres with sizes do so only where all boxes are large and in the
@@ -67,8 +74,9 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
     sizes = np.abs(rows)
     is_small = np.quantile(sizes, 0.99) <= LARGEST_FRACTION and sizes.max() <= LARGEST_OUTLIER
     unit: Unit = "fractions" if is_small else "pixels"
-    if habit[0] == "corners-yx":
-        return habit[0], unit
+    habit = habits[unit]
+    if habit == "corners-yx":
+        return habit, unit
     extent = np.array(size if unit == "pixels" else (1, 1))
     first, second = rows[:, :2], rows[:, 2:]
     ordered, positive = (second >= first).all(1), (second >= 0).all(1)
@@ -78,17 +86,25 @@ def _box_reading(rows: NDArray[Any], habit: tuple[Boxes, Unit], size: tuple[int,
 
     are_corners = float(np.mean(ordered & inside(first, second, 0.25)))
     are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, 0.1)))
-    if are_corners >= MOST:
-        return (habit[0] if are_centers >= MOST else "corners"), unit
+    if are_corners >= MOST and are_centers >= MOST:
+        return habit, unit
+    # On images that are not its own, a DETR's boxes are so large, and reach so far beyond the image, that their
+    # centres and sizes are in order too.
+    is_detr = habit == "centers" and unit == "fractions" and len(rows) <= MOST_QUERIES
+    if are_corners >= MOST and (not is_detr or _go_together(first, second)):
+        return "corners", unit
+    # Of anchors all over the image, centres and sizes would be in order only near its first corner.
+    if unit == "pixels" and np.mean(ordered) >= MOST and are_corners > are_centers:
+        return "corners", unit
     # Far too large, as weights give them that never saw such images: a centre would still be in the image.
     if np.mean(ordered) >= MOST and np.mean(inside(first, first, 0.1)) < MOST:
         return "corners", unit
     # Boxes without a size, as untrained weights give them; of a few queries that say all the same, it proves nothing.
-    if (habit[0] == "corners" or unit == "pixels") and _go_together(first, second):
+    if (habit == "corners" or unit == "pixels") and _go_together(first, second):
         return "corners", unit
-    if np.mean(positive) >= MOST and (habit[0] == "centers" or are_centers >= MOST - 0.1):
+    if np.mean(positive) >= MOST and (habit == "centers" or are_centers >= MOST - 0.1):
         return "centers", unit
-    return ("corners", unit) if habit[0] == "corners" and np.mean(ordered) >= MOST else None
+    return ("corners", unit) if habit == "corners" and np.mean(ordered) >= MOST else None
 
 
 def _go_together(first: NDArray[Any], second: NDArray[Any]) -> bool:
