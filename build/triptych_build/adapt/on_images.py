@@ -32,6 +32,18 @@ MEASURED = 200
 SEEN = 0.4
 """A detector that is shown images as it was trained on gives its best candidate such a score in most of them."""
 
+FEWEST_BOXES = 20
+"""Fewer confident boxes on all images say nothing of how they are read."""
+
+IN_IMAGE = 0.9
+"""The least share of confident boxes that lie in the image where they are read rightly."""
+
+ASTRAY = 0.7
+"""Where fewer lie in it, and `IN_IMAGE` would if they were read the other way, they are read wrongly."""
+
+BEYOND = 0.05
+"""How far a box may reach beyond the image and still lie in it, as a share of its size."""
+
 OTHERS = {
     "--order rgb --scale 0.00392157": Normalization(),
     "--order bgr --scale 0.00392157": Normalization(order="bgr"),
@@ -55,14 +67,18 @@ def look_at_images(source: Path, overrides: Overrides, adapted: Path, images: Se
         images: the user's images; a few of them are looked at.
 
     Raises:
-        BuildError: the candidates cannot be right, or another preprocessing of the images is far more plausible.
+        BuildError: the candidates cannot be right, or another reading of the boxes or another preprocessing of the
+            images is far more plausible.
     """
     model, record = read_adapted_file(adapted)
     pixels = _letterboxed(_spread(images, LOOKED_AT), record)
     if not len(pixels):
         return []
     check_adapted(model, record, pixels)
-    best = _best_score(model, pixels)
+    candidates = _candidates(model, pixels)
+    if overrides.boxes is None:
+        _check_boxes(candidates, record)
+    best = _best_score(candidates)
     if best < SEEN and all(getattr(overrides, name) is None for name in ("order", "scale", "mean", "std")):
         _check_preprocessing(source, overrides, record, pixels, best)
     if record.spec.placement == "stretch":
@@ -78,7 +94,7 @@ def _check_preprocessing(
     for options, other in OTHERS.items():
         if other != record.normalization:
             asked = replace(overrides, order=other.order, scale=other.scale, mean=other.mean, std=other.std)
-            scores[options] = _best_score(adapt(source, asked), pixels)
+            scores[options] = _best_score(_candidates(adapt(source, asked), pixels))
     options = max(scores, key=lambda name: scores[name])
     if scores[options] >= SEEN and scores[options] > 2 * best:
         raise BuildError(
@@ -88,10 +104,44 @@ def _check_preprocessing(
         )
 
 
-def _best_score(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> float:
-    """Return the best candidate's score, on average over images uint8 [n, H, W, 3]."""
+def _check_boxes(candidates: NDArray[np.float32], record: Adapted) -> None:
+    """Refuse a reading of the boxes with which they lie astray, where the other one puts them into the image."""
+    if record.reading is None or record.reading.boxes == "corners-yx":
+        return
+    boxes, scores = candidates[..., :4], candidates[..., 4]
+    sure = boxes[(scores > 0) & (scores >= scores.max(1, keepdims=True) / 2)].astype(np.float64)
+    first, second = sure[:, :2], sure[:, 2:]
+    if record.reading.boxes == "centers":
+        other, option = np.hstack([(first + second) / 2, second - first]), "corners"
+    else:
+        other, option = np.hstack([first - second / 2, first + second / 2]), "centers"
+    size = record.spec.width, record.spec.height
+    here, there = _share_inside(sure, size), _share_inside(other, size)
+    if len(sure) >= FEWEST_BOXES and here < ASTRAY and there >= IN_IMAGE:
+        raise BuildError(
+            f"on {len(candidates)} of your images {here:.0%} of the boxes that the detector is surest of lie in the "
+            f"image, with {record.reading}, and {there:.0%} with --boxes {option}; say so, or name the present reading "
+            f"with --boxes {record.reading.boxes} if it is right"
+        )
+
+
+def _share_inside(boxes_xyxy: NDArray[np.float64], size: tuple[int, int]) -> float:
+    """Return which share of boxes [n, 4] in pixels have a size and lie in an image of a width and height."""
+    first, second = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
+    slack = BEYOND * np.array(size)
+    inside = (second > first).all(1) & (first >= -slack).all(1) & (second <= size + slack).all(1)
+    return float(inside.mean()) if len(inside) else 0.0
+
+
+def _candidates(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the candidates float32 [n, K, 6] of images uint8 [n, H, W, 3]."""
     outputs = probe.run(model, PIXELS.name, [image[None] for image in pixels])
-    return float(np.mean([candidates[0][0, 0, 4] for candidates in outputs]))
+    return np.concatenate([candidates[0] for candidates in outputs])
+
+
+def _best_score(candidates: NDArray[np.float32]) -> float:
+    """Return the best candidate's score, on average over images."""
+    return float(candidates[:, 0, 4].mean())
 
 
 def _spread(images: Sequence[Path], count: int) -> list[Path]:

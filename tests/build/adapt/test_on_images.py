@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support import ROOT
 from support.detectors import raw_model
 from triptych.errors import BuildError
 from triptych_build.adapt.adapter import Overrides, adapt_file
 from triptych_build.adapt.names import read_names
 from triptych_build.adapt.on_images import look_at_images
+from triptych_demo.detector.boards import generate
 
 
 def test_the_border_on_the_images(tmp_path: Path) -> None:
@@ -44,3 +46,22 @@ def test_a_detector_that_sees_nothing_with_the_wrong_preprocessing(shared_data: 
     with pytest.raises(BuildError, match=r"hardly sees anything on 4 of your images.*--order bgr --scale 1; say so"):
         look_at_images(source, unaware, adapted, images)
     assert look_at_images(source, wrong, adapted, images), "who names the preparation is believed"
+
+
+def test_boxes_that_were_read_the_wrong_way(tmp_path: Path) -> None:
+    """Drawn images may mislead; on the user's own a trained detector's boxes lie in the image."""
+    demo, adapted = ROOT / "demo" / "pcb.onnx", tmp_path / "adapted.onnx"
+    images = [tmp_path / f"{number}.jpg" for number in range(4)]
+    for number, path in enumerate(images):
+        path.write_bytes(generate(1000, number).jpeg)
+    wrong = Overrides(boxes="corners")
+    adapt_file(demo, adapted, wrong)
+    with pytest.raises(
+        BuildError,
+        match=r"^on 4 of your images \d?% of the boxes that the detector is surest of lie in the image, with boxes are "
+        r"corners in pixels, and \d+% with --boxes centers; say so, or name the present reading with --boxes corners",
+    ):
+        look_at_images(demo, Overrides(), adapted, images)
+    assert look_at_images(demo, wrong, adapted, images), "who names the reading is believed"
+    adapt_file(demo, adapted)
+    assert look_at_images(demo, Overrides(), adapted, images)
