@@ -34,7 +34,7 @@ def test_what_may_be_chance_or_the_beginning_does_not_grow() -> None:
 
 def test_the_sentence_is_of_those_that_live_at_the_end() -> None:
     seen = footprint(process("detector", GROWING, to_s=100), process("preprocess"), process("detector"))
-    sentence = "the server holds 22 MB, 11 MB of GPU 0, 22 open files and 22 threads in 2 processes"
+    sentence = "the server holds 22 MB, 22 open files and 22 threads in 2 processes; 11 MB of GPU 0 are in use"
     assert footprint_sentence(seen) == sentence
     assert seen.processes[0].title == "detector 1 (process 7)"
 

@@ -12,7 +12,7 @@ from triptych.measure import footprint_sampler
 from triptych.measure.footprint import Footprint
 from triptych.measure.footprint_sampler import FootprintSampler
 from triptych.measure.power import nvml
-from triptych.serving.processes import SERVER
+from triptych.serving.processes import SERVER, process_on_port
 
 
 def sampled(address: str, seconds: float) -> Footprint | None:
@@ -66,3 +66,14 @@ def test_gpus_are_sampled_where_there_are_some(port: int, monkeypatch: pytest.Mo
         (0, "one", 20_000.0),
         (1, "two", 20_000.0),
     ]
+
+
+def test_a_gpu_that_the_server_does_not_use_is_none_of_its_own(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = process_on_port(port)
+    assert server
+    fake = FakeNvml(FakeGpu("GPU-1", pids=[1]), FakeGpu("GPU-2", pids=[server.pid, 1]))
+    for module in (nvml, footprint_sampler):
+        monkeypatch.setattr(module, "pynvml", fake)
+    seen = sampled(f"127.0.0.1:{port}", 0.1)
+    assert seen
+    assert [gpu.index for gpu in seen.gpus] == [1]

@@ -59,7 +59,7 @@ class ProcessFootprint:
 
 @dataclass(frozen=True)
 class GpuFootprint:
-    """One GPU of the server's machine.
+    """One GPU that the server uses.
 
     Attributes:
         index: its number in NVML.
@@ -80,7 +80,7 @@ class Footprint:
         period_s: time between two samples, in seconds.
         seconds: from the first sample to the last.
         processes: in the order in which they were seen; a process that was replaced has its own entry.
-        gpus: empty where there are none.
+        gpus: that it uses; empty where there are none.
     """
 
     period_s: float
@@ -135,14 +135,14 @@ def growths(footprint: Footprint, at_least_s: float, least_per_min: float) -> It
 
 
 def footprint_sentence(footprint: Footprint) -> str:
-    """Say what the server holds at the end."""
+    """Say what the server holds at the end, and what is in use on its GPUs, by whomever."""
     living = footprint.last
     memory_mb, files, threads = (
         sum(trend.last for trend in trends)
         for trends in zip(*((process.memory_mb, process.files, process.threads) for process in living), strict=True)
     )
-    gpu = "".join(f", {gpu.memory_mb.last:.0f} MB of GPU {gpu.index}" for gpu in footprint.gpus)
+    gpus = "".join(f"; {gpu.memory_mb.last:.0f} MB of GPU {gpu.index} are in use" for gpu in footprint.gpus)
     return (
-        f"the server holds {memory_mb:.0f} MB{gpu}, {files:.0f} open files and {threads:.0f} threads in "
-        f"{len(living)} process{'es' * (len(living) != 1)}"
+        f"the server holds {memory_mb:.0f} MB, {files:.0f} open files and {threads:.0f} threads in "
+        f"{len(living)} process{'es' * (len(living) != 1)}{gpus}"
     )

@@ -13,8 +13,8 @@ import psutil
 import pynvml
 
 from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
-from triptych.measure.power.nvml import open_devices
-from triptych.serving.processes import SERVER, ModelProcess, model_processes, process_on_port
+from triptych.measure.power.nvml import devices_of, open_devices
+from triptych.serving.processes import SERVER, ModelProcess, environment_of, model_processes, process_on_port
 from triptych.wire.channel import is_here
 
 PERIOD_S = 1.0
@@ -58,6 +58,7 @@ class FootprintSampler:
         self._period_s = period_s
         self._server: psutil.Process | None = None
         self._members: dict[ModelProcess, list[psutil.Process]] = {}
+        self._devices: dict[tuple[int, str], str] = {}
         self._processes: defaultdict[ModelProcess, _Series] = defaultdict(_Series)
         self._gpus: defaultdict[tuple[int, str], _Series] = defaultdict(_Series)
         self._taken = 0
@@ -103,7 +104,7 @@ class FootprintSampler:
     def _sample(self, devices: dict[tuple[int, str], Any]) -> None:
         at_s = time.monotonic() - self._began
         if self._is_stale or self._taken % LOOK_EVERY == 0:
-            self._look()
+            self._look(devices)
         self._taken += 1
         for one, members in self._members.items():
             try:
@@ -112,20 +113,23 @@ class FootprintSampler:
                 self._is_stale = True
                 continue
             self._processes[one].add(at_s, tuple(map(sum, zip(*figures, strict=True))))
-        for device, handle in devices.items() if self._members else ():
+        for device in self._devices:
             with contextlib.suppress(pynvml.NVMLError):
-                self._gpus[device].add(at_s, (pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e6,))
+                self._gpus[device].add(at_s, (pynvml.nvmlDeviceGetMemoryInfo(devices[device]).used / 1e6,))
         if any(len(series.times_s) >= MOST_SAMPLES for series in self._processes.values()):
             self._period_s *= 2
             for series in (*self._processes.values(), *self._gpus.values()):
                 series.thin()
 
-    def _look(self) -> None:
-        """Find the server's processes, and the server itself if it is not known or gone."""
+    def _look(self, devices: dict[tuple[int, str], Any]) -> None:
+        """Find the server's processes and GPUs, and the server itself if it is not known or gone."""
         self._is_stale = False
         if self._port and (self._server is None or not self._server.is_running()):
             self._server = process_on_port(self._port)
         self._members = _members(self._server) if self._server else {}
+        if self._server and self._members:
+            pids = {process.pid for members in self._members.values() for process in members}
+            self._devices, _ = devices_of(devices, pids, environment_of(self._server))
 
 
 def _members(server: psutil.Process) -> dict[ModelProcess, list[psutil.Process]]:

@@ -46,6 +46,14 @@ def model_processes(server: psutil.Process) -> list[ModelProcess]:
     return sorted(processes, key=lambda process: process.pid)
 
 
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Return the variables that a process was started with; none if it is gone, or not ours to read."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
 def stopped_processes(processes: Iterable[ModelProcess]) -> list[ModelProcess]:
     """Return those that a signal has stopped (SIGSTOP), and that nobody debugs."""
     stopped = []

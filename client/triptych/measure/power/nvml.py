@@ -55,12 +55,10 @@ class Nvml:
         """Find the GPUs of a server by its processes and the environment that it was started with."""
         self._opened = contextlib.ExitStack()
         devices = self._opened.enter_context(open_devices())
-        named = [(_ask(pynvml.nvmlDeviceGetUUID, handle), name, handle) for (_, name), handle in devices.items()]
-        gpus = {str(uuid): (name, handle) for uuid, name, handle in named if uuid}
-        chosen, how = _chosen(gpus, pids, environment)
-        self._handles = {uuid: gpus[uuid][1] for uuid in chosen}
-        self.identities = {uuid: _identity(uuid, *gpus[uuid], how) for uuid in chosen}
-        self.missing = "" if chosen else "NVIDIA's driver on this machine shows no GPU of the server"
+        own, how = devices_of(devices, pids, environment)
+        self._handles = {uuid: devices[device] for device, uuid in own.items()}
+        self.identities = {uuid: _identity(uuid, name, self._handles[uuid], how) for (_, name), uuid in own.items()}
+        self.missing = "" if own else "NVIDIA's driver on this machine shows no GPU of the server"
 
     def read(self) -> Mapping[str, Reading]:
         """Read all GPUs."""
@@ -94,17 +92,26 @@ def _reading(handle: Any) -> Reading:
     )
 
 
-def _chosen(
-    gpus: Mapping[str, tuple[str, Any]], pids: Collection[int], environment: Mapping[str, str]
-) -> tuple[list[str], str]:
-    """Return the UUIDs of a server's GPUs, and what to say of how they were found."""
-    opened = [uuid for uuid, (_, handle) in gpus.items() if not _running(handle).isdisjoint(pids)]
-    if opened:
+def devices_of(
+    devices: Mapping[tuple[int, str], Any], pids: Collection[int], environment: Mapping[str, str]
+) -> tuple[dict[tuple[int, str], str], str]:
+    """Return which devices are a server's, with their UUIDs, and what to say of how they were found.
+
+    Args:
+        devices: handles, as of `open_devices`, which must be open.
+        pids: of the server's processes.
+        environment: that it was started with.
+    """
+    uuids = {
+        device: str(uuid) for device, handle in devices.items() if (uuid := _ask(pynvml.nvmlDeviceGetUUID, handle))
+    }
+    if opened := {device: uuid for device, uuid in uuids.items() if not _running(devices[device]).isdisjoint(pids)}:
         return opened, ""
-    visible = visible_gpus({uuid: name for uuid, (name, _) in gpus.items()}, environment)
-    if visible is not None:
-        return visible, "as CUDA_VISIBLE_DEVICES of the server names it"
-    return list(gpus), "one of all of this machine: the driver does not say which of them are the server's"
+    visible = visible_gpus({uuid: name for (_, name), uuid in uuids.items()}, environment)
+    if visible is None:
+        return uuids, "one of all of this machine: the driver does not say which of them are the server's"
+    named = {uuid: device for device, uuid in uuids.items()}
+    return {named[uuid]: uuid for uuid in visible}, "as CUDA_VISIBLE_DEVICES of the server names it"
 
 
 def _running(handle: Any) -> set[int]:

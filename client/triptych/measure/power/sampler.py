@@ -19,7 +19,7 @@ from triptych.measure.power.metrics import TritonMetrics, url_of
 from triptych.measure.power.nvml import Nvml
 from triptych.measure.power.rapl import Rapl
 from triptych.measure.power.source import Reading, Source
-from triptych.serving.processes import SERVER, process_on_port
+from triptych.serving.processes import SERVER, environment_of, process_on_port
 from triptych.wire.channel import is_here
 
 MOST_SAMPLES = 2400
@@ -129,7 +129,7 @@ class PowerSampler:
             if url := self._metrics_url or url_of(self._address):
                 self._sources.append(TritonMetrics(url))
         else:
-            self._sources.append(Nvml(_pids(server), _environment(server)))
+            self._sources.append(Nvml(_pids(server), environment_of(server)))
         if server is not None:
             self._sources.append(Rapl())
         else:
@@ -196,10 +196,3 @@ def _pids(server: psutil.Process) -> set[int]:
         return {server.pid, *(child.pid for child in server.children(recursive=True))}
     except psutil.Error:
         return {server.pid}
-
-
-def _environment(server: psutil.Process) -> dict[str, str]:
-    try:
-        return server.environ()
-    except psutil.Error:
-        return {}
