@@ -22,7 +22,7 @@ def test_what_surely_grows_is_named() -> None:
     assert list(map(str, growths(seen, 120, 1.0))) == [
         "detector 1 (process 7) grows by 12.3 (8.1 to 15.9) MB a minute",
         "detector 1 (process 7) grows by 12.3 (8.1 to 15.9) open files a minute",
-        "GPU 0 grows by 12.3 (8.1 to 15.9) MB of memory a minute",
+        "memory in use on GPU 0 by all programs grows by 12.3 (8.1 to 15.9) MB a minute",
     ]
 
 

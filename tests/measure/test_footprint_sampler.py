@@ -77,3 +77,19 @@ def test_a_gpu_that_the_server_does_not_use_is_none_of_its_own(port: int, monkey
     seen = sampled(f"127.0.0.1:{port}", 0.1)
     assert seen
     assert [gpu.index for gpu in seen.gpus] == [1]
+
+
+def test_a_gpu_that_was_only_taken_for_the_server_s_is_left_out(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as none of its processes computes, such as when a model is replaced, all of the machine are."""
+    server = process_on_port(port)
+    assert server
+    gpus = FakeGpu("GPU-1"), FakeGpu("GPU-2")
+    for module in (nvml, footprint_sampler):
+        monkeypatch.setattr(module, "pynvml", FakeNvml(*gpus))
+    with FootprintSampler(f"127.0.0.1:{port}", period_s=0.02) as sampler:
+        time.sleep(0.1)
+        gpus[1].pids = [server.pid]
+        time.sleep(0.5)
+        seen = sampler.stop()
+    assert seen
+    assert [gpu.index for gpu in seen.gpus] == [1]

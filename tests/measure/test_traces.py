@@ -62,7 +62,9 @@ def test_a_request_without_its_every_stage_is_left_out() -> None:
     assert join(parse("".join(failed))) == []
 
 
-@pytest.mark.parametrize(("requests_per_s", "cycle", "rate"), [(0, 1, 1), (200, 8, 1), (201, 1, 2), (700, 3, 4)])
+@pytest.mark.parametrize(
+    ("requests_per_s", "cycle", "rate"), [(0, 1, 1), (50, 8, 1), (51, 1, 2), (700, 3, 14), (300, 3, 7)]
+)
 def test_of_many_requests_a_second_one_in_so_many_is_traced(requests_per_s: float, cycle: int, rate: int) -> None:
     assert sampling(requests_per_s, cycle) == rate
     assert requests_per_s / rate <= MOST_TRACES_PER_S

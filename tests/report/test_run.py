@@ -7,6 +7,7 @@ import dataclasses
 from support.pages import Reader, make_run
 from support.power import gpu, power, throttled_run
 from triptych import report
+from triptych.measure.footprint import Footprint, GpuFootprint, ProcessFootprint, Trend
 from triptych.measure.scenario import Scenario, TriedRate
 from triptych.report.blocks import Page
 
@@ -50,6 +51,14 @@ def test_a_scenario_comes_first_and_with_every_rate_that_was_tried() -> None:
     assert "not a valid MLPerf length: 60 s of 600 s" in markdown
     rows = [line for line in markdown.splitlines() if line.endswith(("| yes |", "| no |"))]
     assert [row.split("|")[1].strip() for row in rows] == ["40", "20"]
+
+
+def test_memory_of_a_gpu_is_not_said_to_be_the_server_s() -> None:
+    trend = Trend(500, 645, 645, None)
+    process = ProcessFootprint("tritonserver", "", 7, 0.0, 9.0, trend, trend, trend)
+    footprint = Footprint(1.0, 9.0, [process], [GpuFootprint(1, "an H100", trend)])
+    page = report.of_run(dataclasses.replace(make_run(), footprint=footprint), "run")
+    assert "| GPU 1, an H100: in use by all programs | 500, 645, 645 | – | – |" in report.markdown(page)
 
 
 def test_power_is_shown_with_where_it_comes_from() -> None:

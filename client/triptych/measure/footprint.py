@@ -59,7 +59,7 @@ class ProcessFootprint:
 
 @dataclass(frozen=True)
 class GpuFootprint:
-    """One GPU that the server uses.
+    """One GPU of the server, which other programs may use too.
 
     Attributes:
         index: its number in NVML.
@@ -80,7 +80,9 @@ class Footprint:
         period_s: time between two samples, in seconds.
         seconds: from the first sample to the last.
         processes: in the order in which they were seen; a process that was replaced has its own entry.
-        gpus: that it uses; empty where there are none.
+        gpus: those that the server's processes have opened; where the driver does not know them, those that the
+            server's CUDA_VISIBLE_DEVICES names, else all of the machine, as in earlier runs. Empty where
+            there are none.
     """
 
     period_s: float
@@ -99,7 +101,7 @@ class Growth:
     """Something that grows, and where.
 
     Attributes:
-        where: a process or a GPU.
+        where: a process, or memory of a GPU.
         what: such as "MB".
         slope: of it.
     """
@@ -128,7 +130,7 @@ def growths(footprint: Footprint, at_least_s: float, least_per_min: float) -> It
         for what, trend in (("MB", process.memory_mb), ("open files", process.files), ("threads", process.threads))
     ]
     if footprint.seconds >= at_least_s:
-        trends += [(f"GPU {gpu.index}", "MB of memory", gpu.memory_mb) for gpu in footprint.gpus]
+        trends += [(f"memory in use on GPU {gpu.index} by all programs", "MB", gpu.memory_mb) for gpu in footprint.gpus]
     for where, what, trend in trends:
         if trend.slope is not None and trend.slope.low > least_per_min:
             yield Growth(where, what, trend.slope)

@@ -86,7 +86,7 @@ class FootprintSampler:
             ProcessFootprint(one.model, one.version, one.pid, series.times_s[0], series.times_s[-1], *series.trends())
             for one, series in self._processes.items()
         ]
-        gpus = [GpuFootprint(index, name, *series.trends()) for (index, name), series in self._gpus.items()]
+        gpus = [GpuFootprint(*device, *self._gpus[device].trends()) for device in self._devices if device in self._gpus]
         return Footprint(self._period_s, max(process.to_s for process in processes), processes, gpus)
 
     def _end(self) -> None:
@@ -113,7 +113,7 @@ class FootprintSampler:
                 self._is_stale = True
                 continue
             self._processes[one].add(at_s, tuple(map(sum, zip(*figures, strict=True))))
-        for device in self._devices:
+        for device in self._devices if self._members else ():
             with contextlib.suppress(pynvml.NVMLError):
                 self._gpus[device].add(at_s, (pynvml.nvmlDeviceGetMemoryInfo(devices[device]).used / 1e6,))
         if any(len(series.times_s) >= MOST_SAMPLES for series in self._processes.values()):

@@ -185,7 +185,10 @@ def _throttled(run: Run, where: str = "") -> list[Remark]:
 def _growths(run: Run) -> list[Remark]:
     if run.footprint is None:
         return []
-    advice = "if a longer run shows it too, it leaks: look at what was changed last in it, and at its libraries"
+    advice = (
+        "if a longer run shows it too, look for a leak in what was changed last, and in its libraries; on a GPU it may "
+        "be another program's (nvidia-smi)"
+    )
     return [
         Remark("footprint-grows", str(growth), advice)
         for growth in growths(run.footprint, GROWTH_WITHIN_S, GROWTH_PER_MIN)

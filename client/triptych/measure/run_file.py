@@ -227,8 +227,8 @@ class Run:
         attribution: where the time went.
         intervals: the measured time in equal parts.
         command: what was typed.
-        footprint: what the server's processes held; None where the server was not on the load generator's machine, or
-            could not be seen from there.
+        footprint: what the server's processes held, and memory in use on its GPUs; None where the server was not on the
+            load generator's machine, or could not be seen from there.
         power: what its GPUs and processors took; None in runs that were written before there was one.
         interrupted: why there are no counters of the server; empty if there are.
         scenario: what MLPerf's scenario says of it; None of other load tests.

@@ -46,13 +46,17 @@ SETTLE_S = 3.0
 TRACES_A_FILE = 1000
 """Triton holds so many requests in memory before it writes them to a file of their own."""
 
-MOST_TRACES_PER_S = 200.0
-"""At most about so many requests a second are traced."""
+MOST_TRACES_PER_S = 50.0
+"""At most about so many requests a second are traced.
+
+Triton 2.51 writes to a trace that it has freed (`TraceManager::TraceRelease` unlocks it last). That does harm if
+another one takes its place in that microsecond, and the chance of it grows with the square of this rate.
+"""
 
 RENEW_S = 5.0
 """So often Triton is told to go on tracing. Each time it writes what it has traced to a file of its own..."""
 
-TRACES_TO_GO = round(2 * MOST_TRACES_PER_S * RENEW_S)
+TRACES_TO_GO = 2000
 """...and it stops by itself after so many traced requests."""
 
 _OFF = {"trace_level": ["OFF"], "trace_rate": ["1000"], "trace_count": ["-1"], "log_frequency": ["0"]}
@@ -113,7 +117,7 @@ def sampling(requests_per_s: float, cycle: int = 1) -> int:
     be of some images only. Of images that are drawn at random there is no such number.
 
     >>> sampling(100), sampling(700), sampling(700, cycle=6)
-    (1, 4, 5)
+    (2, 14, 17)
     """
     rate = max(1, math.ceil(requests_per_s / MOST_TRACES_PER_S))
     while math.gcd(rate, cycle) > 1:

@@ -21,7 +21,10 @@ def footprint_sections(run: Run) -> list[Section]:
         Row([process.title, *map(_cell, (process.memory_mb, process.files, process.threads))])
         for process in footprint.processes
     ]
-    gpus = [Row([f"GPU {gpu.index}, {gpu.name}", _cell(gpu.memory_mb), "–", "–"]) for gpu in footprint.gpus]
+    gpus = [
+        Row([f"GPU {gpu.index}, {gpu.name}: in use by all programs", _cell(gpu.memory_mb), "–", "–"])
+        for gpu in footprint.gpus
+    ]
     return [
         Section(
             "What the server held",
