@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from triptych.contract import PIXELS
 from triptych.errors import BuildError, ImageError
 from triptych.vision.decode import read_header
 from triptych.vision.letterbox import preprocess
-from triptych_build.adapt import probe
 from triptych_build.adapt.adapter import Overrides, adapt
 from triptych_build.adapt.heads.head import IMAGENET, Normalization
+from triptych_build.adapt.heads.values import inside
 from triptych_build.adapt.onnx_file import Adapted, read_adapted_file
 from triptych_build.adapt.padding import describe_padding
-from triptych_build.adapt.sanity import check_adapted
+from triptych_build.adapt.sanity import candidates_of, check_adapted
 
 LOOKED_AT = 4
 """Images that the detector runs on."""
@@ -74,8 +72,7 @@ def look_at_images(source: Path, overrides: Overrides, adapted: Path, images: Se
     pixels = _letterboxed(_spread(images, LOOKED_AT), record)
     if not len(pixels):
         return []
-    check_adapted(model, record, pixels)
-    candidates = _candidates(model, pixels)
+    candidates = check_adapted(model, record, pixels)
     if overrides.boxes is None:
         _check_boxes(candidates, record)
     best = _best_score(candidates)
@@ -94,7 +91,7 @@ def _check_preprocessing(
     for options, other in OTHERS.items():
         if other != record.normalization:
             asked = replace(overrides, order=other.order, scale=other.scale, mean=other.mean, std=other.std)
-            scores[options] = _best_score(_candidates(adapt(source, asked), pixels))
+            scores[options] = _best_score(candidates_of(adapt(source, asked), pixels))
     options = max(scores, key=lambda name: scores[name])
     if scores[options] >= SEEN and scores[options] > 2 * best:
         raise BuildError(
@@ -128,15 +125,8 @@ def _check_boxes(candidates: NDArray[np.float32], record: Adapted) -> None:
 def _share_inside(boxes_xyxy: NDArray[np.float64], size: tuple[int, int]) -> float:
     """Return which share of boxes [n, 4] in pixels have a size and lie in an image of a width and height."""
     first, second = boxes_xyxy[:, :2], boxes_xyxy[:, 2:]
-    slack = BEYOND * np.array(size)
-    inside = (second > first).all(1) & (first >= -slack).all(1) & (second <= size + slack).all(1)
-    return float(inside.mean()) if len(inside) else 0.0
-
-
-def _candidates(model: onnx.ModelProto, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the candidates float32 [n, K, 6] of images uint8 [n, H, W, 3]."""
-    outputs = probe.run(model, PIXELS.name, [image[None] for image in pixels])
-    return np.concatenate([candidates[0] for candidates in outputs])
+    lie_in = (second > first).all(1) & inside(first, second, size, BEYOND)
+    return float(lie_in.mean()) if len(lie_in) else 0.0
 
 
 def _best_score(candidates: NDArray[np.float32]) -> float:

@@ -15,8 +15,10 @@ from triptych_build.adapt.heads.values import LARGEST_FRACTION, are_scores
 from triptych_build.adapt.onnx_file import Adapted
 
 
-def check_adapted(model: onnx.ModelProto, record: Adapted, images: NDArray[np.uint8] | None = None) -> None:
-    """Refuse an adapted model whose candidates cannot be what they are taken for.
+def check_adapted(
+    model: onnx.ModelProto, record: Adapted, images: NDArray[np.uint8] | None = None
+) -> NDArray[np.float32]:
+    """Return the candidates of a few images, float32 [n, K, 6], if they can be what they are taken for.
 
     Args:
         model: the adapted model.
@@ -29,14 +31,18 @@ def check_adapted(model: onnx.ModelProto, record: Adapted, images: NDArray[np.ui
     is_drawn = images is None
     if images is None:
         images = probe.scenes(record.spec.width, record.spec.height)
-    candidates = np.concatenate(
-        [outputs[0] for outputs in probe.run(model, PIXELS.name, [image[None] for image in images])]
-    )
+    candidates = candidates_of(model, images)
     if wrong := implausible(candidates, record, is_drawn=is_drawn):
         reading = f", with {record.reading}" if record.reading else ""
         raise BuildError(
             f"on {len(images)} images the head {record.head}{reading}, gives candidates that cannot be right: {wrong}"
         )
+    return candidates
+
+
+def candidates_of(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what an adapted model gives for images uint8 [n, H, W, 3], one by one: candidates float32 [n, K, 6]."""
+    return np.concatenate([outputs[0] for outputs in probe.run(model, PIXELS.name, [image[None] for image in images])])
 
 
 def implausible(candidates: NDArray[Any], record: Adapted, *, is_drawn: bool = False) -> str:

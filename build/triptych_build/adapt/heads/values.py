@@ -77,15 +77,11 @@ def _box_reading(rows: NDArray[Any], habits: Mapping[Unit, Boxes], size: tuple[i
     habit = habits[unit]
     if habit == "corners-yx":
         return habit, unit
-    extent = np.array(size if unit == "pixels" else (1, 1))
+    extent = size if unit == "pixels" else (1, 1)
     first, second = rows[:, :2], rows[:, 2:]
     ordered, positive = (second >= first).all(1), (second >= 0).all(1)
-
-    def inside(top_left: NDArray[Any], bottom_right: NDArray[Any], margin: float) -> NDArray[np.bool_]:
-        return np.asarray(((top_left >= -margin * extent) & (bottom_right <= (1 + margin) * extent)).all(1))
-
-    are_corners = float(np.mean(ordered & inside(first, second, 0.25)))
-    are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, 0.1)))
+    are_corners = float(np.mean(ordered & inside(first, second, extent, 0.25)))
+    are_centers = float(np.mean(positive & inside(first - second / 2, first + second / 2, extent, 0.1)))
     if are_corners >= MOST and are_centers >= MOST:
         return habit, unit
     # On images that are not its own, a DETR's boxes are so large, and reach so far beyond the image, that their
@@ -97,7 +93,7 @@ def _box_reading(rows: NDArray[Any], habits: Mapping[Unit, Boxes], size: tuple[i
     if unit == "pixels" and np.mean(ordered) >= MOST and are_corners > are_centers:
         return "corners", unit
     # Far too large, as weights give them that never saw such images: a centre would still be in the image.
-    if np.mean(ordered) >= MOST and np.mean(inside(first, first, 0.1)) < MOST:
+    if np.mean(ordered) >= MOST and np.mean(inside(first, first, extent, 0.1)) < MOST:
         return "corners", unit
     # Boxes without a size, as untrained weights give them; of a few queries that say all the same, it proves nothing.
     if (habit == "corners" or unit == "pixels") and _go_together(first, second):
@@ -105,6 +101,14 @@ def _box_reading(rows: NDArray[Any], habits: Mapping[Unit, Boxes], size: tuple[i
     if np.mean(positive) >= MOST and (habit == "centers" or are_centers >= MOST - 0.1):
         return "centers", unit
     return ("corners", unit) if habit == "corners" and np.mean(ordered) >= MOST else None
+
+
+def inside(
+    top_left: NDArray[Any], bottom_right: NDArray[Any], extent: tuple[int, int], margin: float
+) -> NDArray[np.bool_]:
+    """Return which boxes [n], by two corners [n, 2], lie in an image of an extent, but for a share of it all around."""
+    size = np.array(extent)
+    return np.asarray(((top_left >= -margin * size) & (bottom_right <= (1 + margin) * size)).all(1))
 
 
 def _go_together(first: NDArray[Any], second: NDArray[Any]) -> bool:
