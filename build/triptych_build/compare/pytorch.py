@@ -13,26 +13,30 @@ from triptych.errors import BuildError
 from triptych.runtimes import check_pixels
 from triptych_build.compare.onnx2torch import convert
 
-PRECISIONS = {"f32": torch.float32, "f16": torch.float16}
+PRECISIONS = "f32", "f16"
 
 
 class PyTorchRuntime:
     """A torch module; a model whose batch is fixed at 1 is run image by image."""
 
-    def __init__(self, model: Path, threads: int, device: torch.device | None = None, precision: str = "f32") -> None:
-        """Convert a model for a device, the CPU without one.
+    def __init__(self, model: Path, threads: int, precision: str = "f32", gpu: int | None = None) -> None:
+        """Convert a model for a GPU, by CUDA's number, or for the CPU.
 
         In f16, torch's autocast calculates convolutions and matrices in float16 and all else as the file says.
 
         Raises:
-            BuildError: it cannot be converted, or there is no such precision.
+            BuildError: it cannot be converted, there is no such precision, or torch sees no GPU.
         """
         if precision not in PRECISIONS:
             raise BuildError(f"torch's precision must be one of {', '.join(PRECISIONS)}, but got {precision!r}")
+        if gpu is not None and not torch.cuda.is_available():
+            raise BuildError(
+                f"torch {torch.__version__} sees no GPU here; install a torch with CUDA that fits its driver"
+            )
+        self._device = torch.device("cpu" if gpu is None else f"cuda:{gpu}")
+        self._is_half = precision == "f16"
         converted = convert(model)
         self.input_shape = converted.input_shape
-        self._device = device or torch.device("cpu")
-        self._precision = PRECISIONS[precision]
         self._module: Any = converted.module.to(self._device)
         self._one_by_one = converted.one_by_one
         self._threads = threads
@@ -51,21 +55,4 @@ class PyTorchRuntime:
 
     def _autocast(self) -> Any:
         # A trace must not keep weights that a cache has converted.
-        is_on = self._precision != torch.float32
-        return torch.autocast(self._device.type, torch.float16, enabled=is_on, cache_enabled=False)
-
-
-def on_gpu(model: Path, threads: int, precision: str = "f32", gpu: int = 0) -> PyTorchRuntime:
-    """Return a runtime on a GPU, by CUDA's number; see `PyTorchRuntime`."""
-    return PyTorchRuntime(model, threads, device_of(gpu), precision)
-
-
-def device_of(gpu: int) -> torch.device:
-    """Return torch's name of a GPU.
-
-    Raises:
-        BuildError: this torch has no CUDA, or sees no GPU.
-    """
-    if not torch.cuda.is_available():
-        raise BuildError(f"torch {torch.__version__} sees no GPU here; install a torch with CUDA that fits its driver")
-    return torch.device("cuda", gpu)
+        return torch.autocast(self._device.type, torch.float16, enabled=self._is_half, cache_enabled=False)

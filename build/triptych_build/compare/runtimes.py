@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from triptych import runtimes
 from triptych.runtimes import RuntimeEntry
 
+PYTORCH = RuntimeEntry("triptych_build.compare.pytorch", "PyTorchRuntime", "torch")
+TORCHSCRIPT = RuntimeEntry("triptych_build.compare.torchscript", "TorchScriptRuntime", "torch")
+
 RUNTIMES: Mapping[str, RuntimeEntry] = {
     **runtimes.RUNTIMES,
-    "pytorch": RuntimeEntry("triptych_build.compare.pytorch", "PyTorchRuntime", "torch"),
-    "torchscript": RuntimeEntry("triptych_build.compare.torchscript", "TorchScriptRuntime", "torch"),
-    "pytorch-gpu": RuntimeEntry("triptych_build.compare.pytorch", "on_gpu", "torch", ("precision", "gpu")),
-    "torchscript-gpu": RuntimeEntry("triptych_build.compare.torchscript", "on_gpu", "torch", ("precision", "gpu")),
+    "pytorch": PYTORCH,
+    "torchscript": TORCHSCRIPT,
+    "pytorch-gpu": PYTORCH._replace(options=("precision", "gpu")),
+    "torchscript-gpu": TORCHSCRIPT._replace(options=("precision", "gpu")),
 }
 """What `triptych.runtimes.open_runtime` takes as `runtimes`."""

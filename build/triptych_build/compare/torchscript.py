@@ -19,9 +19,9 @@ TOLERANCE = 1e-3
 class TorchScriptRuntime(pytorch.PyTorchRuntime):
     """A traced module; it takes batches of any size as long as the model does."""
 
-    def __init__(self, model: Path, threads: int, device: torch.device | None = None, precision: str = "f32") -> None:
+    def __init__(self, model: Path, threads: int, precision: str = "f32", gpu: int | None = None) -> None:
         """See `PyTorchRuntime`."""
-        super().__init__(model, threads, device, precision)
+        super().__init__(model, threads, precision, gpu)
         # A trace freezes what depends on the pixels: other pixels, and more of them, show whether anything does.
         noise = np.random.default_rng(0).integers(0, 256, (2, *self.input_shape), dtype=np.uint8)
         eager = self.detect(noise)
@@ -46,8 +46,3 @@ class TorchScriptRuntime(pytorch.PyTorchRuntime):
     def _same_scores(traced: NDArray[np.float32], eager: NDArray[np.float32]) -> bool:
         """Return whether two runs agree; boxes with nearly equal scores may change places, and scores stay in order."""
         return traced.shape == eager.shape and bool(np.abs(traced[..., 4] - eager[..., 4]).max() < TOLERANCE)
-
-
-def on_gpu(model: Path, threads: int, precision: str = "f32", gpu: int = 0) -> TorchScriptRuntime:
-    """Return a runtime on a GPU, by CUDA's number; see `pytorch.PyTorchRuntime`."""
-    return TorchScriptRuntime(model, threads, pytorch.device_of(gpu), precision)

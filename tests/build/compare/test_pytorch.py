@@ -100,7 +100,7 @@ def test_in_float16_the_candidates_are_near(tmp_path: Path, pixels: NDArray[np.u
     model = adapted(tmp_path, raw_model)
     exact = open_any("onnxruntime", model).detect(pixels)
     make = {"pytorch": PyTorchRuntime, "torchscript": TorchScriptRuntime}[module]
-    rough = make(model, 1, torch.device("cpu"), "f16").detect(pixels)
+    rough = make(model, 1, "f16").detect(pixels)
     assert rough.dtype == np.float32
     assert 1e-6 < np.abs(rough[..., 4] - exact[..., 4]).max() < 0.01
 
