@@ -21,7 +21,6 @@ HEAD = (
     "| run | users | images in a request | images/s | p50, ms | p99, ms | at most | mean in preprocess, detector, "
     "postprocess, ms | images in a batch of the detector | load generator, cores | GPU busy | W | images/J |"
 )
-COLUMNS = 13
 
 
 def row(label: str, run: Run) -> str:
@@ -29,8 +28,6 @@ def row(label: str, run: Run) -> str:
     latencies, work = run.client.latencies, run.workload
     stages = run.attribution.breakdowns["mean"].stages
     means = [sum(stages[stage.name].values()) for stage in (PREPROCESS, DETECTOR, POSTPROCESS)]
-    batches = run.server[DETECTOR.name].batches
-    batch = sum(size * count for size, count in batches.items()) / sum(batches.values())
     bound = run.client.bounds_ms.get("p99")
     gpus = run.power.of("GPU") if run.power else []
     busy = [device.mean("utilization") for device in gpus]
@@ -44,7 +41,7 @@ def row(label: str, run: Run) -> str:
         f"{latencies.percentile_ms(99):.1f}",
         f"{bound:.1f}" if bound else "-",
         ", ".join(f"{mean:.1f}" for mean in means),
-        f"{batch:.1f}",
+        f"{run.server[DETECTOR.name].mean_batch:.1f}",
         f"{run.client.cpu_s / run.client.seconds:.1f}",
         ", ".join("-" if value is None else f"{value:.0%}" for value in busy) or "-",
         ", ".join("-" if value is None else f"{value:.0f}" for value in watts) or "-",
@@ -82,7 +79,7 @@ def main() -> None:
     if arguments.svg:
         draw(runs, arguments.svg)
         return
-    print(f"{HEAD}\n|{' --- |' * COLUMNS}")
+    print(f"{HEAD}\n|{' --- |' * (HEAD.count('|') - 1)}")
     for label, run in runs.items():
         print(row(label, run))
 

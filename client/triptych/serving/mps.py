@@ -58,7 +58,7 @@ def mps_environment(scratch: Path) -> Mapping[str, str]:
 def stop_mps(scratch: Path) -> None:
     """End the service that was started for a server, if one was. The server's processes are gone by then."""
     if mps_environment(scratch):
-        _control(scratch, "quit\n")
+        _control(scratch, orders="quit\n")
 
 
 def _directories(scratch: Path) -> tuple[Path, Path]:
@@ -71,12 +71,11 @@ def _is_a_beginning(visible: str) -> bool:
     return not visible or visible == ",".join(numbers) == ",".join(map(str, range(len(numbers))))
 
 
-def _control(scratch: Path, order: str) -> str:
-    """Give an option, or an order on standard input; return what went wrong, or nothing."""
-    arguments, orders = ([order], "") if order.startswith("-") else ([], order)
+def _control(scratch: Path, *options: str, orders: str = "") -> str:
+    """Run the program with orders on standard input; return what went wrong, or nothing."""
     try:
         done = subprocess.run(
-            [CONTROL, *arguments],
+            [CONTROL, *options],
             input=orders,
             env={**os.environ, **mps_environment(scratch)},
             # The service keeps what it inherits, so no pipe to us.
