@@ -291,16 +291,16 @@ def grouped(command: Command) -> Command:
         @grouped
         def loadtest(load: Load) -> None: ...
     """
-    hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        kind = hints[name]
+    # Of a function, `get_type_hints` hides what is Annotated where the default is None, before Python 3.11.
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        kind = parameter.annotation
         if isinstance(kind, type) and is_dataclass(kind):
             groups[name] = kind
             parameters += _options(kind)
         else:
-            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     def spread(**values: Any) -> None:
         collected = {
