@@ -1,11 +1,12 @@
 # Every target is one or two commands that a person could type; `make -n TARGET` shows them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-timing test-compose test-all check docs benchmark clean
+.PHONY: help demo test test-long test-timing test-compose test-lowest test-all check docs benchmark clean
 
 PYTHON ?= $(firstword $(foreach v,3.12 3.11 3.10,$(shell python$(v) -c 'import venv; print("python$(v)")' 2>/dev/null)) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+LOWEST := .venv-lowest
 # The live tests share one server, so they stay in one process; the others run next to them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
 
@@ -33,6 +34,12 @@ test-timing: $(INSTALLED)  ## run the tests that assert milliseconds or a rate, 
 test-compose: $(INSTALLED)  ## bring up docker-compose.yml and try it out, where there is Docker
 	$(BIN)/python -m pytest -m compose tests/compose
 
+test-lowest:  ## run the quick tests with the oldest packages that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet 'uv>=0.9,<1'
+	VIRTUAL_ENV=$(LOWEST) $(LOWEST)/bin/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
+
 test-all: test test-long test-timing  ## run every test that needs no GPU
 
 check: $(INSTALLED)  ## lint, type-check, hold the imports between the wings
@@ -45,5 +52,5 @@ docs: $(INSTALLED)  ## build the docs site into site/
 benchmark: $(INSTALLED)  ## the pipeline against the bare detector and against the usual ensemble
 	$(BIN)/python benchmarks/pipeline.py
 
-clean:  ## remove the virtual environment and what the demo and the docs made
-	rm -rf $(VENV) .triptych site
+clean:  ## remove the virtual environments and what the demo and the docs made
+	rm -rf $(VENV) $(LOWEST) .triptych site
