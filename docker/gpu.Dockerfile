@@ -9,7 +9,7 @@ RUN python3 docker/requirements.py openvino > /requirements.txt \
 
 FROM ${TRITON_IMAGE}
 ARG TENSORRT_VERSION
-ARG TRITONCLIENT_VERSION
+ARG TRITON_VERSION
 USER root
 RUN useradd --create-home --uid 10001 triptych
 # The stages' processes take their packages from the first python3 on PATH. These are its own, not a distribution's.
@@ -18,7 +18,7 @@ COPY --from=source /requirements.txt /
 # The bindings alone: the library is the server's, so an engine fits the server that loads it.
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/triptych \
-    && pip install --no-cache-dir -r /requirements.txt "tritonclient[grpc]==${TRITONCLIENT_VERSION}" "cuda-bindings>=12.6,<14" \
+    && pip install --no-cache-dir -r /requirements.txt "cuda-bindings>=12.6,<14" \
     && pip install --no-cache-dir --no-deps "tensorrt-cu13-bindings==${TENSORRT_VERSION}"
 COPY --from=source /wheels /wheels
 RUN pip install --no-cache-dir --no-deps /wheels/*.whl
@@ -27,7 +27,7 @@ COPY docker/triton.sh /usr/local/bin/triton
 WORKDIR /srv/triptych
 RUN mkdir .triptych && chown triptych: . .triptych
 USER triptych
-RUN triptych init . && python3 -m triptych.serving.queues model_repository "${TRITONCLIENT_VERSION}"
+RUN triptych init . && python3 -m triptych.serving.queues model_repository "${TRITON_VERSION}"
 # As `triptych serve` sets it: freed image buffers stay with the process. Getting each anew costs a page fault every 4 KB.
 ENV MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_TOP_PAD_=67108864
 ENTRYPOINT []
