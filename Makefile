@@ -37,7 +37,7 @@ test-compose: $(INSTALLED)  ## bring up docker-compose.yml and try it out, where
 test-lowest:  ## run the quick tests with the oldest packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet 'uv>=0.9,<1'
-	VIRTUAL_ENV=$(LOWEST) $(LOWEST)/bin/uv pip install --quiet --resolution lowest-direct --editable '.[dev]'
+	VIRTUAL_ENV=$(LOWEST) $(LOWEST)/bin/uv pip install --quiet --resolution lowest-direct --editable '.[dev,bulk]'
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
 
 test-all: test test-long test-timing  ## run every test that needs no GPU
