@@ -70,7 +70,8 @@ def test_both_ways_answer_as_the_cpu_does(on_gpu: TritonServer, demo_server: Tri
         np.testing.assert_allclose(answer.boxes_xyxy, wanted.boxes_xyxy, atol=0.5)
         np.testing.assert_array_equal(answer.labels, wanted.labels)
     np.testing.assert_array_equal(alone.boxes_xyxy, answers[0].boxes_xyxy)
-    samples = wait_for(on_gpu, {"triptych_images_total": 6, "triptych_images_gpu_decoded_total": 3})
+    counted = {"total": 6, "gpu_decoded_total": 3, "unreadable_total": 2}
+    samples = wait_for(on_gpu, {f"triptych_images_{name}": count for name, count in counted.items()})
     assert total(samples, "triptych_images_unreadable_total", fault="format") == 2
 
 

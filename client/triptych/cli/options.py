@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints  # noqa: TID251  (of classes alone)
 
 import typer
 
@@ -293,7 +293,6 @@ def grouped(command: Command) -> Command:
     """
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
-    # Of a function, `get_type_hints` hides what is Annotated where the default is None, before Python 3.11.
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
         kind = parameter.annotation
         if isinstance(kind, type) and is_dataclass(kind):
