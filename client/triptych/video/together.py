@@ -19,6 +19,9 @@ from triptych.video.sources import file_stem, open_source, shown_name
 from triptych.video.stages import Totals
 from triptych.video.tracking import Outcome, Settings, Tracking, check_free, prepare
 
+SIGNALS_S = 0.2
+"""How long a signal may wait until it is handled."""
+
 Listener = Callable[[Tracked], None]
 
 
@@ -130,7 +133,10 @@ class Crew:
                 pool.submit(self._one, source, out, [recorder.listener()] if recorder else [], len(jobs) > 1)
                 for source, out in jobs
             ]
-            wait(working, return_when=FIRST_EXCEPTION)
+            # Python handles a signal in this thread, and one that came to another thread does not end its wait.
+            while (ended := wait(working, SIGNALS_S, FIRST_EXCEPTION)).not_done:
+                if any(future.exception() for future in ended.done):
+                    break
             return [future.result() for future in working]
         except BaseException:
             self.stop.set()  # a second Ctrl-C, or a fault of our own: the others end at their next frame
