@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/installed
 LOWEST := .venv-lowest
 # The live tests share one server, so they stay in one process; the others run next to them.
 PARALLEL := -n auto --maxprocesses 4 --dist loadgroup
+QUICK := -m "not slow and not timing and not gpu and not compose"
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,7 +24,7 @@ demo: $(INSTALLED)  ## build the demo detector, serve it, detect, measure
 	$(BIN)/triptych demo
 
 test: $(INSTALLED)  ## run every test that needs no GPU and no quiet machine
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
+	$(BIN)/python -m pytest $(PARALLEL) $(QUICK)
 
 test-long: $(INSTALLED)  ## run the long tests
 	$(BIN)/python -m pytest $(PARALLEL) -m "slow and not timing and not gpu and not compose" || $(BIN)/python -m pytest -m "slow and not timing and not gpu and not compose" --last-failed
@@ -38,7 +39,7 @@ test-lowest:  ## run the quick tests with the oldest packages that pyproject.tom
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet 'uv>=0.9,<1'
 	VIRTUAL_ENV=$(LOWEST) $(LOWEST)/bin/uv pip install --quiet --resolution lowest-direct --editable '.[dev,bulk]'
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow and not timing and not gpu and not compose"
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(QUICK)
 
 test-all: test test-long test-timing  ## run every test that needs no GPU
 
